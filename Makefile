@@ -1,0 +1,105 @@
+# `make help` lists what is here. Everything runs from .venv, which each target makes for itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+PYTHON ?=                       # the interpreter of .venv; empty: the newest of 3.11 to 3.13 on PATH
+WORKERS ?= auto                 # processes that run the tests
+TESTS ?= tests                  # what `make test` runs
+ARGUMENTS ?=                    # more arguments for pytest, the demo or the benchmark
+
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+baseline := proto/baseline.binpb
+product := clients/python services
+python_code := $(product) tests tools benchmarks
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: TESTS=tests/unit  WORKERS=4  ARGUMENTS='-k name'  VENV=.venv  PYTHON=python3.12"
+
+# ---- what a user needs
+
+.PHONY: demo
+demo: $(VENV)/.installed-demo ## A mesh of real environments here, 2,000 concurrent episodes for half a minute
+	$(bin)/python -m envmesh_cli.demo $(ARGUMENTS)
+
+.PHONY: setup
+setup: $(VENV)/.installed-dev ## The virtual environment with everything needed to work on envmesh
+
+# A full installation is also one for the demo, so the demo after `make setup` installs nothing.
+$(VENV)/.installed-demo: pyproject.toml
+	@tools/create_venv.sh $(VENV) $(PYTHON)
+	@if [ $(VENV)/.installed-dev -nt pyproject.toml ]; then :; else \
+	    echo "Installing envmesh with its environments into $(VENV) (about a minute, once)"; \
+	    $(pip) install --editable '.[mesh,environments]'; fi
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml
+	@tools/create_venv.sh $(VENV) $(PYTHON)
+	@echo "Installing envmesh and its tools into $(VENV) (a minute or two, once)"
+	@$(pip) install --editable '.[dev]'
+	@touch $@
+
+# ---- checks
+
+.PHONY: test
+test: setup ## All tests, in parallel
+	$(bin)/pytest -n $(WORKERS) $(TESTS) $(ARGUMENTS)
+
+.PHONY: test-pythons
+test-pythons: ## The unit tests on Python 3.11, 3.12 and 3.13, each in its own virtual environment
+	tools/test_pythons.sh $(ARGUMENTS)
+
+.PHONY: coverage
+coverage: setup ## All tests with coverage, child processes included: a table here, pages in build/coverage
+	$(bin)/pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage \
+	    --cov-report=xml:build/coverage.xml $(TESTS) $(ARGUMENTS)
+
+.PHONY: lint
+lint: setup ## ruff, mypy, the import contracts and the protocol's rules
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/lint-imports --no-timing
+	$(bin)/buf lint
+	$(bin)/buf format --diff --exit-code
+
+.PHONY: format
+format: setup ## Formats the code and fixes what ruff can fix
+	$(bin)/ruff format
+	$(bin)/ruff check --fix
+	$(bin)/buf format --write
+
+# ---- the protocol
+
+.PHONY: proto
+proto: setup ## The Python code of the protocol, from proto/ into clients/python/envmesh/v1
+	$(bin)/python tools/generate_protos.py
+
+.PHONY: proto-check
+proto-check: setup ## Fails when the committed code differs from proto/, or a change breaks the released protocol
+	$(bin)/python tools/generate_protos.py --check
+	@if [ -f $(baseline) ]; then echo "buf breaking --against $(baseline)"; $(bin)/buf breaking --against $(baseline); \
+	    else echo "No $(baseline): no protocol was released yet that could be broken."; fi
+
+# A file, for a shallow clone has neither tags nor main. It holds the protocol of the last release.
+.PHONY: proto-baseline
+proto-baseline: setup ## At a release: makes the protocol as it is now the one that later changes may not break
+	$(bin)/buf build --exclude-source-info --output $(baseline)
+
+# ---- measuring
+
+.PHONY: bench
+bench: setup ## The benchmark: envmesh and its peers side by side, JSON under benchmarks/results
+	$(bin)/python -m benchmarks $(ARGUMENTS)
+
+.PHONY: clean
+clean: ## Removes what was made here, the virtual environments included
+	rm -rf $(VENV) .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find $(python_code) -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
