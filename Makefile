@@ -19,7 +19,7 @@ python_code := $(product) tests tools benchmarks
 
 .PHONY: help
 help: ## This list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: TESTS=tests/unit  WORKERS=4  ARGUMENTS='-k name'  VENV=.venv  PYTHON=python3.12"
 
@@ -66,7 +66,7 @@ lint: setup ## ruff, mypy, the import contracts and the protocol's rules
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
-	$(bin)/lint-imports --no-timing
+	$(bin)/lint-imports --no-logo
 	$(bin)/buf lint
 	$(bin)/buf format --diff --exit-code
 

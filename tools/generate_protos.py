@@ -74,7 +74,9 @@ def differences() -> list[str]:
     wrong = []
     for file in sorted(wanted.keys() | standing.keys()):
         if wanted.get(file) != standing.get(file):
-            what = "is missing" if file not in standing else "has no .proto" if file not in wanted else "differs"
+            what = (
+                "is missing" if file not in standing else "has no .proto" if file not in wanted else "differs"
+            )
             wrong.append(f"{(OUTPUT / file).relative_to(ROOT)} {what}")
     return wrong
 

@@ -1,0 +1,1 @@
+"""The autoscaler: decides how many hosts each pool needs, and which may go."""

@@ -1,0 +1,1 @@
+"""The broker: places leases on hosts, admits and queues."""

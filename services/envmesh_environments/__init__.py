@@ -1,0 +1,1 @@
+"""Adapters to the environments people already have, one package or module for each family."""

@@ -1,0 +1,1 @@
+"""The host: runs environments and speaks EnvironmentService."""

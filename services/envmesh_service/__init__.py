@@ -1,0 +1,1 @@
+"""What every service shares: its lifecycle, the RPC server, metrics, logs, settings and the clock."""

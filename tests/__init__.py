@@ -1,0 +1,1 @@
+"""The tests: unit, compliance, integration, simulation, engineering, chart and cluster."""
