@@ -1,0 +1,1 @@
+"""The protocol as tests, held against a host in any language."""

@@ -1,0 +1,1 @@
+"""Several parts at work, over real ports and in real processes."""

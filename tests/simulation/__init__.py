@@ -1,0 +1,1 @@
+"""Seeded runs of the pure parts; a failure prints how to repeat it."""
