@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envmesh.tensors import DTYPES, encode_tensor
+from envmesh.tensors import DTYPES, encode_scalar, encode_tensor
 from envmesh.wire import DEFAULT_MEDIA_TYPE, MAX_DEPTH, Blob, Json, varint
 
 __all__ = ["encode"]
@@ -118,6 +118,10 @@ def _encode_array(value: Any, depth: int) -> bytes:
     return encode_tensor(value)
 
 
+def _encode_scalar(value: np.generic, depth: int) -> bytes:
+    return encode_scalar(value)
+
+
 def _encode_blob(value: Blob, depth: int) -> bytes:
     if not isinstance(value.media_type, str) or not isinstance(value.data, bytes | bytearray | memoryview):
         raise _Refusal(TypeError, "a Blob is made of bytes and, as text, their media type")
@@ -202,7 +206,7 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     tuple: _encode_list,
     Blob: _encode_blob,
     Json: _encode_json,
-    **{dtype.type: _encode_array for dtype in DTYPES.values()},
+    **{dtype.type: _encode_scalar for dtype in DTYPES.values()},
 }
 _KINDS: tuple[tuple[Any, Callable[[Any, int], bytes]], ...] = (
     (str, _encode_text),

@@ -8,7 +8,7 @@ copy on the way in.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ __all__ = [
     "Shape",
     "array_bytes",
     "decode_tensor",
+    "encode_scalar",
     "encode_tensor",
     "view",
 ]
@@ -39,8 +40,15 @@ _NAMES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128", "longdouble", "clongdouble"),
 )
+
+
+def _little_endian(dtype: DType) -> DType:
+    """``dtype`` itself where it is little-endian already: numpy is quickest with its own instances."""
+    return dtype if dtype == dtype.newbyteorder("<") else dtype.newbyteorder("<")
+
+
 DTYPES: dict[int, DType] = {
-    value_pb2.Dtype.Value(f"DTYPE_{name.upper()}"): np.dtype(name).newbyteorder("<") for name in _NAMES
+    value_pb2.Dtype.Value(f"DTYPE_{name.upper()}"): _little_endian(np.dtype(name)) for name in _NAMES
 }
 """The dtypes a tensor may have, by their numbers in the protocol; all little-endian."""
 
@@ -52,11 +60,15 @@ for _code, _dtype in DTYPES.items():
 _BOOL = np.dtype(np.bool_)
 _EXTENDED = (np.dtype(np.longdouble), np.dtype(np.clongdouble))
 _PADDED = np.finfo(np.longdouble).nmant == 63  # x87: 80 bits, stored in 12 or 16 bytes
-_COPIED_TWICE = 8192  # below so many bytes two copies are cheaper than one made with care
 _REMEMBERED = 4096
 
+# Header, size of the whole, size of the header, dtype, shape; whether numpy takes the shape and the elements need
+# no look. A tuple and not a class, for it is unpacked at every step.
+_Known: TypeAlias = tuple[bytes, int, int, DType, Shape, bool]
+
 _headers: dict[tuple[DType, Shape], bytes] = {}
-_seen: dict[bytes, tuple[bytes, int, int, DType, Shape]] = {}
+_scalar_headers: dict[type, bytes] = {}
+_seen: dict[bytes, _Known] = {}
 
 
 def encode_tensor(array: Array | np.generic) -> bytes:
@@ -69,9 +81,18 @@ def encode_tensor(array: Array | np.generic) -> bytes:
     header = _headers.get((array.dtype, array.shape))
     if header is None:
         return _encode_rare(array)
-    if array.nbytes > _COPIED_TWICE:
-        return b"".join((header, np.ascontiguousarray(array).data))
-    return header + array.tobytes()
+    try:
+        return b"".join((header, cast(bytes, array)))  # any buffer will do, and is copied once
+    except TypeError:  # its elements do not lie in row-major order
+        return header + array.tobytes()
+
+
+def encode_scalar(scalar: np.generic) -> bytes:
+    """As ``encode_tensor``, for a numpy scalar."""
+    header = _scalar_headers.get(type(scalar))
+    if header is None:
+        return encode_tensor(scalar)
+    return b"".join((header, cast(bytes, scalar)))
 
 
 def array_bytes(array: Array | np.generic) -> bytes:
@@ -95,9 +116,11 @@ def decode_tensor(data: bytes, start: int, end: int) -> Array | np.generic:
         IndexError: the data ends within it.
     """
     known = _seen.get(data[start : start + 7])
-    if known is None or known[2] != end - start or not data.startswith(known[0], start):
+    if known is None or known[1] != end - start or data[start : start + known[2]] != known[0]:
         known = _read_header(data, start, end)
-    _, size, _, dtype, shape = known
+    _, _, size, dtype, shape, plain = known
+    if plain:
+        return np.ndarray(shape, dtype, data, start + size)
     return view(data, start + size, dtype, shape)
 
 
@@ -107,7 +130,7 @@ def view(data: bytes, offset: int, dtype: DType, shape: Shape) -> Array | np.gen
     Raises:
         MalformedValue: numpy cannot have such a shape, or a truth value is neither 0 nor 1.
     """
-    if dtype is _BOOL and _holds_other_than_bits(data, offset, math.prod(shape)):
+    if dtype == _BOOL and _holds_other_than_bits(data, offset, math.prod(shape)):
         raise MalformedValue("an element of a bool tensor is neither 0 nor 1")
     try:
         array: Array = np.ndarray(shape, dtype, data, offset)
@@ -146,8 +169,13 @@ def _spell_header(dtype: DType, shape: Shape) -> bytes:
     return b"\x1a" + varint(len(inner) + size) + inner
 
 
-def _read_header(data: bytes, start: int, end: int) -> tuple[bytes, int, int, DType, Shape]:
-    """Header, its size, the size of the whole, dtype and shape; remembered, since the data is as announced."""
+for _dtype in CODES:
+    if _dtype != _BOOL and _dtype not in _EXTENDED:
+        _scalar_headers[_dtype.type] = _spell_header(_dtype, ())
+
+
+def _read_header(data: bytes, start: int, end: int) -> _Known:
+    """What the header says of the elements; remembered, once they are found to be what it announces."""
     position, stop = section(data, start + 1, end)
     if stop != end or data[position] != 0x08:
         raise MalformedValue("a tensor does not begin with its dtype")
@@ -176,7 +204,9 @@ def _read_header(data: bytes, start: int, end: int) -> tuple[bytes, int, int, DT
     expected = math.prod(shape) * dtype.itemsize
     if size != expected:
         raise MalformedValue(f"a tensor of {dtype} and shape {tuple(shape)} has {expected} bytes, not {size}")
-    known = (data[start:position], position - start, end - start, dtype, tuple(shape))
+    view(data, position, dtype, tuple(shape))
+    plain = dtype != _BOOL and len(shape) > 0
+    known = (data[start:position], end - start, position - start, dtype, tuple(shape), plain)
     if len(_seen) >= _REMEMBERED:
         _seen.clear()
     _seen[data[start : start + 7]] = known
