@@ -31,10 +31,7 @@ def test_every_vector_follows_from_what_the_proto_says(row):
     )
     assert f"{xxhash.xxh3_64(digested, seed=0).intdigest():016x}" == row["digest"]
     assert value_pb2.Value.FromString(observation).SerializeToString(deterministic=True) == observation
-    assert values.encode(values.decode(observation)) == observation or row["what"] in (
-        "json",
-        "blob with a media type",
-    )
+    assert values.encode(values.decode(observation)) == observation or row["what"] == "json"
 
 
 def test_xxh3_is_the_published_one():
@@ -51,7 +48,8 @@ def test_the_suffix_is_what_is_digested_after_the_observation(observation, rewar
     whole = observation + digest.suffix(reward, terminated | truncated << 1)
     expected = xxhash.xxh3_64_intdigest(whole)
     assert digest.outcome_digest(observation, reward, terminated, truncated) == expected
-    assert digest.outcome_digest(observation, np.float64(reward), np.bool_(terminated), truncated) == expected
+    numpys: Any = np.bool_(terminated)  # which environments return, whatever the annotations say
+    assert digest.outcome_digest(observation, np.float64(reward), numpys, truncated) == expected
 
 
 def test_every_part_counts():

@@ -119,8 +119,9 @@ class Value(_message.Message):
 
     Outcome digest. XXH3-64, seed 0, over the concatenation of: the canonical bytes of the observation's Value (for an
     episode of several agents, the canonical bytes of AgentOutcomes); the reward as an IEEE 754 double, little-endian;
-    one byte with bit 0 for terminated and bit 1 for truncated. Info is not part of it. Test vectors, as
-    observation (hex) | reward | terminated truncated | digest, are in proto/envmesh/v1/digest_vectors.json.
+    one byte with bit 0 for terminated and bit 1 for truncated. Info is not part of it. Test vectors are in
+    proto/envmesh/v1/digest_vectors.json: what the observation is, in words; its canonical bytes, in hexadecimal; the
+    reward; terminated; truncated; and the digest, in 16 hexadecimal digits.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
