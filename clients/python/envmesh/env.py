@@ -1,0 +1,233 @@
+"""The author's interface: what an environment says about itself.
+
+An environment is a Gymnasium-style class, synchronous or asynchronous::
+
+    @envmesh.environment(recovery="replay", isolation="inline")
+    class Countdown:
+        def reset(self, *, seed=None, options=None): ...      # -> observation, info
+        def step(self, action): ...                           # -> observation, reward, terminated, truncated, info
+
+Optional extras, each used where it is there: ``reward()`` grades the episode as it stands, ``checkpoint()`` and
+``restore(checkpoint)`` save and load it, ``reseed(seed)`` changes the randomness of the future, ``close()``
+frees what it holds, ``tasks()`` lists what episodes can be about, ``digest(observation)`` says what must be
+equal in a replay. Nothing has to be declared: an undeclared environment gets the safe choices.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+__all__ = [
+    "Declaration",
+    "Definition",
+    "Environment",
+    "Isolation",
+    "Limits",
+    "Recovery",
+    "RewardResult",
+    "Task",
+    "declaration_of",
+    "environment",
+]
+
+
+class Recovery(enum.StrEnum):
+    """What happens to an episode whose host is lost."""
+
+    NONE = "none"
+    """It ends as ABORTED, never as a reward. Also the class of every environment with outside effects."""
+    REPLAY = "replay"
+    """It is rebuilt from its seed and actions: the same seed and actions give the same outcomes."""
+    STATE = "state"
+    """It is rebuilt from its last ``checkpoint()`` and the actions since."""
+
+
+class Isolation(enum.StrEnum):
+    """Where an environment's code runs inside a host."""
+
+    INLINE = "inline"
+    """In the event loop: fast (well under 1 ms), re-entrant, never blocks."""
+    THREAD = "thread"
+    """In a thread: may block, must be safe beside its siblings."""
+    PROCESS = "process"
+    """In a worker process: may hold the GIL, use global random state, or crash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on an environment's running time, in seconds, per attempt and measured by the host."""
+
+    reset_seconds: float = 120.0
+    step_seconds: float = 60.0
+    reward_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("reset_seconds", "step_seconds", "reward_seconds"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < 7 * 86400):
+                raise ValueError(f"limits.{name} must be more than 0 and less than a week, in seconds; got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What an environment says about itself; every default is the safe choice.
+
+    ``observation_space`` and ``action_space`` are ``gymnasium.Space`` objects, or JSON Schemas as dicts; where the
+    class has attributes of these names they are read from an instance. ``options`` names the reset options that
+    ``reset`` understands; any other is refused. ``seeded`` says whether ``reset`` honours a seed; undeclared, it
+    does when it has a parameter of that name. ``agents`` lists the possible agents of a multi-agent environment,
+    whose reset and step speak in dicts keyed by agent (PettingZoo's parallel form; ``acting`` names who is due).
+    ``global_random`` says that the code draws from ``random``'s or numpy's global generators, so that a worker
+    swaps their state between episodes. ``episodes_per_worker`` bounds how many episodes share one worker process
+    (default: 1 for NONE, 64 otherwise). ``slots`` bounds this environment's episodes on one host. ``deterministic``
+    (class STATE): whether the steps between two checkpoints can be replayed. ``reuse`` (isolation inline): one instance
+    may be reset for one episode after another, where making one is dear.
+    """
+
+    name: str | None = None
+    version: str = "1"
+    recovery: Recovery = Recovery.NONE
+    isolation: Isolation = Isolation.PROCESS
+    observation_space: Any = None
+    action_space: Any = None
+    agents: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    seeded: bool | None = None
+    deterministic: bool = True
+    reuse: bool = False
+    global_random: bool = False
+    episodes_per_worker: int | None = None
+    slots: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    reward_components: tuple[str, ...] = ()
+    declared: bool = False
+    """Whether somebody declared anything; ``envmesh check`` says what an undeclared environment could gain."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "recovery", _choice(Recovery, "recovery", self.recovery))
+        set_(self, "isolation", _choice(Isolation, "isolation", self.isolation))
+        set_(self, "agents", tuple(self.agents))
+        set_(self, "options", tuple(self.options))
+        set_(self, "reward_components", tuple(self.reward_components))
+        if isinstance(self.limits, Mapping):
+            set_(self, "limits", Limits(**self.limits))
+        if self.name is not None:
+            check_name("name", self.name)
+        check_name("version", self.version)
+        for name in ("episodes_per_worker", "slots"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+
+    @property
+    def worker_episodes(self) -> int:
+        """How many episodes may share one worker process."""
+        if self.episodes_per_worker is not None:
+            return self.episodes_per_worker
+        return 1 if self.recovery is Recovery.NONE else 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What an episode is to be about. ``id`` is unique in its environment and split; the environment finds the
+    task in ``options["task"]`` of its reset."""
+
+    id: str
+    split: str = "train"
+    prompt: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardResult:
+    """A grade of the episode as it stands. ``components`` are finite numbers by name; ``valid`` is False where
+    no honest grade can be given."""
+
+    value: float
+    components: Mapping[str, float] = field(default_factory=dict)
+    valid: bool = True
+    rationale: str = ""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """The least an environment has: Gymnasium's ``reset`` and ``step``, either of them possibly ``async``."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begin an episode. Returns ``(observation, info)``."""
+        ...
+
+    def step(self, action: Any) -> Any:
+        """Act once. Returns ``(observation, reward, terminated, truncated, info)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """An environment a host can serve: its declaration and how to make an instance of it.
+
+    ``target`` is the string it was loaded from, from which any other process loads the same. ``tasks`` gives the
+    list of tasks, or nothing. ``build`` is the digest of its code and packages.
+    """
+
+    target: str
+    name: str
+    declaration: Declaration
+    factory: Callable[[], Any]
+    tasks: Callable[[], Iterable[Task]] | None = None
+    build: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name and version as people write them: ``cartpole@1``."""
+        return f"{self.name}@{self.declaration.version}"
+
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def environment(**declaration: Any) -> Callable[[_Class], _Class]:
+    """Declare an environment: a class decorator whose keywords are the fields of ``Declaration``.
+
+    Raises:
+        TypeError: a keyword is not a field of ``Declaration``.
+        ValueError: a value is outside its range; the message says which and what would be right.
+    """
+    declared = Declaration(**declaration, declared=True)
+
+    def declare(cls: _Class) -> _Class:
+        cls.__envmesh__ = declared  # type: ignore[attr-defined]
+        return cls
+
+    return declare
+
+
+def declaration_of(subject: Any, **overrides: Any) -> Declaration:
+    """The declaration of a class or instance, with ``overrides`` (the flags of ``serve``) on top."""
+    declared = getattr(subject, "__envmesh__", None)
+    base = declared if isinstance(declared, Declaration) else Declaration()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(base, **given, declared=True) if given else base
+
+
+def check_name(what: str, value: str) -> None:
+    """Refuse a name that could not stand in ``name@version``, a label or a path.
+
+    Raises:
+        ValueError: it is empty, longer than 100 characters, or has other characters than the message lists.
+    """
+    allowed = "letters, digits, '.', '_', '-', ':' and '/'"
+    if not isinstance(value, str) or not value or len(value) > 100 or any(not (c.isalnum() or c in "._-:/") for c in value):
+        raise ValueError(f"{what} must be 1 to 100 characters of {allowed}; got {value!r}")
+
+
+def _choice(kind: type[enum.StrEnum], what: str, value: Any) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        choices = ", ".join(repr(member.value) for member in kind)
+        raise ValueError(f"{what} must be one of {choices}; got {value!r}") from None

@@ -1,0 +1,131 @@
+"""An episode's journal: how it came to be where it is, as packed bytes (pure).
+
+The bytes are those of the repeated field ``entries`` of ``envmesh.v1.Journal``, written as the episode goes: what a
+host replays is the buffer itself behind a format version.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = ["FORMAT_VERSION", "Journal"]
+
+FORMAT_VERSION = 1
+
+_ENTRY = 0x12  # Journal.entries = 2, length-delimited
+_ACT = 0x12  # JournalEntry.act = 2, length-delimited
+_DIGEST = Struct("<BQ").pack  # JournalEntry.digest = 5, fixed64
+_DIGEST_TAG = 0x29
+_DIGEST_BYTES = 9
+_HEADER = bytes((0x08, FORMAT_VERSION))  # Journal.format_version = 1
+
+
+class Journal:
+    """What was done in an episode so far. ``steps`` counts its actions since the last checkpoint, ``base`` the step
+    index that checkpoint was taken after (0: since the reset)."""
+
+    __slots__ = ("_entries", "base", "limit", "overflowed", "steps")
+
+    def __init__(self, limit: int = 16 << 20):
+        self._entries = bytearray()
+        self.steps = 0
+        self.base = 0
+        self.limit = limit
+        self.overflowed = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def begin(self, reset: pb.ResetEntry, digest: int) -> None:
+        """The episode began."""
+        self._entries.clear()
+        self.steps = self.base = 0
+        self._append(pb.JournalEntry(reset=reset, digest=digest))
+
+    def act(self, action: bytes, digest: int) -> None:
+        """A step was done. ``action`` are the serialized Value's bytes."""
+        if self.overflowed:
+            return
+        size = len(action)
+        head = _act_head(size) if size >= len(_HEADS) else _HEADS[size]
+        entries = self._entries
+        entries += head
+        entries += action
+        entries += _DIGEST(_DIGEST_TAG, digest)
+        self.steps += 1
+        if len(entries) > self.limit:
+            self._overflow()
+
+    def reseed(self, seed: int) -> None:
+        """The future's randomness was changed."""
+        self._append(pb.JournalEntry(reseed=seed))
+
+    def checkpoint(self, sealed: pb.SealedCheckpoint) -> None:
+        """The state at this point is known: what came before is not needed any more."""
+        self._entries.clear()
+        self.steps, self.base, self.overflowed = 0, sealed.index, False
+        self._append(pb.JournalEntry(checkpoint=sealed))
+
+    @property
+    def index(self) -> int:
+        """The step index it leads to."""
+        return self.base + self.steps
+
+    def message(self) -> pb.Journal:
+        """The form that a host replays."""
+        return pb.Journal.FromString(self.packed())
+
+    def packed(self) -> bytes:
+        """The serialized ``envmesh.v1.Journal``."""
+        return _HEADER + bytes(self._entries)
+
+    @classmethod
+    def unpacked(cls, packed: bytes, limit: int = 16 << 20) -> Journal:
+        """A journal from its packed bytes.
+
+        Raises:
+            ValueError: they are none, or of another format version.
+        """
+        try:
+            message = pb.Journal.FromString(packed)
+        except Exception as error:
+            raise ValueError(f"not a journal: {error}") from None
+        if message.format_version != FORMAT_VERSION:
+            raise ValueError(f"a journal of format {message.format_version}; this client reads {FORMAT_VERSION}")
+        journal = cls(limit)
+        for entry in message.entries:
+            kind = entry.WhichOneof("entry")
+            journal._append(entry)
+            if kind == "act":
+                journal.steps += 1
+            elif kind == "checkpoint":
+                journal.steps, journal.base = 0, entry.checkpoint.index
+        return journal
+
+    def _append(self, entry: pb.JournalEntry) -> None:
+        data = entry.SerializeToString(deterministic=True)
+        self._entries += bytes((_ENTRY,)) + _varint(len(data)) + data
+
+    def _overflow(self) -> None:
+        """At the bound the episode goes on and can no longer be recovered."""
+        self.overflowed = True
+        self._entries.clear()
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _act_head(size: int) -> bytes:
+    act = bytes((_ACT,)) + _varint(size)
+    return bytes((_ENTRY,)) + _varint(len(act) + size + _DIGEST_BYTES) + act
+
+
+_HEADS = [_act_head(size) for size in range(512)]

@@ -1,0 +1,323 @@
+"""Slots for episodes: taken from the broker in bulk, used for one episode after another, given back in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf import duration_pb2
+
+from envmesh import errors
+from envmesh.errors import Backpressure, DeadlineExceeded, EnvmeshError, MeshUnavailable
+from envmesh.outcome import EnvironmentSpec
+from envmesh.stream import HostConnection, failure_of
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import placement_pb2
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["LeasePool", "Slot"]
+
+log = logging.getLogger("envmesh.client")
+
+WAIT_LOGGED_SECONDS = 10.0
+REFUSED_PAUSE = 0.1
+RETRY_AFTER_LIMIT = 1.0
+
+
+class Slot:
+    """A right to one episode on one host."""
+
+    __slots__ = ("binding",)
+
+    def __init__(self, binding: LeaseBinding | AttachedSlot):
+        self.binding = binding
+
+    @property
+    def connection(self) -> HostConnection:
+        """Where it is."""
+        return self.binding.connection
+
+
+class AttachedSlot:
+    """The place of an episode that was taken over together with its slot: no lease of ours, nothing to reuse."""
+
+    __slots__ = ("connection", "number", "spec")
+
+    def __init__(self, connection: HostConnection, spec: EnvironmentSpec):
+        self.connection = connection
+        self.spec: EnvironmentSpec | None = spec
+        self.number = 0
+
+
+class LeaseBinding:
+    """A lease that was shown to its host: a session for the events that name it."""
+
+    __slots__ = ("bound", "connection", "count", "expected", "number", "spec", "token")
+
+    def __init__(self, connection: HostConnection, token: bytes):
+        self.connection = connection
+        self.token = token
+        self.expected = -1
+        self.count = 0
+        self.spec: EnvironmentSpec | None = None
+        self.number = connection.bind(self)
+        self.bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def show(self) -> int:
+        """Show the lease. Returns how many slots it gives. Raises: EnvmeshError as the host refuses."""
+        self.connection.send(self.number, 0, pb.COMMAND_KIND_BIND, self.token)
+        return await self.bound
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """A lease has no outcomes."""
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """BOUND, RETURNED, or a failure of either."""
+        if self.bound.done():
+            return
+        if kind == pb.EVENT_KIND_BOUND:
+            message = pb.LeaseBound.FromString(payload)
+            self.spec = EnvironmentSpec(message.environment)
+            self.count = message.count
+            self.bound.set_result(message.count)
+        elif kind == pb.EVENT_KIND_FAILURE:
+            self.bound.set_exception(failure_of(payload))
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The slots are gone."""
+        if not self.bound.done():
+            self.bound.set_exception(error)
+
+
+class LeasePool:
+    """The slots a client holds for one environment, and those who wait for one."""
+
+    def __init__(self, mesh: Mesh, environment: str):
+        self._mesh = mesh
+        self.environment = environment
+        self._idle: deque[Slot] = deque()
+        self._waiters: deque[asyncio.Future[Slot]] = deque()
+        self._asked = 0
+        self._placing = False
+        self._bindings: set[LeaseBinding] = set()
+        self._ids = itertools.count(1)
+        self.queued = ""
+        self.last_error: EnvmeshError | None = None
+
+    # ---- taking and giving
+
+    async def take(self, timeout: float) -> Slot:
+        """A slot, as soon as one is there.
+
+        Raises:
+            NotFound: no such environment. Backpressure: the queue is full, or beyond quota, for ``timeout`` seconds.
+            MeshUnavailable: nobody answers for so long. DeadlineExceeded: none came free for so long.
+        """
+        slot = self.take_idle()
+        if slot is not None:
+            return slot
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Slot] = loop.create_future()
+        self._waiters.append(waiter)
+        self._place_soon()
+        started = loop.time()
+        try:
+            while True:
+                remaining = started + timeout - loop.time()
+                done, _ = await asyncio.wait((waiter,), timeout=max(0.0, min(remaining, WAIT_LOGGED_SECONDS)))
+                if done:
+                    return waiter.result()
+                waited = loop.time() - started
+                if waited >= timeout:
+                    raise self._patience_ended(waited)
+                log.warning("waiting %.0f s for a slot of %s: %s", waited, self.environment, self.queued or "asking")
+        finally:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                pass
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def take_idle(self) -> Slot | None:
+        """A slot that is there already, or None."""
+        while self._idle:
+            slot = self._idle.pop()
+            if slot.connection.lost is None and not slot.connection.draining:
+                return slot
+        return None
+
+    def want(self, count: int, on_slot: Callable[[Slot], None], on_error: Callable[[EnvmeshError], None]) -> None:
+        """Ask for many slots without waiting; ``on_slot`` is called for each as it comes."""
+        loop = asyncio.get_running_loop()
+
+        def arrived(future: asyncio.Future[Slot]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if isinstance(error, EnvmeshError):
+                on_error(error)
+            elif error is None:
+                on_slot(future.result())
+
+        for _ in range(count):
+            slot = self.take_idle()
+            waiter: asyncio.Future[Slot] = loop.create_future()
+            waiter.add_done_callback(arrived)
+            if slot is not None:
+                waiter.set_result(slot)
+            else:
+                self._waiters.append(waiter)
+        self._place_soon()
+
+    def unwant(self) -> None:
+        """Nobody waits any more."""
+        while self._waiters:
+            self._waiters.popleft().cancel()
+
+    def give(self, slot: Slot) -> None:
+        """The slot is free for the next episode."""
+        if isinstance(slot.binding, AttachedSlot):
+            return
+        if slot.connection.lost is not None or slot.connection.draining:
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(slot)
+                return
+        self._idle.append(slot)
+
+    def slots_returned(self, connection: HostConnection, number: int, count: int) -> None:
+        """The host took idle slots of a lease back."""
+        kept: deque[Slot] = deque()
+        for slot in self._idle:
+            if count and slot.connection is connection and slot.binding.number == number:
+                count -= 1
+            else:
+                kept.append(slot)
+        self._idle = kept
+
+    def forget(self, connection: HostConnection) -> None:
+        """A host is lost or drains: its slots are no use any more."""
+        self._idle = deque(slot for slot in self._idle if slot.connection is not connection)
+        self._bindings = {binding for binding in self._bindings if binding.connection is not connection}
+
+    def return_idle(self) -> None:
+        """Give all idle slots back."""
+        counts: dict[LeaseBinding, int] = {}
+        while self._idle:
+            binding = self._idle.pop().binding
+            assert isinstance(binding, LeaseBinding)
+            counts[binding] = counts.get(binding, 0) + 1
+        for binding, count in counts.items():
+            if binding.connection.lost is None:
+                binding.connection.send(binding.number, count, pb.COMMAND_KIND_RETURN, b"")
+
+    # ---- asking
+
+    def _place_soon(self) -> None:
+        if not self._placing:
+            self._placing = True
+            asyncio.get_running_loop().call_soon(self._place)
+
+    def _place(self) -> None:
+        self._placing = False
+        wanted = sum(not waiter.done() for waiter in self._waiters) - self._asked
+        if wanted > 0:
+            self._asked += wanted
+            self._mesh.spawn(self._acquire(wanted), name=f"envmesh-acquire-{self.environment}-{next(self._ids)}")
+
+    async def _acquire(self, count: int) -> None:
+        """Ask for slots until they have come or nobody wants them any more."""
+        remaining = count
+        backoff = REFUSED_PAUSE
+        try:
+            while remaining > 0 and any(not waiter.done() for waiter in self._waiters):
+                try:
+                    async for grant in self._grants(remaining):
+                        got = await self._take_up(grant)
+                        remaining -= got
+                        self._asked -= got
+                        backoff = REFUSED_PAUSE
+                    if remaining > 0:
+                        await asyncio.sleep(backoff)
+                except (Backpressure, MeshUnavailable, DeadlineExceeded) as error:
+                    self.last_error = error
+                    self.queued = str(error)
+                    await asyncio.sleep(min(RETRY_AFTER_LIMIT, error.retry_after or backoff))
+                    backoff = min(RETRY_AFTER_LIMIT, backoff * 2)
+                except EnvmeshError as error:
+                    self._fail(error)
+                    return
+        finally:
+            self._asked -= remaining
+
+    async def _grants(self, count: int):  # type: ignore[no-untyped-def]
+        request = placement_pb2.AcquireRequest(
+            environment=self.environment,
+            count=count,
+            mode=placement_pb2.ACQUIRE_MODE_PARTIAL,
+            group_size=1,
+            timeout=duration_pb2.Duration(seconds=3600),
+            client_id=self._mesh.client_id,
+        )
+        call = self._mesh.placement.Acquire(request, metadata=self._mesh.metadata)
+        try:
+            async for response in call:
+                if response.WhichOneof("event") == "grant":
+                    self.queued = ""
+                    yield response.grant
+                    if not any(not waiter.done() for waiter in self._waiters):
+                        return
+                else:
+                    status = response.queued
+                    self.queued = f"{status.position} requests go first; {status.reason}"
+        except grpc.aio.AioRpcError as error:
+            raise errors.from_rpc_error(error) from None
+        finally:
+            call.cancel()
+
+    async def _take_up(self, grant: placement_pb2.Grant) -> int:
+        """Show the leases of a grant to their hosts. Returns how many slots came of it."""
+        results = await asyncio.gather(*(self._show(lease) for lease in grant.leases), return_exceptions=True)
+        got = 0
+        for lease, result in zip(grant.leases, results, strict=True):
+            if isinstance(result, EnvmeshError):
+                log.info("host %s did not take a lease: %s", lease.address, result)
+                self.last_error = result
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                got += result
+        return got
+
+    async def _show(self, lease: placement_pb2.Lease) -> int:
+        async with asyncio.timeout(self._mesh.settings.connect_timeout):
+            connection = await self._mesh.connection(
+                lease.address, lease.host_id, tuple((entry.key, entry.value) for entry in lease.metadata)
+            )
+            binding = LeaseBinding(connection, lease.token)
+            count = await binding.show()
+        self._bindings.add(binding)
+        for _ in range(count):
+            self.give(Slot(binding))
+        return count
+
+    def _fail(self, error: EnvmeshError) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _patience_ended(self, waited: float) -> EnvmeshError:
+        why = self.queued or "no answer yet"
+        if isinstance(self.last_error, Backpressure | MeshUnavailable):
+            error = self.last_error
+            return type(error)(f"no slot of {self.environment} within {waited:.0f} s: {error}", reason=error.reason)
+        return DeadlineExceeded(f"no slot of {self.environment} within {waited:.0f} s: {why}")

@@ -1,0 +1,451 @@
+"""The client: ``async with envmesh.connect("localhost:7070") as mesh``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import random
+import weakref
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from envmesh import errors, values
+from envmesh.env import Task
+from envmesh.episode import Beginning
+from envmesh.errors import EnvmeshError, ForkedClient, InvalidRequest, MeshUnavailable, NotFound
+from envmesh.journal import Journal
+from envmesh.leases import LeasePool, Slot
+from envmesh.outcome import EnvironmentSpec
+from envmesh.session import Episode
+from envmesh.stream import HostConnection, channel_options, new_client_id
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import environment_pb2_grpc, error_reason_pb2, placement_pb2, placement_pb2_grpc
+
+if TYPE_CHECKING:
+    from envmesh.rollouts import Rollouts
+    from envmesh.vector import Vector
+
+__all__ = ["ClientSettings", "Mesh", "connect"]
+
+log = logging.getLogger("envmesh.client")
+
+TICK_SECONDS = 0.25
+DETACHED_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Bounds of a client; durations in seconds."""
+
+    connect_timeout: float = 10.0
+    slot_timeout: float = 600.0
+    liveness_window: float = 10.0
+    max_message_bytes: int = 64 << 20
+    close_timeout: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "slot_timeout", "liveness_window", "close_timeout"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value <= 7 * 86400:
+                raise ValueError(f"{name} must be more than 0 and at most a week, in seconds; got {value!r}")
+
+
+def connect(target: str, *, token: str | None = None, credentials: grpc.ChannelCredentials | None = None,
+            **settings: Any) -> Mesh:  # fmt: skip
+    """A client of the mesh (or single host) at ``target``, ``host:port``; use it in ``async with``.
+
+    ``token`` is a bearer token, sent with every call; ``credentials`` make the channels TLS. ``settings`` are the
+    fields of ``ClientSettings``.
+
+    Raises:
+        ValueError: the target is not ``host:port``, or a setting is out of range.
+        TypeError: an unknown setting.
+    """
+    host, colon, port = target.rpartition(":")
+    if not target.startswith("unix:") and not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"a target is host:port, such as localhost:7070; got {target!r}")
+    return Mesh(target, token=token, credentials=credentials, settings=ClientSettings(**settings))
+
+
+class Mesh:
+    """A connection to a mesh. Belongs to the event loop it was entered in; nothing of it outlives ``close``."""
+
+    def __init__(self, target: str, *, token: str | None, credentials: grpc.ChannelCredentials | None,
+                 settings: ClientSettings):  # fmt: skip
+        self.target = target
+        self.settings = settings
+        self.client_id = new_client_id()
+        self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
+        self.now = 0.0
+        self.placement: Any = None
+        self.episodes: weakref.WeakSet[Episode] = weakref.WeakSet()
+        self._credentials = credentials
+        self._pid = os.getpid()
+        self._random = random.Random()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._connections: dict[str, asyncio.Task[HostConnection]] = {}
+        self._pools: dict[str, LeasePool] = {}
+        self._specs: dict[str, EnvironmentSpec] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._open = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed" if self._closed else "not entered"
+        return f"<Mesh {self.target} {state}>"
+
+    # ---- life
+
+    async def __aenter__(self) -> Self:
+        if self._closed or self._open:
+            raise MeshUnavailable("a client is entered once; connect anew", reason="UNSUPPORTED")
+        self.check_usable(entering=True)
+        self._open = True
+        self.now = asyncio.get_running_loop().time()
+        channel = self._channel(self.target)
+        self.placement = placement_pb2_grpc.PlacementServiceStub(channel)
+        try:
+            await self._reach(channel)
+        except BaseException:
+            await self.close()
+            raise
+        self.spawn(self._tick(), name="envmesh-clock")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every episode, give back every lease, end every task. Bounded by ``close_timeout``."""
+        if self._closed:
+            return
+        self._closed, self._open = True, False
+        for episode in list(self.episodes):
+            await episode.close()
+        for pool in self._pools.values():
+            pool.unwant()
+            pool.return_idle()
+        connections = [t.result() for t in self._connections.values() if t.done() and not t.cancelled() and not t.exception()]
+        try:
+            async with asyncio.timeout(self.settings.close_timeout):
+                for connection in connections:
+                    await connection.flush()
+        except TimeoutError:
+            log.warning("closing: not everything could be said within %g s", self.settings.close_timeout)
+        for connection in connections:
+            await connection.close()
+        for task in [*self._tasks, *self._connections.values()]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)
+        self._connections.clear()
+        for channel in self._channels.values():
+            await channel.close()
+
+    def check_usable(self, *, entering: bool = False) -> None:
+        """Refuse use in a forked child, before entering and after closing. Raises: ForkedClient, MeshUnavailable."""
+        if os.getpid() != self._pid:
+            raise ForkedClient(
+                "this client was made before a fork; gRPC does not survive one: call envmesh.connect() in the child"
+            )
+        if not entering and not self._open:
+            state = "is closed" if self._closed else "has not been entered: use `async with envmesh.connect(...)`"
+            raise MeshUnavailable(f"this client {state}")
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run a task that ends with this client at the latest."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task %s failed", task.get_name(), exc_info=error)
+
+    # ---- what is there
+
+    async def environments(self) -> list[EnvironmentSpec]:
+        """Every environment that the mesh serves, sorted. Raises: MeshUnavailable."""
+        specs = {
+            EnvironmentSpec(info).key: EnvironmentSpec(info) for pool in await self.pools() for info in pool.environments
+        }
+        return [specs[key] for key in sorted(specs)]
+
+    async def describe(self, environment: str) -> EnvironmentSpec:
+        """One environment, by ``name``, ``name@version`` or target string. Raises: NotFound, MeshUnavailable."""
+        specs = await self.environments()
+        named = [spec for spec in specs if environment in (spec.key, spec.name, spec.target)]
+        if not named:
+            known = ", ".join(spec.key for spec in specs) or "none"
+            raise NotFound(f"no environment {environment!r} in this mesh (there are: {known})")
+        return named[-1]
+
+    async def pools(self) -> list[placement_pb2.Pool]:
+        """The pools of the mesh."""
+        self.check_usable()
+        try:
+            reply = await self.placement.ListPools(
+                placement_pb2.ListPoolsRequest(), metadata=self.metadata, timeout=self.settings.connect_timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            raise errors.from_rpc_error(error) from None
+        return list(reply.pools)
+
+    async def tasks(self, environment: str, *, split: str = "", limit: int | None = None) -> list[Task]:
+        """The tasks of an environment, at most ``limit``. Raises: NotFound, MeshUnavailable."""
+        spec = await self.describe(environment)
+        address = next(
+            (pool.address for pool in await self.pools() if pool.address
+             for info in pool.environments if f"{info.name}@{info.version}" == spec.key), "",
+        )  # fmt: skip
+        if not address:
+            raise MeshUnavailable(f"no host of {spec.key} is ready to list its tasks")
+        stub = environment_pb2_grpc.EnvironmentServiceStub(self._channel(address))
+        found: list[Task] = []
+        token = ""
+        while limit is None or len(found) < limit:
+            request = pb.ListTasksRequest(environment=spec.key, split=split, page_token=token)
+            try:
+                page = await stub.ListTasks(request, metadata=self.metadata, timeout=60.0)
+            except grpc.aio.AioRpcError as error:
+                raise errors.from_rpc_error(error) from None
+            found += [_task(message) for message in page.tasks]
+            token = page.next_page_token
+            if not token:
+                break
+        return found[:limit]
+
+    # ---- episodes
+
+    def episode(
+        self,
+        environment: str,
+        *,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        task: str | Task = "",
+        split: str = "",
+        timeout: float | None = None,
+        step_timeout: float | None = None,
+    ) -> Episode:
+        """An episode, begun by ``async with``. ``timeout`` bounds the wait for a slot, in seconds."""
+        self.check_usable()
+        beginning = make_beginning(seed, options, task, split)
+        return Episode(
+            self, self.pool(environment), None, beginning, timeout or self.settings.slot_timeout, step_timeout
+        )
+
+    def rollouts(self, environment: str, policy: Any, **arguments: Any) -> Rollouts:
+        """Play many episodes with a policy: ``async for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""
+        from envmesh.rollouts import Rollouts  # noqa: PLC0415 - rollouts imports this module
+
+        self.check_usable()
+        return Rollouts(self, environment, policy, **arguments)
+
+    def vector(self, environment: str, n: int, **arguments: Any) -> Vector:
+        """``n`` episodes stepped with arrays; see ``Vector``."""
+        from envmesh.vector import Vector  # noqa: PLC0415 - vector imports this module
+
+        self.check_usable()
+        return Vector(self, environment, n, **arguments)
+
+    async def attach(self, detached: bytes, *, timeout: float | None = None) -> Episode:
+        """Take over an episode that ``episode.detach()`` let go, here or in another process.
+
+        Raises:
+            InvalidRequest: the bytes are not of ``detach``. NotFound: its host holds no copy any more.
+            EpisodeTakenOver: a newer owner exists.
+        """
+        self.check_usable()
+        state = _read_detached(detached)
+        pool = self.pool(state["environment"])
+        beginning = Beginning(state["seed"], None, None, state["task"], state["split"])
+        spec = await self.describe(state["environment"])
+        episode = Episode(self, pool, spec, beginning, timeout or self.settings.slot_timeout, None)
+        await episode.take_over(state)
+        return episode
+
+    def detached(self, episode: Episode, slot: Slot, token: bytes) -> bytes:
+        """What ``detach`` returns: JSON, so that nothing that crosses a process can run code."""
+        journal = episode.journal.packed() if episode.journal is not None else b""
+        return json.dumps(
+            {
+                "format": DETACHED_FORMAT,
+                "environment": episode.spec.key,
+                "episode_id": episode.episode_id.hex(),
+                "epoch": episode.epoch,
+                "index": episode.index,
+                "flags": episode.flags,
+                "seed": episode.seed,
+                "task": episode.beginning.task,
+                "split": episode.beginning.split,
+                "address": slot.connection.address,
+                "host_id": slot.connection.host_id,
+                "attach_token": base64.b64encode(token).decode(),
+                "journal": base64.b64encode(journal).decode(),
+            }
+        ).encode()
+
+    def draw_seed(self) -> int:
+        """A fresh seed, 31 bits: every environment takes those."""
+        return self._random.getrandbits(31)
+
+    # ---- connections
+
+    def pool(self, environment: str) -> LeasePool:
+        """The slots for an environment."""
+        pool = self._pools.get(environment)
+        if pool is None:
+            pool = self._pools[environment] = LeasePool(self, environment)
+        return pool
+
+    async def connection(
+        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> HostConnection:
+        """The connection to a host, opened when it is first needed. Raises: MeshUnavailable."""
+        key = f"{address} {host_id}"
+        task = self._connections.get(key)
+        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().lost):
+            task = None
+        if task is None:
+            work = self._connect(address, host_id, metadata)
+            task = self._connections[key] = asyncio.get_running_loop().create_task(work, name=f"envmesh-connect-{address}")
+        return await asyncio.shield(task)
+
+    async def _connect(self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]) -> HostConnection:
+        connection = HostConnection(
+            address, host_id, self.client_id, channel=self._channel(address), metadata=(*self.metadata, *metadata),
+            liveness_window=self.settings.liveness_window,
+        )  # fmt: skip
+        connection.when_lost = self._connection_lost
+        connection.when_noticed = self._noticed
+        await connection.open(self.settings.connect_timeout)
+        return connection
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            options = channel_options(self.settings.max_message_bytes)
+            if self._credentials is not None:
+                channel = grpc.aio.secure_channel(address, self._credentials, options)
+            else:
+                channel = grpc.aio.insecure_channel(address, options)
+            self._channels[address] = channel
+        return channel
+
+    async def _reach(self, channel: grpc.aio.Channel) -> None:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                while True:
+                    try:
+                        await self.placement.ListPools(
+                            placement_pb2.ListPoolsRequest(), metadata=self.metadata, timeout=self.settings.connect_timeout
+                        )
+                        return
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                            raise errors.from_rpc_error(error) from None
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise MeshUnavailable(
+                f"nobody answers at {self.target} within {self.settings.connect_timeout:g} s; is the mesh up? "
+                "(`envmesh up` or `envmesh serve` starts one)"
+            ) from None
+
+    def _connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
+        log.warning("the connection to host %s is lost: %s", connection.address, error)
+        for pool in self._pools.values():
+            pool.forget(connection)
+        for session in list(connection.sessions.values()):
+            session.on_lost(error)
+        connection.sessions.clear()
+
+    def _noticed(self, connection: HostConnection, notice: pb.Notice) -> None:
+        if notice.kind == pb.NOTICE_KIND_SLOTS_RETURNED:
+            for pool in self._pools.values():
+                pool.slots_returned(connection, notice.lease_number, notice.count)
+        elif notice.kind == pb.NOTICE_KIND_DRAINING:
+            connection.draining = True
+        elif notice.kind == pb.NOTICE_KIND_DRAIN_CANCELLED:
+            connection.draining = False
+        elif notice.kind in (pb.NOTICE_KIND_TAKEN_OVER, pb.NOTICE_KIND_EXPIRED, pb.NOTICE_KIND_COPIES_LOST):
+            taken_over = notice.kind == pb.NOTICE_KIND_TAKEN_OVER
+            reason = "TAKEN_OVER" if taken_over else _cause(notice.failure)
+            kind = errors.EpisodeTakenOver if taken_over else errors.EpisodeAborted
+            error = kind(notice.failure.message or "another client owns the episode now", reason=reason)
+            for handle in notice.handles:
+                session = connection.sessions.get(handle)
+                if session is not None:
+                    session.on_lost(error)
+
+    async def _tick(self) -> None:
+        """The client's clock: keeps callers' deadlines and sends signs of life, without a timer a command."""
+        loop = asyncio.get_running_loop()
+        beaten = 0.0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self.now = loop.time()
+            for episode in list(self.episodes):
+                if episode._waiter is not None and now > episode.deadline:
+                    episode.overdue()
+            if now - beaten < self.settings.liveness_window / 4:
+                continue
+            beaten = now
+            for task in list(self._connections.values()):
+                if task.done() and not task.cancelled() and not task.exception() and task.result().lost is None:
+                    connection = task.result()
+                    connection.heartbeat()
+                    if now - connection.heard_at > 2 * connection.liveness_window:
+                        connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
+
+
+def make_beginning(
+    seed: int | None, options: Mapping[str, Any] | None, task: str | Task, split: str, group: int | None = None
+) -> Beginning:
+    """How an episode is to begin, checked. Raises: InvalidRequest."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64):
+        raise InvalidRequest(f"a seed is a whole number from 0 to 2**64 - 1; got {seed!r}", reason="SEED_UNSUPPORTED")
+    if isinstance(task, Task):
+        task, split = task.id, task.split
+    try:
+        packed = values.to_proto(dict(options)) if options else None
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the reset options have no form on the wire: {error}") from None
+    return Beginning(seed, options, packed, task, split, group)
+
+
+def _task(message: pb.Task) -> Task:
+    prompt = values.from_proto(message.prompt) if message.HasField("prompt") else None
+    metadata = values.from_proto(message.metadata) if message.HasField("metadata") else {}
+    return Task(id=message.id, split=message.split, prompt=prompt, metadata=metadata)
+
+
+def _cause(failure: pb.Failure) -> str:
+    name = error_reason_pb2.ErrorReason.Name(failure.cause)
+    return name.removeprefix("ERROR_REASON_") if failure.cause else "HOST_LOST"
+
+
+def _read_detached(data: bytes) -> dict[str, Any]:
+    try:
+        state = json.loads(data)
+        if state["format"] != DETACHED_FORMAT:
+            raise ValueError(f"format {state['format']} is not {DETACHED_FORMAT}")
+        state["episode_id"] = bytes.fromhex(state["episode_id"])
+        state["attach_token"] = base64.b64decode(state["attach_token"])
+        packed = base64.b64decode(state["journal"])
+        state["journal"] = Journal.unpacked(packed) if packed else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED") from None
+    return state  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,290 @@
+"""What callers get: outcomes of steps, and trajectories of episodes. Values are decoded when somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from envmesh import spaces, values
+from envmesh.env import Isolation, Limits, Recovery
+from envmesh.errors import Failure
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = ["AgentsOutcome", "EnvironmentSpec", "Outcome", "Trajectory"]
+
+TERMINATED, TRUNCATED, AGENTS = 1, 2, 4
+
+_UNDECODED: Any = object()
+
+
+class EnvironmentSpec:
+    """An environment as the mesh serves it."""
+
+    def __init__(self, info: pb.EnvironmentInfo):
+        self.message = info
+        self.name = info.name
+        self.version = info.version
+        self.build = info.build
+        self.target = info.target
+        self.recovery = _RECOVERY.get(info.recovery, Recovery.NONE)
+        self.isolation = _ISOLATION.get(info.isolation, Isolation.PROCESS)
+        self.agents = tuple(info.agents)
+        self.options = tuple(info.options)
+        self.seeded = info.seeded
+        self.grades = info.grades
+        self.checkpoints = info.checkpoints
+        self.has_tasks = info.has_tasks
+        self.summary = info.summary
+        self.limits = Limits(
+            reset_seconds=info.reset_limit.ToMilliseconds() / 1e3 or 120.0,
+            step_seconds=info.step_limit.ToMilliseconds() / 1e3 or 60.0,
+            reward_seconds=info.reward_limit.ToMilliseconds() / 1e3 or 120.0,
+        )
+        self._observation_codec: Any = None
+        self._action_codec: Any = None
+
+    def __repr__(self) -> str:
+        return f"<EnvironmentSpec {self.key} {self.isolation.value} {self.recovery.value}>"
+
+    @property
+    def key(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def observation_space(self) -> Any:
+        """The declared space (a ``gymnasium.Space``, JSON Schema or tool list), or None."""
+        return spaces.from_proto(self.message.observation_space) if self.message.HasField("observation_space") else None
+
+    @property
+    def action_space(self) -> Any:
+        """The declared space, or None."""
+        return spaces.from_proto(self.message.action_space) if self.message.HasField("action_space") else None
+
+    @property
+    def observation_codec(self) -> Any:
+        """How observations are written; with several agents, in the general form."""
+        if self._observation_codec is None:
+            self._observation_codec = spaces.codec(None if self.agents else self.observation_space)
+        return self._observation_codec
+
+    @property
+    def action_codec(self) -> Any:
+        """How actions are written; with several agents, in the general form."""
+        if self._action_codec is None:
+            self._action_codec = spaces.codec(None if self.agents else self.action_space)
+        return self._action_codec
+
+
+class Outcome:
+    """What a reset or step led to. Observation and info are decoded when they are first asked for."""
+
+    __slots__ = ("_decode", "_info", "_observation", "_payload", "digest", "index", "reward", "terminated", "truncated")
+
+    def __init__(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any):
+        self.index = index
+        self.reward: Any = reward
+        self.terminated: Any = bool(flags & TERMINATED)
+        self.truncated: Any = bool(flags & TRUNCATED)
+        self.digest = digest
+        self._payload = payload
+        self._info: Any = info
+        self._decode = decode
+        self._observation = _UNDECODED
+
+    def __repr__(self) -> str:
+        end = " terminated" * bool(self.terminated) + " truncated" * bool(self.truncated)
+        return f"<Outcome {self.index}: {self.observation!r:.60} reward={self.reward}{end}>"
+
+    @property
+    def observation(self) -> Any:
+        """What is observed."""
+        if self._observation is _UNDECODED:
+            self._observation = self._decode(self._payload)
+        return self._observation
+
+    @property
+    def info(self) -> Any:
+        """Info, as a dict."""
+        if isinstance(self._info, bytes):
+            self._info = values.decode(self._info) if self._info else {}
+        return self._info
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over."""
+        return bool(self.terminated or self.truncated)
+
+
+class AgentsOutcome(Outcome):
+    """The outcome of an episode with several agents: observation, reward, terminated, truncated and info are dicts
+    keyed by agent; ``acting`` says who must act next."""
+
+    __slots__ = ("_done", "acting")
+
+    def __init__(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any):
+        super().__init__(index, payload, reward, flags, digest, info, decode)
+        message = pb.AgentOutcomes.FromString(payload)
+        outcomes = message.outcomes
+        self._done = bool(flags & (TERMINATED | TRUNCATED))
+        self.acting = tuple(message.acting)
+        self._observation = {o.agent: values.from_proto(o.observation) for o in outcomes if o.HasField("observation")}
+        self.reward = {o.agent: o.reward for o in outcomes}
+        self.terminated = {o.agent: o.terminated for o in outcomes}
+        self.truncated = {o.agent: o.truncated for o in outcomes}
+        self._info = {o.agent: values.from_proto(o.info) if o.HasField("info") else {} for o in outcomes}
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over for everybody."""
+        return self._done
+
+
+def make_outcome(
+    index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any
+) -> Outcome:
+    """The outcome of an event's columns."""
+    kind = AgentsOutcome if flags & AGENTS else Outcome
+    return kind(index, payload, reward, flags, digest, info, decode)
+
+
+def outcome_of_message(message: pb.Outcome, spec: EnvironmentSpec) -> Outcome:
+    """The outcome of a message (an answer to Resume)."""
+    flags = TERMINATED * message.terminated | TRUNCATED * message.truncated
+    if message.HasField("agents"):
+        flags, payload = flags | AGENTS, message.agents.SerializeToString(deterministic=True)
+    else:
+        payload = message.observation.SerializeToString(deterministic=True)
+    info = message.info.SerializeToString(deterministic=True) if message.HasField("info") else b""
+    decode = None if flags & AGENTS else spec.observation_codec.decode
+    return make_outcome(message.index, payload, message.reward, flags, message.digest, info, decode)
+
+
+class Trajectory:
+    """An episode's recorded data.
+
+    ``rewards``, ``digests`` and the decoded ``actions`` have one element a step; ``observations`` and ``infos`` one
+    more, the reset's first. ``return_`` is the sum of rewards, None where the episode failed; then ``failure`` says
+    how. ``annotations`` maps a step index to what the policy attached to that step.
+    """
+
+    __slots__ = (
+        "_actions",
+        "_infos",
+        "_observations",
+        "annotations",
+        "build",
+        "digests",
+        "environment",
+        "episode_id",
+        "failure",
+        "flags",
+        "grade",
+        "group",
+        "options",
+        "rewards",
+        "seconds",
+        "seed",
+        "spec",
+        "split",
+        "step_seconds",
+        "task",
+        "version",
+    )
+
+    def __init__(self, spec: EnvironmentSpec, episode_id: bytes, *, seed: int | None, options: Mapping[str, Any] | None,
+                 task: str = "", split: str = "", group: int | None = None):  # fmt: skip
+        self.spec = spec
+        self.environment = spec.name
+        self.version = spec.version
+        self.build = spec.build
+        self.episode_id = episode_id
+        self.seed = seed
+        self.options = options
+        self.task = task
+        self.split = split
+        self.group = group
+        self.rewards: list[float] = []
+        self.digests: list[int] = []
+        self.flags = 0
+        self.failure: Failure | None = None
+        self.grade: Any = None
+        self.annotations: dict[int, Any] | None = None
+        self.seconds = 0.0
+        self.step_seconds: Any = None
+        self._observations: list[bytes] = []
+        self._actions: list[bytes] = []
+        self._infos: dict[int, bytes] | None = None
+
+    def __repr__(self) -> str:
+        end = f"failed: {self.failure.cause}" if self.failure else f"return={self.return_:g}"
+        return f"<Trajectory {self.environment}@{self.version} seed={self.seed} steps={len(self)} {end}>"
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def return_(self) -> float | None:
+        """The sum of rewards; None where the episode failed."""
+        return None if self.failure is not None else float(sum(self.rewards))
+
+    @property
+    def terminated(self) -> bool:
+        """It ended by its own rules."""
+        return bool(self.flags & TERMINATED)
+
+    @property
+    def truncated(self) -> bool:
+        """It was cut off."""
+        return bool(self.flags & TRUNCATED)
+
+    @property
+    def outcome(self) -> str:
+        """``terminated``, ``truncated``, ``failed`` or ``open``."""
+        if self.failure is not None:
+            return "failed"
+        return "terminated" if self.terminated else "truncated" if self.truncated else "open"
+
+    @property
+    def observations(self) -> list[Any]:
+        """All observations, decoded; with several agents dicts keyed by agent."""
+        if self.spec.agents:
+            return [make_outcome(0, data, 0.0, AGENTS, 0, b"", None).observation for data in self._observations]
+        return [self.spec.observation_codec.decode(data) for data in self._observations]
+
+    @property
+    def actions(self) -> list[Any]:
+        """All actions, decoded."""
+        return [self.spec.action_codec.decode(data) for data in self._actions]
+
+    @property
+    def infos(self) -> list[Any]:
+        """All infos, decoded."""
+        infos = self._infos or {}
+        return [values.decode(infos[i]) if i in infos else {} for i in range(len(self._observations))]
+
+    def outcomes(self) -> list[Outcome]:
+        """Every outcome, the reset's first."""
+        infos = self._infos or {}
+        decode = self.spec.observation_codec.decode
+        last = len(self._observations) - 1
+        agents = AGENTS if self.spec.agents else 0
+        return [
+            make_outcome(
+                i, data, self.rewards[i - 1] if i else 0.0, (self.flags if i == last else 0) | agents, self.digests[i],
+                infos.get(i, b""), decode,
+            )
+            for i, data in enumerate(self._observations)
+        ]  # fmt: skip
+
+
+_RECOVERY = {
+    pb.RECOVERY_CLASS_NONE: Recovery.NONE,
+    pb.RECOVERY_CLASS_REPLAY: Recovery.REPLAY,
+    pb.RECOVERY_CLASS_STATE: Recovery.STATE,
+}
+_ISOLATION = {
+    pb.ISOLATION_MODE_INLINE: Isolation.INLINE,
+    pb.ISOLATION_MODE_THREAD: Isolation.THREAD,
+    pb.ISOLATION_MODE_PROCESS: Isolation.PROCESS,
+}

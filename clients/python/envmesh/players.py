@@ -1,0 +1,353 @@
+"""Those who play the episodes of ``rollouts``: in the connection's reader, in batches, or as a task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from envmesh.env import RewardResult
+from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
+from envmesh.journal import Journal
+from envmesh.leases import Slot
+from envmesh.outcome import AGENTS, EnvironmentSpec, Trajectory, make_outcome
+from envmesh.policies import Act, for_agents
+from envmesh.session import ELSEWHERE
+from envmesh.stream import failure_of
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.rollouts import Rollouts
+
+__all__ = ["BatchPlayers", "PolicyPlayer", "TaskPlayer"]
+
+STEP, RESET = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET
+CLOSE, REWARD = pb.COMMAND_KIND_CLOSE, pb.COMMAND_KIND_REWARD
+TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
+
+
+class PolicyPlayer(EpisodeState):
+    """Plays one episode inside the connection's reader. The trajectory's columns are its journal."""
+
+    __slots__ = ("act", "connection", "decode", "encode", "handle", "retries", "rollouts", "rows", "sent_at", "slot",
+                 "started", "trajectory")  # fmt: skip
+
+    def __init__(self, rollouts: Rollouts, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
+                 trajectory: Trajectory, retries: int):  # fmt: skip
+        super().__init__(spec, trajectory.episode_id, beginning)
+        self.rollouts = rollouts
+        self.slot = slot
+        self.connection = slot.connection
+        self.trajectory = trajectory
+        self.retries = retries
+        self.handle = 0
+        self.started = self.sent_at = 0.0
+        self.decode = spec.observation_codec.decode
+        self.encode = spec.action_codec.encode
+        self.act: Any = None
+
+    def begin(self) -> None:
+        """Reset the episode."""
+        rollouts = self.rollouts
+        if rollouts.batch is None:
+            policy = rollouts.policy
+            if rollouts.kind.per_episode:
+                policy = policy(seed=self.beginning.seed, task=self.beginning.task)
+            self.act = for_agents(policy) if self.spec.agents else policy
+        connection = self.connection
+        self.handle = connection.bind(self)
+        self.started = self.sent_at = time.perf_counter()
+        payload = self.beginning.request(self.episode_id, self.epoch, self.slot.binding.number)
+        self.expect(0, payload)
+        connection.send(self.handle, 0, RESET, payload)
+
+    # ---- the fast path
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """An outcome came: note it, ask the policy, send the next step."""
+        trajectory = self.trajectory
+        trajectory._observations.append(payload)
+        trajectory.digests.append(digest)
+        self.index = index
+        if index:
+            trajectory.rewards.append(reward)
+        else:
+            self._begun()
+        if info:
+            self._note_info(index, info)
+        if flags and self._special(payload, flags):
+            return
+        act = self.act
+        if act is None:
+            self.expected = NOTHING_EXPECTED
+            self.rollouts.batch.add(self, payload)  # type: ignore[union-attr]
+            return
+        try:
+            action = act(self.decode(payload))
+            if action.__class__ is Act:
+                action = self.annotate(action)
+            data = self.encode(action)
+        except Exception as error:  # the policy's own, or an action that has no form
+            self._policy_failed(error)
+            return
+        self.play(data)
+
+    def play(self, data: bytes) -> None:
+        """Send the next step. ``data`` is the action's serialized Value."""
+        self.trajectory._actions.append(data)
+        self.expected = index = self.index + 1
+        connection = self.connection
+        if len(data) < 65536:
+            connection.rows.append((self.handle, index, STEP, data))
+            if not connection._reading:
+                connection.wake()
+        else:
+            connection.send(self.handle, index, STEP, data)
+
+    def annotate(self, act: Act) -> Any:
+        """Keep an action's annotation; the action itself."""
+        annotations = self.trajectory.annotations
+        if annotations is None:
+            annotations = self.trajectory.annotations = {}
+        annotations[self.index + 1] = act.annotation
+        return act.action
+
+    def _special(self, payload: bytes, flags: int) -> bool:
+        """Ends and outcomes of several agents. Returns whether there is nothing more to do."""
+        self.flags = flags
+        if flags & 3:
+            self._over(flags)
+            return True
+        if self.rollouts.max_steps is not None and self.index >= self.rollouts.max_steps:
+            self._over(flags | TRUNCATED)
+            return True
+        if flags & AGENTS:
+            outcome = make_outcome(self.index, payload, 0.0, flags, 0, b"", None)
+            due = {agent: outcome.observation.get(agent) for agent in outcome.acting}  # type: ignore[attr-defined]
+            try:
+                self.play(self.encode(self.act(due)))
+            except Exception as error:
+                self._policy_failed(error)
+            return True
+        return False
+
+    def _begun(self) -> None:
+        self.rollouts.reset_seconds.append(time.perf_counter() - self.started)
+
+    def _note_info(self, index: int, info: bytes) -> None:
+        infos = self.trajectory._infos
+        if infos is None:
+            infos = self.trajectory._infos = {}
+        infos[index] = info
+
+    # ---- ends
+
+    def _over(self, flags: int) -> None:
+        self.trajectory.flags = flags
+        self.expected = NOTHING_EXPECTED
+        if self.rollouts.grade and self.spec.grades:
+            self.connection.send(self.handle, 0, REWARD, b"")
+            return
+        self._leave()
+
+    def _leave(self, slot_good: bool = True) -> None:
+        trajectory, connection = self.trajectory, self.connection
+        trajectory.seconds = time.perf_counter() - self.started
+        connection.send(self.handle, 0, CLOSE, b"")
+        connection.unbind(self.handle)
+        self.rollouts.finished(self, self.slot if slot_good else None)
+
+    def cancel(self) -> None:
+        """The episode is not wanted any more."""
+        self.expected = NOTHING_EXPECTED
+        if self.connection.lost is None:
+            self.connection.send(self.handle, 0, CLOSE, b"")
+        self.connection.unbind(self.handle)
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """A grade, or a failure."""
+        if kind == pb.EVENT_KIND_REWARD:
+            reply = pb.RewardResponse.FromString(payload)
+            self.trajectory.grade = RewardResult(
+                value=reply.value,
+                components={component.name: component.value for component in reply.components},
+                valid=reply.valid,
+                rationale=reply.rationale,
+            )
+            self._leave()
+        elif kind == pb.EVENT_KIND_FAILURE:
+            self._failed(failure_of(payload))
+
+    def _failed(self, error: EnvmeshError) -> None:
+        self.expected = NOTHING_EXPECTED
+        if self.index < 0 and error.reason in ELSEWHERE:
+            self.connection.unbind(self.handle)
+            self.rollouts.elsewhere(self)
+            return
+        if self.index < 0 and isinstance(error, InvalidRequest):
+            self.rollouts.fail(error)
+        mark_failed(self.trajectory, error)
+        self._leave()
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The host is gone, or this copy is."""
+        self.expected = NOTHING_EXPECTED
+        aborted = isinstance(error, EpisodeAborted)
+        reason = error.reason if aborted else "HOST_LOST"
+        self.trajectory.failure = Failure.of(reason, str(error))
+        if self.connection.lost is None:
+            self._leave()
+        else:
+            self.rollouts.finished(self, None)
+
+    def _policy_failed(self, error: Exception) -> None:
+        self.cancel()
+        self.rollouts.live.discard(self)
+        self.rollouts.fail(error)
+
+    def packed_journal(self) -> Journal:
+        """The journal that the trajectory's columns amount to."""
+        journal = Journal()
+        digests = self.trajectory.digests
+        journal.begin(self.beginning.entry(self.spec), digests[0])
+        for action, digest in zip(self.trajectory._actions, digests[1:], strict=False):
+            journal.act(action, digest)
+        return journal
+
+
+class BatchPlayers:
+    """Asks a batched policy for everything that is ready after each frame."""
+
+    def __init__(self, rollouts: Rollouts):
+        self._rollouts = rollouts
+        self._ready: list[tuple[PolicyPlayer, bytes]] = []
+        self._asking = False
+        self._scheduled = False
+
+    def add(self, player: PolicyPlayer, payload: bytes) -> None:
+        """This player's next action is wanted."""
+        self._ready.append((player, payload))
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._ask)
+
+    def _ask(self) -> None:
+        self._scheduled = False
+        if self._asking:
+            return
+        if self._rollouts.kind.asynchronous:
+            self._asking = True
+            self._rollouts.mesh.spawn(self._ask_until_idle(), name="envmesh-batched-policy")
+            return
+        ready, self._ready = self._ready, []
+        try:
+            self._play(ready, self._rollouts.policy([player.decode(payload) for player, payload in ready]))
+        except Exception as error:  # the policy's own
+            self._rollouts.fail(error)
+
+    async def _ask_until_idle(self) -> None:
+        try:
+            while self._ready:
+                ready, self._ready = self._ready, []
+                self._play(ready, await self._rollouts.policy([p.decode(payload) for p, payload in ready]))
+        except Exception as error:  # the policy's own
+            self._rollouts.fail(error)
+        finally:
+            self._asking = False
+
+    def _play(self, ready: list[tuple[PolicyPlayer, bytes]], actions: Any) -> None:
+        if len(actions) != len(ready):
+            raise ValueError(f"the batched policy returned {len(actions)} actions for {len(ready)} observations")
+        for (player, _), action in zip(ready, actions, strict=True):
+            if player in self._rollouts.live:
+                player.play(player.encode(player.annotate(action) if isinstance(action, Act) else action))
+
+
+class TaskPlayer(PolicyPlayer):
+    """Plays one episode with an asynchronous policy, in a task of its own."""
+
+    __slots__ = ("_observation", "task")
+
+    def begin(self) -> None:
+        """Reset the episode; the policy's task starts with the first outcome."""
+        self.task: asyncio.Task[None] | None = None
+        super().begin()
+        policy = self.rollouts.policy
+        if self.rollouts.kind.per_episode:
+            policy = policy(seed=self.beginning.seed, task=self.beginning.task)
+        self.act = self._hand_over
+        self._observation: asyncio.Queue[Any] = asyncio.Queue(1)
+        self.task = self.rollouts.mesh.spawn(self._think(policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}")
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """An outcome came: note it, and wake the policy's task."""
+        trajectory = self.trajectory
+        trajectory._observations.append(payload)
+        trajectory.digests.append(digest)
+        self.index = index
+        if index:
+            trajectory.rewards.append(reward)
+        else:
+            self._begun()
+        if info:
+            self._note_info(index, info)
+        self.expected = NOTHING_EXPECTED
+        self.flags = flags
+        limit = self.rollouts.max_steps
+        if flags & 3 or (limit is not None and index >= limit):
+            self._over(flags if flags & 3 else flags | TRUNCATED)
+        elif flags & AGENTS:
+            outcome = make_outcome(index, payload, 0.0, flags, 0, b"", None)
+            self._hand_over({a: outcome.observation.get(a) for a in outcome.acting})  # type: ignore[attr-defined]
+        else:
+            self._hand_over(self.decode(payload))
+
+    def _hand_over(self, observation: Any) -> None:
+        self._observation.put_nowait(observation)
+
+    async def _think(self, policy: Any) -> None:
+        agents = bool(self.spec.agents)
+        try:
+            while True:
+                observation = await self._observation.get()
+                action = await (_act_for_agents(policy, observation) if agents else policy(observation))
+                if isinstance(action, Act):
+                    action = self.annotate(action)
+                self.play(self.encode(action))
+        except Exception as error:  # the policy's own
+            self._policy_failed(error)
+
+    def _leave(self, slot_good: bool = True) -> None:
+        self._end_task()
+        super()._leave(slot_good)
+
+    def cancel(self) -> None:
+        """The episode is not wanted any more."""
+        self._end_task()
+        super().cancel()
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The host is gone, or this copy is."""
+        self._end_task()
+        super().on_lost(error)
+
+    def _end_task(self) -> None:
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+
+async def _act_for_agents(policy: Any, observations: dict[str, Any]) -> dict[str, Any]:
+    actions: dict[str, Any] = {}
+    for agent, observation in observations.items():
+        action = (policy[agent] if isinstance(policy, dict) else policy)(observation)
+        actions[agent] = await action if asyncio.iscoroutine(action) else action
+    return actions
+
+
+def mark_failed(trajectory: Trajectory, error: EnvmeshError) -> None:
+    """Mark a trajectory as failed."""
+    if isinstance(error, EpisodeAborted):
+        trajectory.failure = error.failure
+    else:
+        trajectory.failure = Failure.of(error.reason, Exception.__str__(error))

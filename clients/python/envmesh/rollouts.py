@@ -1,0 +1,357 @@
+"""Thousands of episodes as a stream: ``async for trajectory in mesh.rollouts(environment, policy, ...)``.
+
+Each slot plays one episode after another. With a synchronous or batched policy the connection's reader plays them
+itself: an event comes in, the policy is asked, the next command goes out, without a future or a task an episode. An
+asynchronous policy is user code that waits, and gets a real task an episode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from envmesh.env import Task
+from envmesh.episode import Beginning
+from envmesh.errors import InvalidRequest
+from envmesh.leases import Slot
+from envmesh.mesh import make_beginning
+from envmesh.outcome import EnvironmentSpec, Trajectory
+from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
+from envmesh.policies import kind_of
+from envmesh.progress import Progress
+from envmesh.recording import Recorder
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["Group", "Rollouts"]
+
+DEFAULT_CONCURRENCY = 64
+BACKLOG_EPISODES = 256
+CLOSE_SECONDS = 5.0
+
+
+class Group(list[Trajectory]):
+    """Trajectories that share task and seed, in the order in which they finished."""
+
+    __slots__ = ("seed", "task")
+
+    def __init__(self, seed: int | None, task: str):
+        super().__init__()
+        self.seed = seed
+        self.task = task
+
+
+class Rollouts:
+    """An asynchronous iterator over trajectories, as they finish; over whole ``Group``s where ``group_size`` > 1.
+
+    ``episodes`` is how many are asked for (groups count their members); None goes on for ever, or once through
+    ``tasks``. Every episode asked for is yielded, a failed one with ``.failure`` set; ``retries`` runs that many new
+    ones first where the failure is retryable. ``concurrency`` bounds the episodes at once; a consumer that is slower
+    than the mesh slows the start of new episodes. ``group_size`` episodes share task and seed, ``spares`` more are
+    started with them, and the stragglers are cancelled once a group is full. ``seeds`` gives the seeds; else they are
+    drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
+    ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
+    trajectory. ``progress`` draws a bar on standard error. ``timeout`` bounds the wait for a slot, in seconds.
+
+    Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        environment: str,
+        policy: Any,
+        *,
+        episodes: int | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        tasks: Iterable[str | Task] | None = None,
+        group_size: int = 1,
+        spares: int = 0,
+        retries: int = 0,
+        seed: int | None = None,
+        seeds: Iterable[int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        grade: bool = False,
+        max_steps: int | None = None,
+        record: Any = None,
+        progress: bool = False,
+        timeout: float | None = None,
+        step_timeout: float | None = None,
+    ):
+        for name, value, least in (("concurrency", concurrency, 1), ("group_size", group_size, 1),
+                                   ("spares", spares, 0), ("retries", retries, 0)):  # fmt: skip
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidRequest(f"{name} is a whole number of at least {least}; got {value!r}")
+        if episodes is not None and (episodes < 0 or episodes % group_size):
+            raise InvalidRequest(f"episodes is a multiple of group_size ({group_size}), at least 0; got {episodes!r}")
+        self.mesh = mesh
+        self.environment = environment
+        self.policy = policy
+        self.kind = kind_of(policy)
+        self.episodes = episodes
+        self.concurrency = concurrency if episodes is None else max(1, min(concurrency, episodes + spares))
+        self.group_size = group_size
+        self.spares = spares if group_size > 1 else 0
+        self.grade = grade
+        self.max_steps = max_steps
+        self.step_timeout = step_timeout
+        self.spec: EnvironmentSpec | None = None
+        self.live: set[Any] = set()
+        self.peak = 0
+        self.step_seconds: list[float] = []
+        self.reset_seconds: list[float] = []
+        self.batch = BatchPlayers(self) if self.kind.batched else None
+        self._timeout = timeout or mesh.settings.slot_timeout
+        self._retries = retries
+        self._options = options
+        self._random = random.Random(seed)
+        self._seeds = iter(seeds) if seeds is not None else None
+        self._tasks = iter(tasks) if tasks is not None else None
+        self._given_tasks = tasks is not None
+        self._plan = self._beginnings()
+        self._again: deque[tuple[Beginning, int]] = deque()
+        self._groups: dict[int, Group] = {}
+        self._members: dict[int, set[Any]] = {}
+        self._done: deque[Any] = deque()
+        self._parked: list[Slot] = []
+        self._arrived = asyncio.Event()
+        self._error: BaseException | None = None
+        self._planned_all = False
+        self._started = False
+        self._closed = False
+        self._wanted_slots = 0
+        self._recorder = Recorder.open(record) if record is not None else None
+        self._progress = Progress(environment, episodes) if progress else None
+
+    # ---- the iterator
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def __anext__(self) -> Any:
+        if not self._started:
+            await self._start()
+        while not self._done:
+            if self._error is not None:
+                error = self._error
+                await self.aclose()
+                raise error
+            if self._finished():
+                await self.aclose()
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        result = self._done.popleft()
+        if self._parked and len(self._done) < BACKLOG_EPISODES // 2:
+            self._unpark()
+        return result
+
+    def __del__(self) -> None:
+        if self._started and not self._closed and self.live:
+            self._abandon()
+
+    async def aclose(self) -> None:
+        """Close what is open and give the slots back. Leaving the loop early does it too, a little later."""
+        if self._closed:
+            return
+        self._abandon()
+        if self._recorder is not None:
+            self._recorder.close()
+        if self._progress is not None:
+            self._progress.close()
+
+    def _abandon(self) -> None:
+        self._closed = True
+        for player in list(self.live):
+            player.cancel()
+        self.live.clear()
+        pool = self.mesh.pool(self.environment)
+        if self._wanted_slots:
+            pool.unwant()
+        for slot in self._parked:
+            pool.give(slot)
+        self._parked.clear()
+
+    async def _start(self) -> None:
+        self._started = True
+        self.mesh.check_usable()
+        self.spec = await self.mesh.describe(self.environment)
+        if self._progress is not None:
+            self._progress.start()
+        first = self._next_beginning()
+        if first is None:
+            return
+        self._again.appendleft(first)
+        self._wanted_slots = self.concurrency
+        loop = asyncio.get_running_loop()
+        self._slot_deadline = loop.call_later(self._timeout, self._no_slot)
+        self.mesh.pool(self.environment).want(self.concurrency, self._slot_came, self.fail)
+
+    def _no_slot(self) -> None:
+        if not self.live and not self._closed and self._wanted_slots == self.concurrency:
+            self.fail(self.mesh.pool(self.environment)._patience_ended(self._timeout))
+
+    def _finished(self) -> bool:
+        return self._closed or (self._planned_all and not self.live and not self._again)
+
+    def fail(self, error: BaseException) -> None:
+        """End the whole iteration with an error (a policy's, or no slot to be had)."""
+        if self._error is None:
+            self._error = error
+        self._arrived.set()
+
+    # ---- which episodes
+
+    def _beginnings(self) -> Iterator[Beginning]:
+        number = 0
+        while True:
+            task: str | Task = ""
+            if self._tasks is not None:
+                found = next(self._tasks, None)
+                if found is None:
+                    return
+                task = found
+            seed = next(self._seeds, None) if self._seeds is not None else self._random.getrandbits(31)
+            if self._seeds is not None and seed is None:
+                return
+            group = number if self.group_size > 1 else None
+            for _ in range(self.group_size + self.spares):
+                beginning = make_beginning(seed, self._options, task, "", group)
+                assert self.spec is not None
+                if not self.spec.seeded and self._seeds is None:
+                    beginning.seed = None
+                yield beginning
+            number += 1
+            if self.episodes is not None and number * self.group_size >= self.episodes:
+                return
+
+    def _next_beginning(self) -> tuple[Beginning, int] | None:
+        if self._again:
+            return self._again.popleft()
+        if self._planned_all or self.episodes == 0:
+            self._planned_all = True
+            return None
+        beginning = next(self._plan, None)
+        if beginning is None:
+            self._planned_all = True
+            return None
+        return beginning, self._retries
+
+    # ---- slots
+
+    def _slot_came(self, slot: Slot) -> None:
+        self._wanted_slots -= 1
+        if self._closed:
+            self.mesh.pool(self.environment).give(slot)
+            return
+        self.play_on(slot)
+
+    def play_on(self, slot: Slot) -> None:
+        """Begin the next episode on a slot; park it while the consumer is behind, give it back when all are planned."""
+        if self._closed:
+            self.mesh.pool(self.environment).give(slot)
+            return
+        if len(self._done) >= max(BACKLOG_EPISODES, self.concurrency):
+            self._parked.append(slot)
+            return
+        following = self._next_beginning()
+        if following is None:
+            self.mesh.pool(self.environment).give(slot)
+            self._arrived.set()
+            return
+        beginning, retries = following
+        self._play(slot, beginning, retries)
+
+    def _play(self, slot: Slot, beginning: Beginning, retries: int) -> None:
+        spec = slot.binding.spec
+        assert spec is not None
+        trajectory = Trajectory(
+            spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
+            split=beginning.split, group=beginning.group,
+        )  # fmt: skip
+        kind = TaskPlayer if self.kind.asynchronous and not self.kind.batched else PolicyPlayer
+        player = kind(self, slot, spec, beginning, trajectory, retries)
+        self.live.add(player)
+        if len(self.live) > self.peak:
+            self.peak = len(self.live)
+        if beginning.group is not None:
+            self._members.setdefault(beginning.group, set()).add(player)
+        player.begin()
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for slot in parked:
+            self.play_on(slot)
+
+    def elsewhere(self, player: Any) -> None:
+        """A host did not take an episode: play it on another slot."""
+        self.live.discard(player)
+        members = self._members.get(player.beginning.group)
+        if members is not None:
+            members.discard(player)
+        if not self._closed:
+            self._again.append((player.beginning, player.retries))
+            self._wanted_slots += 1
+            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+
+    # ---- ends
+
+    def finished(self, player: Any, slot: Slot | None) -> None:
+        """An episode is over; ``slot`` is free for the next one, None where it is gone."""
+        self.live.discard(player)
+        trajectory: Trajectory = player.trajectory
+        failure = trajectory.failure
+        if failure is not None and failure.retryable and player.retries > 0 and not self._closed:
+            self._again.append((player.beginning, player.retries - 1))
+        elif not self._closed:
+            self._deliver(player, trajectory)
+        if slot is not None:
+            self.play_on(slot)
+        elif not self._closed and not (self._planned_all and not self._again):
+            self._wanted_slots += 1
+            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+        if self._finished():
+            self._arrived.set()
+
+    def _deliver(self, player: Any, trajectory: Trajectory) -> None:
+        if self._recorder is not None:
+            self._recorder.write(trajectory)
+        if self._progress is not None:
+            self._progress.advance(trajectory, len(self.live))
+        number = trajectory.group
+        if number is None:
+            self._done.append(trajectory)
+            self._arrived.set()
+            return
+        self._members.get(number, set()).discard(player)
+        group = self._groups.setdefault(number, Group(trajectory.seed, trajectory.task))
+        if trajectory.failure is not None and self._members.get(number) and self._may_yet_fill(number, group):
+            return
+        group.append(trajectory)
+        if len(group) >= self.group_size:
+            del self._groups[number]
+            for straggler in self._members.pop(number, set()):
+                straggler.cancel()
+                self.live.discard(straggler)
+                self.play_on(straggler.slot)
+            self._done.append(group)
+            self._arrived.set()
+
+    def _may_yet_fill(self, number: int, group: Group) -> bool:
+        """Whether the group can become full without this failed member: spares are still running."""
+        return len(group) + len(self._members[number]) >= self.group_size
+

@@ -1,0 +1,303 @@
+"""One episode played by hand: ``async with mesh.episode(...) as episode``."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from envmesh.env import RewardResult
+from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.errors import (
+    DeadlineExceeded,
+    EnvmeshError,
+    EpisodeAborted,
+    EpisodeEnded,
+    InvalidRequest,
+    MeshUnavailable,
+)
+from envmesh.leases import AttachedSlot, LeasePool, Slot
+from envmesh.outcome import EnvironmentSpec, Outcome, make_outcome, outcome_of_message
+from envmesh.stream import failure_of
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["Episode"]
+
+ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
+"""Reasons for which a Reset is tried on another slot."""
+
+PATIENCE_BEYOND_LIMIT = 30.0
+"""Seconds that a caller waits longer than the environment may run, by default."""
+
+
+class Episode(EpisodeState):
+    """A live episode. ``observation``, ``info`` and ``outcome`` are those of the last step (or the reset).
+
+    Steps of one episode follow one another: awaiting a step while another runs is an error.
+    """
+
+    __slots__ = ("_handle", "_last", "_mesh", "_pool", "_slot", "_timeout", "_waiter", "deadline", "failure", "step_timeout")
+
+    def __init__(self, mesh: Mesh, pool: LeasePool, spec: EnvironmentSpec | None, beginning: Beginning, timeout: float,
+                 step_timeout: float | None):  # fmt: skip
+        super().__init__(spec, secrets.token_bytes(16), beginning)  # type: ignore[arg-type]
+        self._mesh = mesh
+        self._pool = pool
+        self._timeout = timeout
+        self.step_timeout = step_timeout
+        self._slot: Slot | None = None
+        self._handle = 0
+        self._last: Outcome | None = None
+        self._waiter: asyncio.Future[Any] | None = None
+        self.deadline = 0.0
+        self.failure: EnvmeshError | None = None
+
+    def __repr__(self) -> str:
+        where = self.spec.key if self.spec else "not begun"
+        return f"<Episode {self.episode_id.hex()[:8]} {where} step {self.index}{' done' * self.done}>"
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- what callers look at
+
+    @property
+    def outcome(self) -> Outcome:
+        """The last outcome."""
+        if self._last is None:
+            raise EpisodeEnded("the episode has not begun: use it in `async with`", reason="ARGUMENT_INVALID")
+        return self._last
+
+    @property
+    def observation(self) -> Any:
+        """What was observed last."""
+        return self.outcome.observation
+
+    @property
+    def info(self) -> Any:
+        """The info that came with it."""
+        return self.outcome.info
+
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """With several agents: who must act next."""
+        return getattr(self.outcome, "acting", ())
+
+    @property
+    def seed(self) -> int | None:
+        """The seed it was reset with."""
+        return self.beginning.seed
+
+    # ---- commands
+
+    async def begin(self) -> Outcome:
+        """Take a slot and reset. Raises: as ``LeasePool.take``, and InvalidRequest or EpisodeAborted of the reset."""
+        self._mesh.check_usable()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout
+        while True:
+            slot = await self._pool.take(max(0.0, until - loop.time()))
+            self._settle_in(slot)
+            payload = self.beginning.request(self.episode_id, self.epoch, slot.binding.number)
+            self.expect(0, payload)
+            limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
+            try:
+                return await self._command(0, pb.COMMAND_KIND_RESET, payload, limit)  # type: ignore[no-any-return]
+            except EnvmeshError as error:
+                self._leave(give_back=error.reason not in ELSEWHERE)
+                if error.reason not in ELSEWHERE or loop.time() >= until:
+                    raise
+
+    async def step(self, action: Any, *, annotation: Any = None, timeout: float | None = None) -> Outcome:
+        """Act once. ``timeout`` is this caller's patience in seconds; after it the step may be awaited again with the
+        same action.
+
+        Raises:
+            InvalidRequest: the action is refused; the episode is unharmed. EpisodeEnded: it is over.
+            EpisodeAborted: it failed. DeadlineExceeded: not within ``timeout``.
+        """
+        if self._handle == 0:
+            raise self._not_open()
+        if self._waiter is not None:
+            raise InvalidRequest("a step of this episode is being awaited already", reason="STEP_CONFLICT")
+        try:
+            payload = self.spec.action_codec.encode(action)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"the action has no form on the wire: {error}", reason="ACTION_INVALID") from None
+        connection = self._slot.connection  # type: ignore[union-attr]
+        if len(payload) > connection.max_value_bytes:
+            raise InvalidRequest(
+                f"the action has {len(payload):,} bytes; this host takes {connection.max_value_bytes:,}",
+                reason="MESSAGE_TOO_LARGE",
+            )
+        index = self.index + 1
+        self.expect(index, payload)
+        if timeout is None:
+            timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
+        return await self._command(index, pb.COMMAND_KIND_STEP, payload, timeout)  # type: ignore[no-any-return]
+
+    async def reward(self, *, again: bool = False, timeout: float | None = None) -> RewardResult:
+        """Grade the episode as it stands, without acting. Raises: EpisodeEnded UNSUPPORTED, EpisodeAborted."""
+        payload = pb.RewardRequest(again=True).SerializeToString() if again else b""
+        limit = timeout or self.spec.limits.reward_seconds + PATIENCE_BEYOND_LIMIT
+        reply = pb.RewardResponse.FromString(await self._aside(pb.COMMAND_KIND_REWARD, payload, limit))
+        return RewardResult(
+            value=reply.value,
+            components={component.name: component.value for component in reply.components},
+            valid=reply.valid,
+            rationale=reply.rationale,
+        )
+
+    async def checkpoint(self, *, timeout: float | None = None) -> pb.SealedCheckpoint:
+        """Save the episode; its journal restarts there. Raises: EpisodeEnded UNSUPPORTED, EpisodeAborted."""
+        limit = timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
+        sealed = pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", limit))
+        if self.journal is not None and sealed.index == self.index:
+            self.journal.checkpoint(sealed)
+        return sealed
+
+    async def detach(self) -> bytes:
+        """Let go of the episode without closing it: the bytes let ``mesh.attach`` take it over, in any process."""
+        token = await self._aside(pb.COMMAND_KIND_DETACH, b"", PATIENCE_BEYOND_LIMIT)
+        slot = self._slot
+        assert slot is not None
+        data = self._mesh.detached(self, slot, token)
+        self._leave(give_back=False)
+        return data
+
+    async def take_over(self, state: dict[str, Any]) -> None:
+        """Become the owner of a detached episode (``mesh.attach``)."""
+        self.episode_id = state["episode_id"]
+        self.epoch = ((state["epoch"] >> 32) + 1) << 32
+        self.index, self.flags, self.journal = state["index"], state["flags"], state["journal"]
+        connection = await self._mesh.connection(state["address"], state["host_id"])
+        self._slot = Slot(AttachedSlot(connection, self.spec))
+        self._handle = connection.bind(self)
+        self._mesh.episodes.add(self)
+        request = pb.ResumeRequest(
+            episode_id=self.episode_id,
+            epoch=self.epoch,
+            attach_token=state["attach_token"],
+            journal=self.journal.message() if self.journal is not None else None,
+        )
+        limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
+        try:
+            data = await self._command(self.index, pb.COMMAND_KIND_RESUME, request.SerializeToString(), limit)
+        except EnvmeshError:
+            self._leave(give_back=False)
+            raise
+        last = pb.ResumeResponse.FromString(data).last
+        self._last = outcome_of_message(last, self.spec)
+
+    async def close(self) -> None:
+        """End the episode and give its slot back. Never waits for the host, never raises."""
+        if self._handle and self._slot is not None:
+            self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
+        self._leave(give_back=True)
+
+    # ---- plumbing
+
+    def _settle_in(self, slot: Slot) -> None:
+        assert slot.binding.spec is not None
+        self.spec = slot.binding.spec
+        if self.beginning.seed is None and self.spec.seeded:
+            self.beginning.seed = self._mesh.draw_seed()
+        self._slot = slot
+        self._handle = slot.connection.bind(self)
+        self._mesh.episodes.add(self)
+
+    def _leave(self, *, give_back: bool) -> None:
+        self._mesh.episodes.discard(self)
+        slot, handle = self._slot, self._handle
+        self._slot, self._handle = None, 0
+        self.expected = NOTHING_EXPECTED
+        if slot is not None:
+            slot.connection.unbind(handle)
+            if give_back:
+                self._pool.give(slot)
+        self._resolve(None, MeshUnavailable("the episode was closed", reason="CANCELLED"))
+
+    async def _command(self, index: int, kind: int, payload: bytes, timeout: float) -> Any:
+        slot = self._slot
+        if slot is None:
+            raise self._not_open()
+        connection = slot.connection
+        if connection.lost is not None:
+            raise connection.lost
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        self.deadline = self._mesh.now + timeout
+        await connection.send_alone(self._handle, index, kind, payload)
+        try:
+            return await waiter
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None
+
+    async def _aside(self, kind: int, payload: bytes, timeout: float) -> bytes:
+        if self._waiter is not None:
+            raise InvalidRequest("a command of this episode is being awaited already", reason="STEP_CONFLICT")
+        return await self._command(0, kind, payload, timeout)  # type: ignore[no-any-return]
+
+    def overdue(self) -> None:
+        """The caller's patience is over (called by the mesh's clock)."""
+        self._resolve(None, DeadlineExceeded(f"step {self.expected} of {self.spec.key} took too long; it goes on"))
+
+    def _resolve(self, result: Any, error: EnvmeshError | None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is None:
+            waiter.set_result(result)
+        else:
+            waiter.set_exception(error)
+
+    def _not_open(self) -> EnvmeshError:
+        if self.failure is not None:
+            return self.failure
+        return EpisodeEnded("the episode is closed or has not begun", reason="ARGUMENT_INVALID")
+
+    # ---- what the connection tells
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """The awaited reset or step succeeded."""
+        self.settle(index, flags, digest)
+        decode = None if self.spec.agents else self.spec.observation_codec.decode
+        self._last = make_outcome(index, payload, reward, flags, digest, info, decode)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            self._waiter = None
+            waiter.set_result(self._last)
+        if len(payload) > 65536 and self._slot is not None:
+            self._slot.connection.send(self._handle, index, pb.COMMAND_KIND_ACKNOWLEDGE, b"")
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """Anything else."""
+        if kind == pb.EVENT_KIND_FAILURE:
+            error = failure_of(payload)
+            if isinstance(error, EpisodeAborted):
+                self.failure = error
+            if not isinstance(error, DeadlineExceeded):
+                self.expected = NOTHING_EXPECTED
+            self._resolve(None, error)
+        elif kind == pb.EVENT_KIND_RESUMED:
+            self._resolve(payload, None)
+        elif kind in (pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED):
+            self._resolve(payload, None)
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The connection is gone."""
+        self.failure = EpisodeAborted(f"the host was lost: {error}", reason="HOST_LOST")
+        self._resolve(None, self.failure)
+        self._leave(give_back=False)
+
+

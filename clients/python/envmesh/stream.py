@@ -1,0 +1,383 @@
+"""A connection to one host: frames out, frames in, and whom each event is for.
+
+The reader hands every event straight to the ``Session`` it is for, without a future, task or queue in between; what a
+session does with it (resume a loop of ours, wake a user's coroutine, fill an array) is its own affair. The writer takes
+whatever is ready when it is free to write; there is no timer. The client always reads, so that the two sides can never
+wait for each other's buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from envmesh import errors
+from envmesh.errors import EnvmeshError, MeshUnavailable
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = ["HostConnection", "Session", "channel_options"]
+
+log = logging.getLogger("envmesh.client")
+
+STREAM = "/envmesh.v1.EnvironmentService/Stream"
+STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
+OUTCOME, FAILURE, NOTICE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_NOTICE
+LARGE_VALUE_BYTES = 256 * 1024
+FRAME_BYTES = 1 << 20
+LEAST_EVENTS, MOST_EVENTS = 32, 512
+FEW_SESSIONS = 4
+
+
+def channel_options(max_message_bytes: int = 64 << 20) -> list[tuple[str, Any]]:
+    """Options of every channel: message bounds, keepalive, and quick reconnects."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+class Session(Protocol):
+    """Whom events of one handle are for."""
+
+    expected: int
+    """The index whose outcome is awaited; another outcome is an echo and is dropped."""
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """The awaited reset or step succeeded."""
+        ...
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """Anything else, a failure included."""
+        ...
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The connection is gone, and with it every reply."""
+        ...
+
+
+class HostConnection:
+    """The streams to one host. Belongs to one event loop."""
+
+    def __init__(self, address: str, host_id: str, client_id: bytes, *, channel: grpc.aio.Channel,
+                 metadata: tuple[tuple[str, str], ...] = (), liveness_window: float = 10.0):  # fmt: skip
+        self.address = address
+        self.host_id = host_id
+        self.client_id = client_id
+        self.liveness_window = liveness_window
+        self.sessions: dict[int, Session] = {}
+        self.rows: list[tuple[int, int, int, bytes]] = []
+        self.after_frame: set[Callable[[], None]] = set()
+        self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
+        self.when_noticed: Callable[[HostConnection, pb.Notice], None] = lambda connection, notice: None
+        self.lost: EnvmeshError | None = None
+        self.draining = False
+        self.heard_at = 0.0
+        self.max_value_bytes = 48 << 20
+        self._channel = channel
+        self._metadata = metadata
+        self._connection_id = secrets.token_bytes(16)
+        self._handles = itertools.count(1)
+        self._call: Any = None
+        self._large_call: Any = None
+        self._writing = False
+        self._reading = False
+        self._closing = False
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sequence = 0
+        self._challenge = 0
+        self._heartbeat_due = False
+        self._large_rows: list[tuple[int, int, int, bytes]] = []
+        self._large_wake = asyncio.Event()
+
+    # ---- life
+
+    async def open(self, timeout: float) -> None:
+        """Open the main stream, and the one for large values.
+
+        Raises:
+            MeshUnavailable: nobody answers there within ``timeout`` seconds.
+            EnvmeshError: the host refuses the connection.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                self._call, welcome = await self._open_stream(pb.STREAM_ROLE_MAIN)
+                self._large_call, _ = await self._open_stream(pb.STREAM_ROLE_LARGE)
+        except TimeoutError:
+            self.cancel()
+            raise MeshUnavailable(f"host {self.address} did not answer within {timeout:g} s") from None
+        except BaseException:
+            self.cancel()
+            raise
+        self.host_id = welcome.host_id
+        self.max_value_bytes = welcome.max_value_bytes or self.max_value_bytes
+        self.liveness_window = welcome.liveness_window.ToMilliseconds() / 1e3 or self.liveness_window
+        loop = asyncio.get_running_loop()
+        self.heard_at = loop.time()
+        for name, work in (
+            ("reader", self._read(self._call)),
+            ("large-reader", self._read(self._large_call)),
+            ("writer", self._write_when_woken()),
+            ("large-writer", self._write_large()),
+        ):
+            self._tasks.append(loop.create_task(work, name=f"envmesh-{name}-{self.address}"))
+
+    async def _open_stream(self, role: int) -> tuple[Any, pb.Welcome]:
+        call = self._channel.stream_stream(STREAM)(metadata=self._metadata)
+        window = int(self.liveness_window * 1000)
+        hello = pb.Hello(
+            protocol_version=1,
+            client_id=self.client_id,
+            connection_id=self._connection_id,
+            role=role,  # type: ignore[arg-type]
+            liveness_window=duration_pb2.Duration(seconds=window // 1000, nanos=window % 1000 * 1_000_000),
+        )
+        try:
+            await call.write(pb.StreamRequest(hello=hello).SerializeToString())
+            data = await call.read()
+            if data is grpc.aio.EOF:
+                raise await self._end_of(call)
+        except grpc.aio.AioRpcError as error:
+            raise errors.from_rpc_error(error) from None
+        except asyncio.InvalidStateError:
+            raise await self._end_of(call) from None
+        return call, pb.StreamResponse.FromString(data).welcome
+
+    async def _end_of(self, call: Any) -> EnvmeshError:
+        """Why a call ended, as an error."""
+        code, details = await call.code(), await call.details()
+        for key, value in await call.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                return errors.from_status(status_pb2.Status.FromString(value))
+        if code is grpc.StatusCode.OK:
+            return MeshUnavailable(f"host {self.address} closed the stream")
+        status = status_pb2.Status(code=code.value[0], message=f"host {self.address}: {details or code.name}")
+        return errors.from_status(status)
+
+    async def close(self) -> None:
+        """End the streams; no task is left afterwards."""
+        self._closing = True
+        self.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def flush(self) -> None:
+        """Wait until everything queued so far has been written."""
+        while self.rows and self.lost is None:
+            if self._writing:
+                await asyncio.sleep(0)
+            else:
+                await self._write()
+
+    def give_up(self, error: EnvmeshError) -> None:
+        """The host is as good as lost."""
+        self._note_lost(error)
+
+    def cancel(self) -> None:
+        """End the streams without waiting."""
+        for call in (self._call, self._large_call):
+            if call is not None:
+                call.cancel()
+
+    # ---- sending
+
+    def bind(self, session: Session) -> int:
+        """A new handle for a session."""
+        handle = next(self._handles)
+        self.sessions[handle] = session
+        return handle
+
+    def unbind(self, handle: int) -> None:
+        """The handle names nothing any more."""
+        self.sessions.pop(handle, None)
+
+    def send(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Queue one command. The reader's own sessions need no more; others call ``flush`` or ``wake`` after."""
+        if len(payload) >= LARGE_VALUE_BYTES:
+            self._large_rows.append((handle, index, kind, payload))
+            self._large_wake.set()
+            return
+        self.rows.append((handle, index, kind, payload))
+        if not self._reading and not self._writing:
+            self._wake.set()
+
+    def wake(self) -> None:
+        """There are rows to write."""
+        if not self._writing:
+            self._wake.set()
+
+    async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Queue one command, and write it at once where hardly anybody else is about: a lone step then costs no
+        switch of tasks."""
+        if self._writing or self.rows or len(self.sessions) > FEW_SESSIONS or len(payload) >= LARGE_VALUE_BYTES:
+            self.send(handle, index, kind, payload)
+            return
+        self.rows.append((handle, index, kind, payload))
+        await self._write()
+
+    def heartbeat(self) -> None:
+        """Send a sign of life with the next frame, or alone."""
+        self._heartbeat_due = True
+        self._wake.set()
+
+    async def _write_when_woken(self) -> None:
+        wake = self._wake
+        while True:
+            await wake.wait()
+            wake.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            while (self.rows or self._heartbeat_due) and self.lost is None:
+                limit = min(MOST_EVENTS, max(LEAST_EVENTS, len(self.sessions) // 2))
+                rows = self.rows
+                if len(rows) <= limit:
+                    self.rows = []
+                else:
+                    rows = rows[:limit]
+                    del self.rows[:limit]
+                await self._call.write(self._frame(rows).SerializeToString())
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            self._call.cancel()  # the reader says why
+        finally:
+            self._writing = False
+
+    def _frame(self, rows: list[tuple[int, int, int, bytes]]) -> pb.StreamRequest:
+        if rows:
+            handles, indices, kinds, payloads = zip(*rows, strict=True)
+            if kinds.count(STEP) == len(kinds):
+                frame = pb.StreamRequest(handles=handles, indices=indices, payloads=payloads)
+            else:
+                frame = pb.StreamRequest(handles=handles, indices=indices, payloads=payloads, kinds=kinds)
+        else:
+            frame = pb.StreamRequest()
+        if self._heartbeat_due:
+            self._heartbeat_due = False
+            self._sequence += 1
+            frame.heartbeat.sequence = self._sequence
+            frame.heartbeat.answer = self._challenge
+        return frame
+
+    async def _write_large(self) -> None:
+        while True:
+            await self._large_wake.wait()
+            self._large_wake.clear()
+            rows, self._large_rows = self._large_rows, []
+            for row in rows:
+                try:
+                    await self._large_call.write(self._frame([row]).SerializeToString())
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    self._call.cancel()
+                    return
+
+    # ---- receiving
+
+    async def _read(self, call: Any) -> None:
+        read, parse = call.read, pb.StreamResponse.FromString
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                data = await read()
+                if data is grpc.aio.EOF:
+                    error = await self._end_of(call)
+                    break
+                frame = parse(data)
+                self.heard_at = loop.time()
+                self._reading = True
+                self._deliver(frame)
+                if frame.HasField("heartbeat"):
+                    self._heard(frame.heartbeat)
+                for callback in tuple(self.after_frame):
+                    callback()
+                self._reading = False
+                if self.rows and not self._writing:
+                    self._wake.set()
+        except grpc.aio.AioRpcError as failure:
+            error = errors.from_rpc_error(failure)
+        except DecodeError:
+            error = EnvmeshError(f"host {self.address} sent a frame that cannot be decoded", reason="MALFORMED")
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+            error = MeshUnavailable(f"the stream to {self.address} was cancelled")
+        self._reading = False
+        self._note_lost(error)
+
+    def _deliver(self, frame: pb.StreamResponse) -> None:
+        handles = list(frame.handles)
+        count = len(handles)
+        if not count:
+            return
+        payloads = list(frame.payloads) or [b""] * count
+        indices = list(frame.indices) or [0] * count
+        rewards = list(frame.rewards) or [0.0] * count
+        flags = list(frame.flags) or [0] * count
+        digests = list(frame.digests) or [0] * count
+        infos = list(frame.infos) or [b""] * count
+        sessions = self.sessions.get
+        if not frame.kinds:
+            for handle, index, payload, reward, flag, digest, info in zip(
+                handles, indices, payloads, rewards, flags, digests, infos, strict=True
+            ):
+                session = sessions(handle)
+                if session is not None and session.expected == index:
+                    session.on_outcome(index, payload, reward, flag, digest, info)
+            return
+        for handle, index, payload, reward, flag, digest, info, kind in zip(
+            handles, indices, payloads, rewards, flags, digests, infos, frame.kinds, strict=True
+        ):
+            session = sessions(handle)
+            if kind == OUTCOME:
+                if session is not None and session.expected == index:
+                    session.on_outcome(index, payload, reward, flag, digest, info)
+            elif kind == NOTICE:
+                self.when_noticed(self, pb.Notice.FromString(payload))
+            elif session is not None:
+                session.on_event(kind, index, payload)
+
+    def _heard(self, heartbeat: pb.Heartbeat) -> None:
+        if heartbeat.challenge:
+            self._challenge = max(self._challenge, heartbeat.challenge)
+            self.heartbeat()
+
+    def _note_lost(self, error: EnvmeshError) -> None:
+        if self.lost is not None or self._closing:
+            return
+        self.lost = error
+        self.cancel()
+        log.debug("connection to %s lost: %s", self.address, error)
+        self.when_lost(self, error)
+
+
+def failure_of(payload: bytes) -> EnvmeshError:
+    """The error that a FAILURE event's payload stands for."""
+    return errors.from_status(status_pb2.Status.FromString(payload))
+
+
+def new_client_id() -> bytes:
+    """16 random bytes: this client instance."""
+    return secrets.token_bytes(16)
+
+

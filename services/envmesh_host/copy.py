@@ -1,0 +1,173 @@
+"""A host's live copy of an episode, and the judgement of each command that comes for it (pure).
+
+The copy is a cache: its client can rebuild it elsewhere. What makes the trajectory exactly-once is here: the last reply
+is kept, and the same command again gets the same reply. The table is in protocol.md, "The same command again".
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from envmesh.errors import Refusal
+
+__all__ = ["CLOSED_TO_STEPS", "EpisodeCopy", "Verdict", "judge_epoch", "judge_step"]
+
+CLOSED_TO_STEPS = -1
+"""``next_index`` of a copy whose next command must be looked at with care: busy, ended, failed or fenced."""
+
+LARGE_REPLY_BYTES = 64 * 1024
+
+
+class Verdict(enum.Enum):
+    """What to do with a command."""
+
+    ACT = "act"
+    WAIT = "wait"
+    CACHED = "cached"
+
+
+class EpisodeCopy:
+    """One live copy.
+
+    ``next_index`` is the index that may be acted on at once, or ``CLOSED_TO_STEPS``; the stream's reader looks at
+    nothing else on its fast path. ``index`` is that of the last reply, ``action`` the bytes that led to it and ``row``
+    the reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
+    """
+
+    __slots__ = (
+        "action",
+        "born",
+        "client_id",
+        "connection",
+        "environment",
+        "epoch",
+        "episode_id",
+        "grade",
+        "handle",
+        "holding",
+        "idle_since",
+        "index",
+        "next_index",
+        "play",
+        "return_",
+        "row",
+        "running",
+        "seat",
+        "tenant",
+    )
+
+    def __init__(
+        self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str, environment: Any, holding: Any, now: float
+    ):
+        self.episode_id = episode_id
+        self.epoch = epoch
+        self.client_id = client_id
+        self.tenant = tenant
+        self.environment = environment
+        self.holding = holding
+        self.born = now
+        self.idle_since = now
+        self.connection: Any = None
+        self.handle = 0
+        self.seat: Any = None
+        self.play: Any = None
+        self.index = -1
+        self.next_index = CLOSED_TO_STEPS
+        self.action = b""
+        self.row: Any = None
+        self.running: Any = None
+        self.grade: Any = None
+        self.return_ = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether the episode ended without an outcome."""
+        return isinstance(self.row, Refusal)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further step can follow."""
+        return self.failed or (self.row is not None and bool(self.row[2] & 3))
+
+    def settle(self, index: int, action: bytes, row: Any) -> None:
+        """Take note of a command's reply, which acknowledges the one before."""
+        self.index = index
+        self.action = action
+        self.row = row
+        self.grade = None
+        self.running = None
+        self.next_index = CLOSED_TO_STEPS if self.ended else index + 1
+
+
+class RunningStep:
+    """The reset or step that is under way, and who waits for it."""
+
+    __slots__ = ("action", "index", "job", "waiters")
+
+    def __init__(self, index: int, action: bytes, job: Any):
+        self.index = index
+        self.action = action
+        self.job = job
+        self.waiters: list[Any] = []
+
+
+def judge_step(copy: EpisodeCopy, index: int, action: bytes) -> Verdict:
+    """What to do with a reset (index 0) or step.
+
+    Raises:
+        Refusal: STEP_CONFLICT (ABORTED), STEP_INDEX (OUT_OF_RANGE), EPISODE_ENDED (FAILED_PRECONDITION), or the
+            failure that ended the episode.
+    """
+    running = copy.running
+    if running is not None and running.index == index:
+        if running.action == action:
+            return Verdict.WAIT
+        raise conflict(index)
+    if index == copy.index and copy.row is not None:
+        if copy.action == action:
+            if isinstance(copy.row, Dropped):
+                raise Refusal(f"the reply to step {index} was acknowledged and dropped", reason="STEP_INDEX")
+            return Verdict.CACHED
+        raise conflict(index)
+    if running is not None:
+        raise Refusal(f"step {running.index} is running; step {index} is out of turn", reason="STEP_INDEX")
+    if index == copy.index + 1:
+        if copy.failed:
+            raise copy.row
+        if copy.ended:
+            raise Refusal(f"the episode ended at step {copy.index}; reset a new one", reason="EPISODE_ENDED")
+        return Verdict.ACT
+    raise Refusal(f"step {index} is out of turn: the last one was {copy.index}", reason="STEP_INDEX")
+
+
+def conflict(index: int) -> Refusal:
+    """The refusal of another action at a used index."""
+    return Refusal(f"another action was sent at step {index} before", reason="STEP_CONFLICT")
+
+
+class Dropped(tuple):  # type: ignore[type-arg]
+    """What is kept of a large reply that its client has acknowledged: all but payload and info."""
+
+    __slots__ = ()
+
+
+def acknowledge(copy: EpisodeCopy) -> None:
+    """The client holds the last reply: a large one is dropped, its flags are kept."""
+    row = copy.row
+    if isinstance(row, tuple) and len(row[0]) + len(row[4]) > LARGE_REPLY_BYTES:
+        copy.row = Dropped((b"", row[1], row[2], row[3], b""))
+
+
+def judge_epoch(copy: EpisodeCopy, epoch: int, client_id: bytes) -> None:
+    """Refuse a command of an older owner or rebuild.
+
+    Raises:
+        Refusal: EPOCH_STALE (ABORTED).
+    """
+    if epoch < copy.epoch or (epoch == copy.epoch and client_id != copy.client_id):
+        raise Refusal(
+            f"the episode has a newer owner or rebuild (epoch {copy.epoch >> 32}.{copy.epoch & 0xFFFFFFFF}, "
+            f"this command has {epoch >> 32}.{epoch & 0xFFFFFFFF})",
+            reason="EPOCH_STALE",
+        )

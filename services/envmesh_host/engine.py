@@ -1,0 +1,522 @@
+"""What a host does with a command: the one code behind the unary calls and the Stream.
+
+A command comes with a waiter ``(sink, handle, index)`` and ends in exactly one ``sink.reply(handle, index, kind,
+result)``, now or later, whose result is a ``Row`` or a ``Refusal``. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import CLOSED_TO_STEPS, EpisodeCopy, RunningStep, Verdict, acknowledge, judge_epoch, judge_step
+from envmesh_host.hosted import Hosted, Waiter
+from envmesh_host.isolation.runner import Job
+from envmesh_host.player import EMPTY_ROW, outcome_of_row, row_of_outcome
+from envmesh_host.served import Row
+from envmesh_host.slots import Claim, Holding, SlotTable
+
+__all__ = ["Engine", "Rights", "Sink"]
+
+log = logging.getLogger("envmesh.host")
+
+STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
+OUTCOME = pb.EVENT_KIND_OUTCOME
+REPLY_KINDS = {
+    pb.COMMAND_KIND_STEP: pb.EVENT_KIND_OUTCOME,
+    pb.COMMAND_KIND_RESET: pb.EVENT_KIND_OUTCOME,
+    pb.COMMAND_KIND_RESUME: pb.EVENT_KIND_RESUMED,
+    pb.COMMAND_KIND_REWARD: pb.EVENT_KIND_REWARD,
+    pb.COMMAND_KIND_CHECKPOINT: pb.EVENT_KIND_CHECKPOINT,
+    pb.COMMAND_KIND_CLOSE: pb.EVENT_KIND_CLOSED,
+}
+
+
+class Sink(Protocol):
+    """Where replies go: a connection, or one unary call."""
+
+    client_id: bytes
+    tenant: str
+
+    def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
+        """Deliver one reply."""
+        ...
+
+
+class Rights(Protocol):
+    """Who may do what: reads leases, seals checkpoints, makes attach tokens."""
+
+    def claim(self, token: bytes, client_id: bytes) -> Claim:
+        """The claim a lease's token makes here. Raises: Refusal LEASE_INVALID."""
+        ...
+
+    def attach_token(self, copy: EpisodeCopy) -> bytes:
+        """Proof of a right to take this copy over."""
+        ...
+
+    def check_attach_token(self, token: bytes, tenant: str, episode_id: bytes) -> None:
+        """Raises: Refusal NOT_YOURS."""
+        ...
+
+    def seal(self, copy: EpisodeCopy, content: bytes) -> pb.SealedCheckpoint:
+        """A checkpoint that cannot be altered unnoticed."""
+        ...
+
+    def check_seals(self, journal: pb.Journal, tenant: str) -> None:
+        """Raises: Refusal NOT_YOURS when a checkpoint of the journal was altered or is another tenant's."""
+        ...
+
+
+class Engine:
+    """All episodes of a host."""
+
+    def __init__(
+        self,
+        hosted: Sequence[Hosted],
+        slots: SlotTable,
+        rights: Rights,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_value_bytes: int = 64 << 20,
+    ):
+        self.hosted = {environment.key: environment for environment in hosted}
+        self.slots = slots
+        self.rights = rights
+        self.clock = clock
+        self.max_value_bytes = max_value_bytes
+        self.episodes: dict[bytes, EpisodeCopy] = {}
+        self.draining = False
+        self.on_slot_freed: Callable[[], None] = lambda: None
+        self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
+
+    # ---- looking things up
+
+    def environment(self, name: str) -> Hosted:
+        """The environment of this ``name`` or ``name@version``; a bare name means the newest version.
+
+        Raises:
+            Refusal: ENVIRONMENT_UNKNOWN.
+        """
+        found = self.hosted.get(name)
+        if found is None:
+            versions = [h for h in self.hosted.values() if name in (h.info.name, h.info.target)]
+            found = max(versions, key=lambda h: version_order(h.info.version), default=None)
+        if found is None:
+            known = ", ".join(sorted(self.hosted)) or "none"
+            raise Refusal(f"no environment {name!r} is served here (served: {known})", reason="ENVIRONMENT_UNKNOWN")
+        return found
+
+    def episode(self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str) -> EpisodeCopy:
+        """The live copy that a unary command names.
+
+        Raises:
+            Refusal: EPISODE_UNKNOWN, EPOCH_STALE, NOT_YOURS.
+        """
+        copy = self.episodes.get(episode_id)
+        if copy is None or copy.tenant != tenant:
+            raise unknown_episode()
+        judge_epoch(copy, epoch, client_id or copy.client_id)
+        if epoch > copy.epoch:
+            raise Refusal("this copy is older than the command; resume the episode", reason="EPISODE_UNKNOWN")
+        return copy
+
+    # ---- commands
+
+    def reset(self, request: pb.ResetRequest, payload: bytes, holding: Holding, sink: Sink) -> EpisodeCopy:
+        """Find or make the copy for a Reset; ``step`` with index 0 then carries it out.
+
+        Raises:
+            Refusal: ARGUMENT_INVALID, EPOCH_STALE, DRAINING, LEASE_INVALID, NO_CAPACITY.
+        """
+        if len(request.episode_id) != 16:
+            raise Refusal("episode_id must be 16 random bytes", reason="ARGUMENT_INVALID")
+        copy = self._older_copy(request.episode_id, request.epoch, sink)
+        if copy is not None:
+            return copy
+        if self.draining:
+            raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
+        return self._new_copy(request.episode_id, request.epoch, holding, sink)
+
+    def resume(self, request: pb.ResumeRequest, holding: Holding | None, sink: Sink, waiter: Waiter) -> EpisodeCopy:
+        """Rebuild an episode, or take over its live copy.
+
+        Raises:
+            Refusal: ARGUMENT_INVALID, EPOCH_STALE, NOT_YOURS, EPISODE_UNKNOWN, DRAINING, LEASE_INVALID, NO_CAPACITY.
+        """
+        if len(request.episode_id) != 16:
+            raise Refusal("episode_id must be 16 random bytes", reason="ARGUMENT_INVALID")
+        copy = self.episodes.get(request.episode_id)
+        if copy is not None and copy.tenant == sink.tenant:
+            if request.epoch <= copy.epoch:
+                judge_epoch(copy, request.epoch, sink.client_id)
+            if self._take_over(copy, request, sink):
+                row = copy.row if isinstance(copy.row, tuple) else EMPTY_ROW
+                response = pb.ResumeResponse(
+                    last=pb.Outcome(index=max(copy.index, 0), digest=row[3], reward=row[1]),
+                    build=copy.environment.info.build,
+                )
+                sink.reply(waiter[1], waiter[2], pb.EVENT_KIND_RESUMED, (response.SerializeToString(), *row[1:4], b""))
+                return copy
+            self.close(copy)
+        if not request.journal.entries:
+            raise unknown_episode()
+        if holding is None:
+            raise Refusal("to rebuild an episode takes a slot: name a lease", reason="LEASE_INVALID")
+        if self.draining:
+            raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
+        self.rights.check_seals(request.journal, sink.tenant)
+        copy = self._new_copy(request.episode_id, request.epoch, holding, sink)
+        index = sum(1 for entry in request.journal.entries if entry.WhichOneof("entry") == "act")
+        for entry in request.journal.entries:
+            if entry.WhichOneof("entry") == "checkpoint":
+                index += entry.checkpoint.index
+        last = request.journal.entries[-1]
+        action = last.act if last.WhichOneof("entry") == "act" else b""
+        self._run(copy, pb.COMMAND_KIND_RESUME, index, action, request.SerializeToString(), [waiter])
+        return copy
+
+    def step(self, copy: EpisodeCopy, kind: int, index: int, action: bytes, waiter: Waiter) -> None:
+        """Carry out a reset or step, or answer it from what is known.
+
+        Raises:
+            Refusal: as ``judge_step``.
+        """
+        verdict = judge_step(copy, index, action)
+        if verdict is Verdict.CACHED:
+            waiter[0].reply(waiter[1], waiter[2], OUTCOME, copy.row)
+        elif verdict is Verdict.WAIT:
+            copy.running.waiters.append(waiter)
+        else:
+            self._run(copy, kind, index, action, action, [waiter])
+
+    def grade(self, copy: EpisodeCopy, again: bool, waiter: Waiter) -> None:
+        """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
+        if not copy.environment.info.grades:
+            raise Refusal(f"{copy.environment.key} has no reward()", reason="UNSUPPORTED")
+        if copy.grade is not None and not again:
+            waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade)
+            return
+        self._aside(copy, pb.COMMAND_KIND_REWARD, waiter)
+
+    def checkpoint(self, copy: EpisodeCopy, waiter: Waiter) -> None:
+        """Save an episode. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
+        if not copy.environment.info.checkpoints:
+            raise Refusal(f"{copy.environment.key} has no checkpoint()", reason="UNSUPPORTED")
+        self._aside(copy, pb.COMMAND_KIND_CHECKPOINT, waiter)
+
+    def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
+        """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default)."""
+        self.episodes.pop(copy.episode_id, None)
+        if copy.connection is not None:
+            copy.connection.unbind(copy)
+        environment = copy.environment
+        self._count_over(copy)
+        if copy.running is not None:
+            reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
+            for sink, handle, index in copy.running.waiters:
+                sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
+            copy.running.waiters = []
+        copy.next_index = CLOSED_TO_STEPS
+        if environment.served is not None:
+            self._retire(copy)
+        elif copy.seat is not None:
+            environment.runner.submit(Job(CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore))
+        self.slots.leave(copy.holding, copy.episode_id, self.clock())
+        self.on_slot_freed()
+
+    def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
+        """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
+        waiters = copy.running.waiters if copy.running is not None else []
+        copy.running = None
+        copy.row = refusal
+        copy.next_index = CLOSED_TO_STEPS
+        self._count_failure(copy, refusal)
+        for sink, handle, index in waiters:
+            sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
+
+    # ---- carrying out
+
+    def _run(
+        self, copy: EpisodeCopy, kind: int, index: int, action: bytes, payload: bytes, waiters: list[Waiter]
+    ) -> None:
+        environment = copy.environment
+        running = RunningStep(index, action, None)
+        running.waiters = waiters
+        copy.running = running
+        copy.next_index = CLOSED_TO_STEPS
+        if environment.served is not None:
+            started = time.perf_counter()
+            try:
+                row: Row | Refusal = self._play(copy, kind, payload)
+            except Refusal as refusal:
+                row = refusal
+            self.settled(copy, running, kind, row, time.perf_counter() - started)
+            return
+
+        def done(job: Job, result: Row | Refusal) -> None:
+            self.settled(copy, running, kind, result, job.running_seconds)
+
+        running.job = Job(kind, copy.seat, index, payload, environment.limit(kind), done)
+        environment.runner.submit(running.job)
+
+    def _play(self, copy: EpisodeCopy, kind: int, payload: bytes) -> Row:
+        player = copy.seat
+        if kind == STEP:
+            return player.step(payload)  # type: ignore[no-any-return]
+        if player is None:
+            player = copy.seat = copy.environment.player()
+            copy.play = player.step
+        if kind == RESET:
+            return player.reset(pb.ResetRequest.FromString(payload))  # type: ignore[no-any-return]
+        return player.resume(pb.ResumeRequest.FromString(payload))  # type: ignore[no-any-return]
+
+    def settled(
+        self, copy: EpisodeCopy, running: RunningStep, kind: int, result: Row | Refusal, seconds: float
+    ) -> None:
+        """A reset, resume or step ended: note it, and answer those who wait."""
+        if copy.running is not running:
+            return
+        observed = copy.environment.observed
+        (observed.step_seconds if kind == STEP else observed.reset_seconds).append(seconds)
+        waiters, running.waiters = running.waiters, []
+        reply_kind = REPLY_KINDS[kind]
+        if isinstance(result, Refusal):
+            reply_kind = pb.EVENT_KIND_FAILURE
+            self._refused(copy, running, kind, result)
+        else:
+            row = result
+            if len(row[0]) + len(row[4]) > self.max_value_bytes:
+                self._refused(copy, running, kind, result := self.too_large(copy, row))
+                reply_kind = pb.EVENT_KIND_FAILURE
+            else:
+                if kind == pb.COMMAND_KIND_RESUME:
+                    row = _last_row(row)
+                copy.settle(running.index, running.action, row)
+                if copy.play is None:
+                    copy.next_index = CLOSED_TO_STEPS
+                if row[1]:
+                    copy.return_ += row[1]
+                if row[2] & 3:
+                    self.note_ended(copy)
+        for sink, handle, index in waiters:
+            sink.reply(handle, index, reply_kind, result)
+
+    def _refused(self, copy: EpisodeCopy, running: RunningStep, kind: int, refusal: Refusal) -> None:
+        copy.running = None
+        refused = copy.environment.observed.refused
+        refused[kind, refusal.reason] = refused.get((kind, refusal.reason), 0) + 1
+        if kind != STEP and not refusal.ends_episode:
+            self.close(copy)
+        elif refusal.ends_episode:
+            copy.settle(running.index, running.action, refusal)
+            self._count_failure(copy, refusal)
+        elif copy.play is not None:
+            copy.next_index = copy.index + 1
+
+    def refused_inline(self, copy: EpisodeCopy, index: int, action: bytes, refusal: Refusal) -> None:
+        """A step of the reader's fast path was refused."""
+        self._refused(copy, RunningStep(index, action, None), STEP, refusal)
+
+    def too_large(self, copy: EpisodeCopy, row: Row) -> Refusal:
+        """The refusal of an outcome over the bound."""
+        return Refusal(
+            f"{copy.environment.key} returned {len(row[0]) + len(row[4]):,} bytes; the bound is "
+            f"{self.max_value_bytes:,} (max_value_bytes)",
+            reason="MESSAGE_TOO_LARGE",
+        )
+
+    def _aside(self, copy: EpisodeCopy, kind: int, waiter: Waiter) -> None:
+        """Run a command that is no step: grade or checkpoint."""
+        if copy.running is not None:
+            raise Refusal(f"step {copy.running.index} is running; wait for it", reason="STEP_INDEX")
+        if copy.failed:
+            raise copy.row
+        environment, at = copy.environment, copy.index
+        running = copy.running = RunningStep(-2, b"", None)
+        running.waiters = [waiter]
+        copy.next_index = CLOSED_TO_STEPS
+
+        def done(job: Job | None, result: Row | Refusal) -> None:
+            if copy.running is not running:
+                return
+            copy.running = None
+            if copy.play is not None and not copy.ended:
+                copy.next_index = copy.index + 1
+            waiters, running.waiters = running.waiters, []
+            if not isinstance(result, Refusal):
+                result = self._note_aside(copy, kind, result)
+            elif result.ends_episode:
+                copy.row = result
+                copy.next_index = CLOSED_TO_STEPS
+                self._count_failure(copy, result)
+            if job is not None and kind == pb.COMMAND_KIND_REWARD:
+                environment.observed.reward_seconds.append(job.running_seconds)
+            event = pb.EVENT_KIND_FAILURE if isinstance(result, Refusal) else REPLY_KINDS[kind]
+            for sink, handle, index in waiters:
+                sink.reply(handle, index, event, result)
+
+        job = Job(kind, copy.seat, at, b"", environment.limit(kind), done)
+        if environment.served is None:
+            running.job = job
+            environment.runner.submit(job)
+            return
+        started = time.perf_counter()
+        try:
+            row: Row | Refusal = copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
+        except Refusal as refusal:
+            row = refusal
+        job.running_seconds = time.perf_counter() - started
+        done(job, row)
+
+    def _note_aside(self, copy: EpisodeCopy, kind: int, row: Row) -> Row:
+        if kind == pb.COMMAND_KIND_REWARD:
+            copy.grade = row
+            components = copy.environment.observed.components
+            for component in pb.RewardResponse.FromString(row[0]).components:
+                components.setdefault(component.name, []).append(component.value)
+            return row
+
+
+        content = pb.CheckpointContent(
+            last=outcome_of_row(copy.index, copy.row), environment=copy.environment.key, build=copy.environment.info.build
+        )
+        content.state.ParseFromString(row[0])
+        sealed = self.rights.seal(copy, content.SerializeToString(deterministic=True))
+        return (sealed.SerializeToString(), 0.0, 0, 0, b"")
+
+    # ---- copies
+
+    def _older_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
+        copy = self.episodes.get(episode_id)
+        if copy is None:
+            return None
+        if copy.tenant != sink.tenant:
+            raise Refusal("this episode id belongs to another tenant", reason="NOT_YOURS")
+        judge_epoch(copy, epoch, sink.client_id)
+        if epoch == copy.epoch:
+            return copy
+        self.counts["fenced"] += 1
+        self.close(copy, Refusal("a newer epoch of this episode began", reason="EPOCH_STALE"))
+        return None
+
+    def _new_copy(self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink) -> EpisodeCopy:
+        environment = self.hosted[holding.environment]
+        self.slots.take(holding, episode_id)
+        copy = EpisodeCopy(episode_id, epoch, sink.client_id, sink.tenant, environment, holding, self.clock())
+        if environment.served is None:
+            copy.seat = environment.runner.seat()  # type: ignore[union-attr]
+        self.episodes[episode_id] = copy
+        environment.begun += 1
+        return copy
+
+    def _take_over(self, copy: EpisodeCopy, request: pb.ResumeRequest, sink: Sink) -> bool:
+        """Give a live copy to a newer epoch, where it is where the journal is."""
+        if copy.client_id != sink.client_id:
+            if request.attach_token:
+                self.rights.check_attach_token(request.attach_token, sink.tenant, copy.episode_id)
+            elif not request.journal.entries:
+                raise Refusal("to take over another client's episode takes its attach token", reason="NOT_YOURS")
+        if copy.failed or copy.row is None:
+            return False
+        entries = request.journal.entries
+        if entries and entries[-1].digest and copy.running is None:
+            steps = sum(1 for entry in entries if entry.WhichOneof("entry") == "act")
+            behind = copy.index - steps
+            if entries[0].WhichOneof("entry") == "reset" and not (
+                behind == 1 or (behind == 0 and copy.row[3] == entries[-1].digest)
+            ):
+                return False
+        if copy.connection is not None:
+            copy.connection.taken_over(copy)
+        copy.epoch = request.epoch
+        copy.client_id = sink.client_id
+        return True
+
+    def copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
+        """A worker process died under these seats, by no fault of their episodes."""
+        gone = set(map(id, seats))
+        lost = [copy for copy in self.episodes.values() if id(copy.seat) in gone]
+        by_connection: dict[Any, list[EpisodeCopy]] = {}
+        for copy in lost:
+            if copy.connection is not None:
+                by_connection.setdefault(copy.connection, []).append(copy)
+            self.abort(copy, refusal)
+        for connection, copies in by_connection.items():
+            connection.notify(pb.NOTICE_KIND_COPIES_LOST, copies, refusal)
+
+    def _retire(self, copy: EpisodeCopy) -> None:
+        player = copy.seat
+        if player is None:
+            return
+        environment = copy.environment
+        if environment.reuse and not copy.failed and len(environment.players) < self.slots.slots:
+            environment.players.append(player)
+            return
+        try:
+            player.close()
+        except Refusal as refusal:
+            log.warning("closing an episode of %s: %s", environment.key, refusal)
+
+    # ---- counting
+
+    def note_ended(self, copy: EpisodeCopy) -> None:
+        """An episode reached its end by itself."""
+        environment = copy.environment
+        observed = environment.observed
+        observed.returns.append(copy.return_)
+        observed.lengths.append(copy.index)
+        outcome = "terminated" if copy.row[2] & pb.OUTCOME_FLAG_TERMINATED else "truncated"
+        observed.outcomes[outcome] = observed.outcomes.get(outcome, 0) + 1
+        environment.ended += 1
+        environment.return_sum += copy.return_
+
+    def _count_failure(self, copy: EpisodeCopy, refusal: Refusal) -> None:
+        observed = copy.environment.observed
+        observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
+        observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
+        copy.environment.failed += 1
+        level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
+        log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
+                copy.index, refusal)  # fmt: skip
+
+    def _count_over(self, copy: EpisodeCopy) -> None:
+        copy.environment.slot_seconds += self.clock() - copy.born
+        if copy.row is not None and not copy.ended:
+            outcomes = copy.environment.observed.outcomes
+            outcomes["closed"] = outcomes.get("closed", 0) + 1
+
+
+def unknown_episode() -> Refusal:
+    """The refusal of a command for an episode that has no copy here."""
+    return Refusal("this host holds no copy of the episode; resume it from its journal", reason="EPISODE_UNKNOWN")
+
+
+def version_order(version: str) -> list[tuple[int, int | str]]:
+    """A key that sorts versions as people do: 2 before 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in version.replace("-", ".").split(".")]
+
+
+def parse(kind: Any, payload: bytes) -> Any:
+    """A message from bytes. Raises: Refusal MALFORMED."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise Refusal(f"the payload is no {kind.DESCRIPTOR.name}: {error}", reason="MALFORMED") from None
+
+
+def _last_row(row: Row) -> Row:
+    """The last outcome's columns out of a resumption's row."""
+
+
+    return row_of_outcome(pb.ResumeResponse.FromString(row[0]).last)
+
+
+def _ignore(job: Job, result: Row | Refusal) -> None:
+    if isinstance(result, Refusal) and result.reason != "CANCELLED":
+        log.warning("closing an episode: %s", result)

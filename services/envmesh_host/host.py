@@ -1,0 +1,204 @@
+"""A host from its settings to its end: what is made, in which order, and what happens at SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from envmesh.env import Definition, Isolation
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import placement_pb2_grpc
+from envmesh_host.engine import Engine
+from envmesh_host.hosted import Hosted
+from envmesh_host.isolation.inline import AsyncInlineRunner
+from envmesh_host.isolation.process import ProcessRunner
+from envmesh_host.isolation.thread import ThreadRunner
+from envmesh_host.meters import HostMeters
+from envmesh_host.rights import HostRights
+from envmesh_host.self_placement import SelfPlacement
+from envmesh_host.served import Served
+from envmesh_host.servicer import EnvironmentServicer, add_to_server
+from envmesh_host.settings import HostSettings
+from envmesh_host.slots import SlotTable
+from envmesh_host.upkeep import Upkeep
+from envmesh_host.watchdog import Watchdog
+from envmesh_service.leases import LeaseSigner, LeaseVerifier, Sealer, read_lease_keys, read_seal_keys
+from envmesh_service.lifecycle import Process
+from envmesh_service.loop_lag import LoopLag
+from envmesh_service.metrics import Exporter, Registry
+from envmesh_service.rpc import Endpoint, RpcMetrics, Server, make_server
+
+__all__ = ["Host"]
+
+log = logging.getLogger("envmesh.host")
+
+
+class Host:
+    """One host process."""
+
+    def __init__(self, settings: HostSettings, definitions: Sequence[Definition]):
+        if not definitions:
+            raise ValueError("a host serves at least one environment")
+        keys = [definition.key for definition in definitions]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is named twice; give one of them another name or version")
+        self.settings = settings
+        self.definitions = definitions
+        self.host_id = settings.host_id or secrets.token_hex(8)
+        self.registry = Registry()
+        self.exporter = Exporter(self.registry)
+        self.engine: Engine
+        self.servicer: EnvironmentServicer
+        self.server: Server
+        self._watch = [0.0, 0.0]
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return self.settings.advertise or self.server.address
+
+    async def run(self, process: Process, ready: Callable[[Host], None] = lambda host: None) -> None:
+        """Serve until the process is to end, then drain.
+
+        Raises:
+            BindError: a port cannot be had. Refusal: an environment cannot be served.
+        """
+        settings = self.settings
+        self.server = make_server(
+            Endpoint(
+                listen=settings.listen,
+                certificate=settings.tls_certificate,
+                private_key=settings.tls_private_key,
+                plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
+            ),
+            max_message_bytes=settings.max_message_bytes,
+            metrics=RpcMetrics(self.registry),
+        )
+        lag = LoopLag()
+        hosted = await self._start_environments()
+        self._assemble(hosted)
+        meters = HostMeters(self.registry, self.engine, self.servicer, lag)
+        upkeep = Upkeep(self.engine, self.servicer, settings)
+        upkeep.on_sweep = meters.flush
+        watchdog = Watchdog(self._watch, self._inline_limit)
+        watchdog.start()
+        try:
+            await self.server.start()
+            if settings.metrics_listen:
+                where, _, port = settings.metrics_listen.rpartition(":")
+                self.exporter.start(where or "127.0.0.1", int(port))
+            process.spawn(upkeep.run(), name="upkeep")
+            process.spawn(lag.run(), name="loop-lag")
+            if not settings.broker:
+                await self.server.health.set(ready=True, accepting=True)
+            else:
+                self._register(process, lag)
+            ready(self)
+            await process.shutdown.wait()
+            await self._drain()
+        finally:
+            watchdog.stop()
+            await self.server.stop(grace=0.2)
+            await self.exporter.stop()
+            await asyncio.gather(*(h.runner.stop(2.0) for h in hosted if h.runner is not None))
+
+    # ---- assembling
+
+    async def _start_environments(self) -> list[Hosted]:
+        return list(await asyncio.gather(*(self._start(definition) for definition in self.definitions)))
+
+    async def _start(self, definition: Definition) -> Hosted:
+        declaration = definition.declaration
+        slots = self._slots_of(definition)
+        if declaration.isolation is Isolation.PROCESS:
+            runner: Any = ProcessRunner(
+                definition, slots=slots, workers=self.settings.workers or None, copies_lost=self._copies_lost
+            )
+        else:
+            served = Served.prepare(definition)
+            if declaration.isolation is Isolation.THREAD:
+                runner = ThreadRunner(served, threads=self.settings.threads)
+            elif served.asynchronous:
+                runner = AsyncInlineRunner(served)
+            else:
+                return Hosted(served.info, served=served, runner=None, reuse=declaration.reuse, definition=definition)
+        info = await runner.start()
+        return Hosted(info, served=None, runner=runner, reuse=False, definition=definition)
+
+    def _slots_of(self, definition: Definition) -> int:
+        declaration = definition.declaration
+        if declaration.slots is not None:
+            return min(declaration.slots, self.settings.slots)
+        if not declaration.declared:
+            return min(self.settings.undeclared_slots, self.settings.slots)
+        return self.settings.slots
+
+    def _assemble(self, hosted: list[Hosted]) -> None:
+        settings = self.settings
+        bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < settings.slots}
+        signer = self._signer()
+        verifier = LeaseVerifier(signer.public_keys if signer else ())
+        sealer = Sealer(read_seal_keys(settings.seal_keys_file)) if settings.seal_keys_file else Sealer.generate()
+        rights = HostRights(self.host_id, verifier, sealer)
+        self.engine = Engine(
+            hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
+        )
+        self.servicer = EnvironmentServicer(
+            self.engine, settings, self.host_id, alone=not settings.broker, watch=self._watch
+        )
+        self.server.add(
+            lambda servicer, server: add_to_server(servicer, server),
+            self.servicer,
+            pb.DESCRIPTOR.services_by_name["EnvironmentService"].full_name,
+        )
+        if signer is not None:
+            placement = SelfPlacement(self.engine, signer, self.host_id, lambda: self.address, settings.pool)
+            self.server.add(
+                placement_pb2_grpc.add_PlacementServiceServicer_to_server, placement, "envmesh.v1.PlacementService"
+            )
+
+    def _signer(self) -> LeaseSigner | None:
+        if self.settings.broker:
+            return None
+        if self.settings.lease_keys_file:
+            return LeaseSigner(read_lease_keys(self.settings.lease_keys_file))
+        return LeaseSigner.generate()
+
+    def _inline_limit(self) -> float:
+        return min(
+            (max(h.step_limit, h.reset_limit) for h in self.engine.hosted.values() if h.served is not None),
+            default=float("inf"),
+        )
+
+    def _copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
+        self.engine.copies_lost(seats, refusal)
+
+    def _register(self, process: Process, lag: LoopLag) -> None:
+        raise NotImplementedError
+
+    # ---- leaving
+
+    async def _drain(self) -> None:
+        """Take nothing new, tell the clients, and wait until the episodes are gone or their time is over."""
+        engine, settings = self.engine, self.settings
+        engine.draining = True
+        await self.server.health.set(accepting=False)
+        until = time.monotonic() + settings.drain_deadline
+        for connection in self.servicer.connections.values():
+            connection.notify_draining(settings.drain_deadline)
+        while engine.episodes and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        left = list(engine.episodes.values())
+        if left:
+            log.warning("%d episodes could not leave within %g s", len(left), settings.drain_deadline)
+        for copy in left:
+            engine.abort(copy, Refusal("the host had to go before the episode could be moved", reason="PREEMPTED"))
+        await asyncio.sleep(0)
+
+

@@ -1,0 +1,108 @@
+"""An environment on this host: what is served, what plays it, and what has been observed of it since the last look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from envmesh.env import Definition, Task
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.runner import Runner
+from envmesh_host.player import Player
+from envmesh_host.served import Served
+
+__all__ = ["Hosted", "Observed"]
+
+
+@dataclass(slots=True)
+class Observed:
+    """Observations on their way into the metrics: plain lists, for a list's append is all the fast path can pay.
+
+    Durations in seconds. ``outcomes`` counts episodes that are over, by outcome; ``failures`` those that failed, by
+    cause; ``refused`` commands that were refused, by (kind, reason).
+    """
+
+    step_seconds: list[float] = field(default_factory=list)
+    reset_seconds: list[float] = field(default_factory=list)
+    reward_seconds: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    refused: dict[tuple[int, str], int] = field(default_factory=dict)
+    components: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Hosted:
+    """One environment on this host. ``served`` is set where it is played inline and synchronously, by the stream's
+    reader itself; otherwise ``runner`` plays it."""
+
+    __slots__ = (
+        "_tasks",
+        "begun",
+        "definition",
+        "ended",
+        "failed",
+        "info",
+        "key",
+        "observed",
+        "players",
+        "reset_limit",
+        "return_sum",
+        "reuse",
+        "reward_limit",
+        "runner",
+        "served",
+        "slot_seconds",
+        "step_limit",
+        "steps",
+    )
+
+    def __init__(self, info: pb.EnvironmentInfo, *, served: Served | None, runner: Runner | None, reuse: bool,
+                 definition: Definition):  # fmt: skip
+        self.info = info
+        self.key = f"{info.name}@{info.version}"
+        self.served = served
+        self.runner = runner
+        self.reuse = reuse
+        self.definition = definition
+        self._tasks: dict[tuple[str, str], Task] | None = None
+        self.players: list[Player] = []
+        self.reset_limit = info.reset_limit.ToMilliseconds() / 1e3
+        self.step_limit = info.step_limit.ToMilliseconds() / 1e3
+        self.reward_limit = info.reward_limit.ToMilliseconds() / 1e3
+        self.observed = Observed()
+        self.begun = 0
+        self.ended = 0
+        self.failed = 0
+        self.steps = 0
+        self.slot_seconds = 0.0
+        self.return_sum = 0.0
+
+    def player(self) -> Player:
+        """An instance to play an episode with: one that was played before, where the environment allows it."""
+        assert self.served is not None
+        return self.players.pop() if self.players else Player(self.served)
+
+    def take_observed(self) -> Observed:
+        """What was observed since the last call."""
+        taken, self.observed = self.observed, Observed()
+        self.steps += len(taken.step_seconds)
+        return taken
+
+    def tasks(self) -> dict[tuple[str, str], Task]:
+        """All tasks, by id and split."""
+        if self._tasks is None:
+            listed = self.definition.tasks() if self.definition.tasks is not None else ()
+            self._tasks = {(task.id, task.split): task for task in listed}
+        return self._tasks
+
+    def limit(self, kind: int) -> float:
+        """The bound on the environment's running time for a command, in seconds."""
+        if kind == pb.COMMAND_KIND_STEP or kind == pb.COMMAND_KIND_CHECKPOINT:
+            return self.step_limit
+        return self.reward_limit if kind == pb.COMMAND_KIND_REWARD else self.reset_limit
+
+
+Waiter = tuple[Any, int, int]
+"""Who waits for a reply: (sink, handle, index); a sink has ``reply(handle, index, event_kind, row)``."""

@@ -1,0 +1,403 @@
+"""One episode's environment: serialized commands in, serialized outcomes out.
+
+Every isolation plays through this module, in the event loop, in a thread or in a worker process, so an environment
+behaves the same wherever it runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from envmesh import values
+from envmesh.env import RewardResult
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.served import Row, Served, reset_outcome
+
+__all__ = ["EMPTY_ROW", "ENDED", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
+
+EMPTY_ROW: Row = (b"", 0.0, 0, 0, b"")
+
+TERMINATED = pb.OUTCOME_FLAG_TERMINATED
+TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
+AGENTS = pb.OUTCOME_FLAG_AGENTS
+ENDED = TERMINATED | TRUNCATED
+JOURNAL_FORMAT = 1
+
+
+class Player:
+    """A synchronous environment being played. Not safe for concurrent use: one command at a time.
+
+    Raises (all methods):
+        Refusal: ACTION_INVALID, SEED_UNSUPPORTED, OPTION_UNKNOWN, TASK_UNKNOWN (the episode is unharmed),
+            ENVIRONMENT_RAISED, ENVIRONMENT_RETURNED, REWARD_INVALID (it has ended), UNSUPPORTED, REPLAY_DIVERGED.
+    """
+
+    __slots__ = ("decode", "instance", "row_of", "served", "step_instance")
+
+    def __init__(self, served: Served):
+        self.served = served
+        with _author("creating the environment"):
+            self.instance = served.definition.factory()
+            self.step_instance = self.instance.step
+        self.decode, self.row_of = served.forms_of(self.instance)
+
+    def reset(self, request: pb.ResetRequest) -> Row:
+        """Begin the episode."""
+        arguments = reset_arguments(self.served, request)
+        with _author("reset"):
+            result = self.instance.reset(**arguments)
+        return self.row_of(reset_outcome(result))
+
+    def step(self, action: bytes) -> Row:
+        """Act once."""
+        value = self.decode(action)
+        try:
+            result = self.step_instance(value)
+        except Exception as error:
+            raise raised("step", error) from error
+        return self.row_of(result)
+
+    def reward(self, index: int) -> Row:
+        """Grade the episode as it stands: a serialized RewardResponse."""
+        grade = _method(self.instance, "reward")
+        with _author("reward"):
+            result = grade()
+        return reward_row(result, index)
+
+    def checkpoint(self) -> Row:
+        """The environment's state, a serialized Value."""
+        save = _method(self.instance, "checkpoint")
+        with _author("checkpoint"):
+            state = save()
+        return (encode("checkpoint", state), 0.0, 0, 0, b"")
+
+    def restore(self, state: bytes) -> None:
+        """Take up the state of a checkpoint."""
+        restore = _method(self.instance, "restore")
+        value = values.decode(state)
+        with _author("restore"):
+            restore(value)
+
+    def reseed(self, seed: int) -> None:
+        """Change the randomness of the future."""
+        reseed = _method(self.instance, "reseed")
+        with _author("reseed"):
+            reseed(seed)
+
+    def resume(self, request: pb.ResumeRequest) -> Row:
+        """Rebuild the episode from its journal: a serialized ResumeResponse beside the last outcome's columns."""
+        replay = Replay(self.served, request)
+        for kind, argument in replay.commands():
+            if kind == "reset":
+                replay.outcome(self.reset(argument))
+            elif kind == "act":
+                replay.outcome(self.step(argument))
+            elif kind == "reseed":
+                self.reseed(argument)
+            else:
+                self.restore(argument)
+        return replay.row()
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        close = getattr(self.instance, "close", None)
+        if close is not None:
+            with _author("close"):
+                close()
+
+
+class AsyncPlayer:
+    """An asynchronous environment being played: the methods of ``Player`` as coroutines. Any of the
+    environment's own methods may also be a plain function."""
+
+    __slots__ = ("decode", "instance", "row_of", "served")
+
+    def __init__(self, served: Served):
+        self.served = served
+        with _author("creating the environment"):
+            self.instance = served.definition.factory()
+        self.decode, self.row_of = served.forms_of(self.instance)
+
+    async def reset(self, request: pb.ResetRequest) -> Row:
+        """Begin the episode."""
+        arguments = reset_arguments(self.served, request)
+        with _author("reset"):
+            result = await _awaited(self.instance.reset(**arguments))
+        return self.row_of(reset_outcome(result))
+
+    async def step(self, action: bytes) -> Row:
+        """Act once."""
+        value = self.decode(action)
+        with _author("step"):
+            result = await _awaited(self.instance.step(value))
+        return self.row_of(result)
+
+    async def reward(self, index: int) -> Row:
+        """Grade the episode as it stands."""
+        grade = _method(self.instance, "reward")
+        with _author("reward"):
+            result = await _awaited(grade())
+        return reward_row(result, index)
+
+    async def checkpoint(self) -> Row:
+        """The environment's state."""
+        save = _method(self.instance, "checkpoint")
+        with _author("checkpoint"):
+            state = await _awaited(save())
+        return (encode("checkpoint", state), 0.0, 0, 0, b"")
+
+    async def restore(self, state: bytes) -> None:
+        """Take up the state of a checkpoint."""
+        restore = _method(self.instance, "restore")
+        value = values.decode(state)
+        with _author("restore"):
+            await _awaited(restore(value))
+
+    async def reseed(self, seed: int) -> None:
+        """Change the randomness of the future."""
+        reseed = _method(self.instance, "reseed")
+        with _author("reseed"):
+            await _awaited(reseed(seed))
+
+    async def resume(self, request: pb.ResumeRequest) -> Row:
+        """Rebuild the episode from its journal."""
+        replay = Replay(self.served, request)
+        for kind, argument in replay.commands():
+            if kind == "reset":
+                replay.outcome(await self.reset(argument))
+            elif kind == "act":
+                replay.outcome(await self.step(argument))
+            elif kind == "reseed":
+                await self.reseed(argument)
+            else:
+                await self.restore(argument)
+        return replay.row()
+
+    async def close(self) -> None:
+        """Free what the environment holds."""
+        close = getattr(self.instance, "close", None)
+        if close is not None:
+            with _author("close"):
+                await _awaited(close())
+
+
+def make_player(served: Served) -> Player | AsyncPlayer:
+    """A new instance of the environment, ready to be reset."""
+    return AsyncPlayer(served) if served.asynchronous else Player(served)
+
+
+class Replay:
+    """The rebuilding of one episode: which commands to give, and whether the outcomes are the journal's.
+
+    Raises:
+        Refusal: MALFORMED or VERSION_MISMATCH before anything is done, REPLAY_DIVERGED at the first outcome whose
+            digest differs; the message says at which step.
+    """
+
+    def __init__(self, served: Served, request: pb.ResumeRequest):
+        self._served = served
+        self._request = request
+        self._entries = request.journal.entries
+        self._digest: int | None = None
+        self._index = -1
+        self._last: Row = EMPTY_ROW
+        self._outcomes: list[pb.Outcome] = []
+        if request.journal.format_version != JOURNAL_FORMAT:
+            raise Refusal(
+                f"the journal has format {request.journal.format_version}; this host reads {JOURNAL_FORMAT}",
+                reason="VERSION_MISMATCH",
+            )
+        first = self._entries[0].WhichOneof("entry") if self._entries else None
+        if first not in ("reset", "checkpoint"):
+            raise Refusal("a journal must begin with a reset or a checkpoint", reason="MALFORMED")
+        if first == "reset" and self._entries[0].reset.environment != served.definition.key:
+            raise Refusal(
+                f"the journal is of {self._entries[0].reset.environment}; this slot serves {served.definition.key}",
+                reason="VERSION_MISMATCH",
+            )
+
+    def commands(self) -> Any:
+        """What to do, in order, as (kind, argument)."""
+        for entry in self._entries:
+            kind = entry.WhichOneof("entry")
+            self._digest = entry.digest if kind in ("reset", "act") else None
+            if kind == "reset":
+                reset = entry.reset
+                request = pb.ResetRequest(options=reset.options, task=reset.task, split=reset.split)
+                if reset.HasField("seed"):
+                    request.seed = reset.seed
+                yield kind, request
+            elif kind == "act":
+                if self._last[2] & ENDED:
+                    raise Refusal(f"the journal acts after the end, at step {self._index + 1}", reason="MALFORMED")
+                yield kind, entry.act
+            elif kind == "reseed":
+                yield kind, entry.reseed
+            elif kind == "checkpoint":
+                yield kind, self._open_checkpoint(entry.checkpoint)
+            else:
+                raise Refusal("the journal holds an entry of an unknown kind", reason="MALFORMED")
+
+    def _open_checkpoint(self, checkpoint: pb.SealedCheckpoint) -> bytes:
+        content = pb.CheckpointContent.FromString(checkpoint.content)
+        if content.environment != self._served.definition.key:
+            raise Refusal(f"the checkpoint is of {content.environment}", reason="VERSION_MISMATCH")
+        self._index = content.last.index
+        self._last = row_of_outcome(content.last)
+        return content.state.SerializeToString(deterministic=True)
+
+    def outcome(self, row: Row) -> None:
+        """Take note of what a command led to."""
+        self._index += 1
+        self._last = row
+        if row[3] != self._digest:
+            raise Refusal(
+                f"replaying {self._served.definition.key}, step {self._index} led to another outcome than before "
+                f"(digest {row[3]:016x}, journal {self._digest or 0:016x})",
+                reason="REPLAY_DIVERGED",
+            )
+        if self._request.return_outcomes:
+            self._outcomes.append(outcome_of_row(self._index, row))
+
+    def row(self) -> Row:
+        """The ResumeResponse, beside the last outcome's columns."""
+        last = self._last
+        response = pb.ResumeResponse(
+            last=outcome_of_row(max(self._index, 0), last),
+            outcomes=self._outcomes,
+            replayed=sum(1 for entry in self._entries if entry.WhichOneof("entry") == "act"),
+            build=self._served.definition.build,
+        )
+        return (response.SerializeToString(), last[1], last[2], last[3], b"")
+
+
+def outcome_of_row(index: int, row: Row) -> pb.Outcome:
+    """The message form of an outcome's columns."""
+    payload, reward, flags, digest, info = row
+    outcome = pb.Outcome(
+        index=index,
+        reward=reward,
+        terminated=bool(flags & TERMINATED),
+        truncated=bool(flags & TRUNCATED),
+        digest=digest,
+    )
+    if flags & AGENTS:
+        outcome.agents.ParseFromString(payload)
+    else:
+        outcome.observation.ParseFromString(payload)
+    if info:
+        outcome.info.ParseFromString(info)
+    return outcome
+
+
+def row_of_outcome(outcome: pb.Outcome) -> Row:
+    """The columns of an outcome's message form."""
+    flags = TERMINATED * outcome.terminated | TRUNCATED * outcome.truncated
+    if outcome.HasField("agents"):
+        payload, flags = outcome.agents.SerializeToString(deterministic=True), flags | AGENTS
+    else:
+        payload = outcome.observation.SerializeToString(deterministic=True)
+    info = outcome.info.SerializeToString(deterministic=True) if outcome.HasField("info") else b""
+    return (payload, outcome.reward, flags, outcome.digest, info)
+
+
+def reset_arguments(served: Served, request: pb.ResetRequest) -> dict[str, Any]:
+    """The keyword arguments of the author's ``reset``; refuses what the environment does not honour."""
+    declaration = served.definition.declaration
+    arguments: dict[str, Any] = {}
+    if request.HasField("seed"):
+        if not served.seeded:
+            raise Refusal(
+                f"{served.definition.key} does not honour a seed; reset it without one", reason="SEED_UNSUPPORTED"
+            )
+        arguments["seed"] = request.seed
+    options: dict[str, Any] = {}
+    if request.HasField("options"):
+        given = values.from_proto(request.options)
+        if not isinstance(given, Mapping):
+            raise Refusal(f"options must be a map, not {type(given).__name__}", reason="ARGUMENT_INVALID")
+        unknown = sorted(set(given) - set(declaration.options))
+        if unknown:
+            known = ", ".join(declaration.options) or "none; declare them with options=(...)"
+            raise Refusal(
+                f"{served.definition.key} knows no reset option {', '.join(map(repr, unknown))} (known: {known})",
+                reason="OPTION_UNKNOWN",
+            )
+        options.update(given)
+    if request.task:
+        options["task"] = served.task(request.task, request.split)
+    if options:
+        arguments["options"] = options
+    return arguments
+
+
+def reward_row(result: Any, index: int) -> Row:
+    """A grade as a serialized RewardResponse; refuses what is not finite."""
+    if isinstance(result, bool | int | float) or hasattr(result, "__float__"):
+        result = RewardResult(value=float(result))
+    if not isinstance(result, RewardResult):
+        raise Refusal(
+            f"reward() must return a number or RewardResult, not {type(result).__name__}", reason="ENVIRONMENT_RETURNED"
+        )
+    for name, value in (("reward()", result.value), *result.components.items()):
+        if not math.isfinite(value):
+            raise Refusal(f"{name} is {value}; a reward must be finite", reason="REWARD_INVALID")
+    response = pb.RewardResponse(
+        value=result.value,
+        components=[pb.RewardComponent(name=n, value=v) for n, v in sorted(result.components.items())],
+        valid=result.valid,
+        rationale=result.rationale,
+        index=index,
+    )
+    return (response.SerializeToString(), result.value, 0, 0, b"")
+
+
+def raised(during: str, error: BaseException) -> Refusal:
+    """The refusal that an author's exception becomes, with the traceback from their code on."""
+    if isinstance(error, Refusal):
+        return error
+    trace = traceback.format_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None)
+    text = "".join(trace)
+    return Refusal(
+        f"{during} raised {type(error).__name__}: {error}"[:2000], reason="ENVIRONMENT_RAISED", detail=text[-16_000:]
+    )
+
+
+def encode(what: str, value: Any) -> bytes:
+    """Any value as bytes; refuses what has no form on the wire."""
+    try:
+        return values.encode(value)
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"{what}: {error}", reason="ENVIRONMENT_RETURNED") from None
+
+
+class _author:  # noqa: N801 - reads as a word at its uses
+    """Turns what the author's code raises into a refusal; a class, for it is cheaper than a generator."""
+
+    __slots__ = ("during",)
+
+    def __init__(self, during: str):
+        self.during = during
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and isinstance(error, Exception):
+            raise raised(self.during, error) from error
+
+
+def _method(instance: Any, name: str) -> Callable[..., Any]:
+    method = getattr(instance, name, None)
+    if method is None:
+        raise Refusal(f"{type(instance).__name__} has no {name}()", reason="UNSUPPORTED")
+    return method  # type: ignore[no-any-return]
+
+
+async def _awaited(result: Any) -> Any:
+    return await result if isinstance(result, Awaitable) or inspect.isawaitable(result) else result

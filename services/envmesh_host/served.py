@@ -1,0 +1,293 @@
+"""An environment as it is served: its declaration, its spaces, and the form of its outcomes on the wire."""
+
+from __future__ import annotations
+
+import inspect
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from google.protobuf import duration_pb2
+from xxhash import xxh3_64_intdigest
+
+from envmesh import spaces, values
+from envmesh.env import Definition, Isolation, Recovery, Task
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = ["Row", "Served", "reset_outcome"]
+
+Row = tuple[bytes, float, int, int, bytes]
+"""What a command led to, as the columns of one row of a ``StreamResponse``: payload, reward, flags, digest, info."""
+
+_TERMINATED = pb.OUTCOME_FLAG_TERMINATED
+_TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
+_AGENTS = pb.OUTCOME_FLAG_AGENTS
+_pack_suffix = struct.Struct("<dB").pack
+
+_RECOVERY = {
+    Recovery.NONE: pb.RECOVERY_CLASS_NONE,
+    Recovery.REPLAY: pb.RECOVERY_CLASS_REPLAY,
+    Recovery.STATE: pb.RECOVERY_CLASS_STATE,
+}
+_ISOLATION = {
+    Isolation.INLINE: pb.ISOLATION_MODE_INLINE,
+    Isolation.THREAD: pb.ISOLATION_MODE_THREAD,
+    Isolation.PROCESS: pb.ISOLATION_MODE_PROCESS,
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Served:
+    """An environment, looked at once when its host or worker starts. ``prepare`` makes one."""
+
+    definition: Definition
+    info: pb.EnvironmentInfo
+    asynchronous: bool
+    seeded: bool
+    observation: spaces.Codec
+    action: spaces.Codec
+    agent_actions: Mapping[str, spaces.Codec]
+    _tasks: dict[tuple[str, str], Task] | None = field(default=None, repr=False)
+
+    @classmethod
+    def prepare(cls, definition: Definition) -> Served:
+        """Make one instance, read its spaces and abilities, and close it.
+
+        Raises:
+            Refusal: ENVIRONMENT_RAISED or ENVIRONMENT_RETURNED when it cannot be created or is no environment.
+        """
+        declaration = definition.declaration
+        try:
+            instance = definition.factory()
+        except Exception as error:
+            raise Refusal(
+                f"{definition.target}: creating the environment raised {type(error).__name__}: {error}",
+                reason="ENVIRONMENT_RAISED",
+            ) from error
+        missing = [name for name in ("reset", "step") if not callable(getattr(instance, name, None))]
+        if missing:
+            raise Refusal(
+                f"{definition.target} is no environment: it has no {' and no '.join(missing)}()",
+                reason="ENVIRONMENT_RETURNED",
+            )
+        observation_space = _space(declaration.observation_space, instance, "observation_space")
+        action_space = _space(declaration.action_space, instance, "action_space")
+        asynchronous = any(inspect.iscoroutinefunction(getattr(instance, name)) for name in ("reset", "step"))
+        seeded = declaration.seeded if declaration.seeded is not None else _accepts(instance.reset, "seed")
+        agent_spaces = action_space if declaration.agents and isinstance(action_space, Mapping) else None
+        served = cls(
+            definition=definition,
+            info=_info(definition, instance, observation_space, action_space, seeded),
+            asynchronous=asynchronous,
+            seeded=seeded,
+            observation=spaces.codec(None if declaration.agents else observation_space),
+            action=spaces.codec(None if declaration.agents else action_space),
+            agent_actions={
+                agent: spaces.codec(agent_spaces[agent] if agent_spaces else action_space)
+                for agent in declaration.agents
+            },
+        )
+        close = getattr(instance, "close", None)
+        if close is not None and not inspect.iscoroutinefunction(close):
+            close()
+        return served
+
+    def forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
+        """How to read this instance's actions, and how to write its outcomes."""
+        if not self.definition.declaration.agents:
+            return self._action_reader(), self._outcome_writer()
+        return (
+            lambda action: self._read_actions(action, tuple(instance.acting)),
+            lambda result: self._write_agents(result, tuple(instance.acting)),
+        )
+
+    def task(self, task_id: str, split: str) -> Task:
+        """The task of this id.
+
+        Raises:
+            Refusal: TASK_UNKNOWN.
+        """
+        tasks = self.tasks()
+        found = tasks.get((task_id, split)) or (
+            next((task for (known, _), task in tasks.items() if known == task_id), None) if not split else None
+        )
+        if found is None:
+            where = f" in split {split!r}" if split else ""
+            raise Refusal(f"{self.definition.key} has no task {task_id!r}{where}", reason="TASK_UNKNOWN")
+        return found
+
+    def tasks(self) -> dict[tuple[str, str], Task]:
+        """All tasks, by id and split."""
+        if self._tasks is None:
+            listed: Iterable[Task] = self.definition.tasks() if self.definition.tasks else ()
+            self._tasks = {(task.id, task.split): task for task in listed}
+        return self._tasks
+
+    def _action_reader(self) -> Callable[[bytes], Any]:
+        decode, check = self.action.decode, self.action.check
+        key = self.definition.key
+        unchecked = spaces.codec(None).check is check
+
+        def read(action: bytes) -> Any:
+            try:
+                value = decode(action)
+            except ValueError as error:
+                raise Refusal(f"the action cannot be decoded: {error}", reason="ACTION_INVALID") from None
+            problem = None if unchecked else check(value)
+            if problem is not None:
+                raise Refusal(f"{key} refuses the action: {problem}", reason="ACTION_INVALID")
+            return value
+
+        return read
+
+    def _outcome_writer(self) -> Callable[[Any], Row]:
+        encode = self.observation.encode
+        encode_info = values.encode
+
+        def write(result: Any) -> Row:
+            try:
+                observation, reward, terminated, truncated, info = result
+                payload = encode(observation)
+                reward = float(reward)
+                info = encode_info(info) if info else b""
+            except (TypeError, ValueError) as error:
+                raise _not_an_outcome(result, error) from None
+            if not isfinite(reward):
+                raise Refusal(f"the reward is {reward}; a reward must be finite", reason="REWARD_INVALID")
+            flags = 0
+            if terminated:
+                flags = _TERMINATED
+            if truncated:
+                flags |= _TRUNCATED
+            return payload, reward, flags, xxh3_64_intdigest(payload + _pack_suffix(reward, flags)), info
+
+        return write
+
+    def _read_actions(self, action: bytes, acting: tuple[str, ...]) -> dict[str, Any]:
+        try:
+            actions = values.decode(action)
+        except ValueError as error:
+            raise Refusal(f"the action cannot be decoded: {error}", reason="ACTION_INVALID") from None
+        if not isinstance(actions, dict) or set(actions) != set(acting):
+            given = sorted(actions) if isinstance(actions, dict) else type(actions).__name__
+            raise Refusal(
+                f"the actions must be a map with exactly the agents that are due, {sorted(acting)}; got {given}",
+                reason="ACTION_INVALID",
+            )
+        for agent, value in actions.items():
+            codec = self.agent_actions.get(agent)
+            problem = codec.check(value) if codec is not None else None
+            if problem is not None:
+                raise Refusal(f"{self.definition.key} refuses {agent}'s action: {problem}", reason="ACTION_INVALID")
+        return actions
+
+    def _write_agents(self, result: Any, acting: tuple[str, ...]) -> Row:
+        try:
+            observations, rewards, terminations, truncations, infos = result
+            rewards, terminations, truncations = (
+                given if isinstance(given, Mapping) else {} for given in (rewards, terminations, truncations)
+            )
+            outcomes = [
+                pb.AgentOutcome(
+                    agent=agent,
+                    observation=values.to_proto(observations[agent]) if agent in observations else None,
+                    reward=float(rewards.get(agent, 0.0)),
+                    terminated=bool(terminations.get(agent, False)),
+                    truncated=bool(truncations.get(agent, False)),
+                    info=values.to_proto(dict(infos[agent])) if infos.get(agent) else None,
+                )
+                for agent in sorted({*observations, *rewards, *terminations, *truncations, *infos})
+            ]
+            total = float(sum(outcome.reward for outcome in outcomes))
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise _not_an_outcome(result, error) from None
+        if not isfinite(total) or not all(isfinite(outcome.reward) for outcome in outcomes):
+            raise Refusal("an agent's reward is not finite", reason="REWARD_INVALID")
+        flags = _AGENTS
+        if not acting:
+            cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
+            flags |= _TRUNCATED if cut_off else _TERMINATED
+        payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
+        suffix = _pack_suffix(total, flags & (_TERMINATED | _TRUNCATED))
+        return payload, total, flags, xxh3_64_intdigest(payload + suffix), b""
+
+
+def reset_outcome(result: Any) -> Any:
+    """What ``reset`` returned, in the form of what ``step`` returns.
+
+    Raises:
+        Refusal: ENVIRONMENT_RETURNED when it is not ``(observation, info)``.
+    """
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise Refusal(
+            f"reset() must return (observation, info); it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED"
+        )
+    observation, info = result
+    return observation, 0.0, False, False, info
+
+
+def _not_an_outcome(result: Any, error: Exception) -> Refusal:
+    if not isinstance(result, tuple | list) or len(result) != 5:
+        wanted = "(observation, reward, terminated, truncated, info)"
+        return Refusal(f"step() must return {wanted}; it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED")
+    return Refusal(f"the outcome has no form on the wire: {error}", reason="ENVIRONMENT_RETURNED")
+
+
+def _shown(result: Any) -> str:
+    if isinstance(result, tuple | list):
+        return f"a {type(result).__name__} of {len(result)}"
+    return f"{type(result).__name__} {result!r:.80}"
+
+
+def _space(declared: Any, instance: Any, name: str) -> Any:
+    return declared if declared is not None else getattr(instance, name, None)
+
+
+def _accepts(function: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _seconds(value: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(value), nanos=int(value % 1 * 1e9))
+
+
+def _info(
+    definition: Definition, instance: Any, observation_space: Any, action_space: Any, seeded: bool
+) -> pb.EnvironmentInfo:
+    declaration = definition.declaration
+    info = pb.EnvironmentInfo(
+        name=definition.name,
+        version=declaration.version,
+        build=definition.build,
+        target=definition.target,
+        recovery=_RECOVERY[declaration.recovery],
+        isolation=_ISOLATION[declaration.isolation],
+        agents=declaration.agents,
+        options=declaration.options,
+        seeded=seeded,
+        grades=hasattr(instance, "reward") and callable(instance.reward),
+        checkpoints=hasattr(instance, "checkpoint"),
+        reseeds=hasattr(instance, "reseed"),
+        has_tasks=definition.tasks is not None,
+        deterministic=declaration.deterministic,
+        reset_limit=_seconds(declaration.limits.reset_seconds),
+        step_limit=_seconds(declaration.limits.step_seconds),
+        reward_limit=_seconds(declaration.limits.reward_seconds),
+        summary=(inspect.getdoc(type(instance)) or "").strip().split("\n\n")[0][:500],
+    )
+    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        if space is not None:
+            getattr(info, name).CopyFrom(spaces.to_proto(space))
+    if declaration.recovery is Recovery.STATE and not (info.checkpoints and hasattr(instance, "restore")):
+        raise Refusal(
+            f"{definition.target} declares recovery 'state' but has no checkpoint() and restore()",
+            reason="ENVIRONMENT_RETURNED",
+        )
+    return info

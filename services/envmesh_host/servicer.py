@@ -1,0 +1,339 @@
+"""EnvironmentService as gRPC sees it: the unary calls and the Stream, both in front of the same engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import environment_pb2_grpc
+from envmesh_host.connection import Connection
+from envmesh_host.copy import EpisodeCopy
+from envmesh_host.engine import Engine
+from envmesh_host.player import outcome_of_row
+from envmesh_host.served import Row
+from envmesh_host.settings import HostSettings
+from envmesh_host.slots import Claim, Holding
+from envmesh_host.stream import FrameWriter, StreamSession
+from envmesh_host.tasks import list_tasks
+
+__all__ = ["EnvironmentServicer", "add_to_server"]
+
+log = logging.getLogger("envmesh.host")
+
+PROTOCOL_VERSION = 1
+DEFAULT_PAGE, MAX_PAGE = 1000, 10_000
+
+
+class UnaryCall:
+    """Where the reply to one unary call goes."""
+
+    def __init__(self, client_id: bytes, tenant: str):
+        self.client_id = client_id
+        self.tenant = tenant
+        self._reply: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+
+    def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
+        """Deliver the reply; too late is no harm."""
+        if self._reply.done():
+            return
+        if isinstance(result, Refusal):
+            self._reply.set_exception(result)
+        else:
+            self._reply.set_result(result)
+
+    async def wait(self, timeout: float, what: str) -> Row:
+        """The reply. Raises: Refusal, its own or COMMAND_DEADLINE."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._reply
+        except TimeoutError:
+            raise Refusal(f"{what} took longer than {timeout:g} s; it goes on", reason="COMMAND_DEADLINE") from None
+
+
+class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
+    """Plays episodes. ``tenant_of(context)`` says whose call it is; ``alone`` whether unleased resets are taken."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: HostSettings,
+        host_id: str,
+        *,
+        alone: bool,
+        watch: list[float],
+        tenant_of: Callable[[Any], str] = lambda context: "default",
+    ):
+        self.engine = engine
+        self.settings = settings
+        self.host_id = host_id
+        self.alone = alone
+        self.tenant_of = tenant_of
+        self.connections: dict[bytes, Connection] = {}
+        self.writers: dict[bytes, FrameWriter] = {}
+        self.last_tick = [time.monotonic()]
+        self._watch = watch
+
+    # ---- unary calls
+
+    async def ListEnvironments(self, request: pb.ListEnvironmentsRequest, context: Any) -> pb.ListEnvironmentsResponse:
+        """Every environment of this host, sorted."""
+        hosted = sorted(self.engine.hosted.values(), key=lambda h: h.key)
+        return pb.ListEnvironmentsResponse(environments=[environment.info for environment in hosted])
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        """A page of an environment's tasks."""
+        environment = self.engine.environment(request.environment)
+        size = request.page_size or DEFAULT_PAGE
+        if size > MAX_PAGE:
+            raise Refusal(f"page_size is at most {MAX_PAGE}; got {size}", reason="ARGUMENT_INVALID")
+        return await list_tasks(environment, request.split, request.page_token, size)
+
+    async def Reset(self, request: pb.ResetRequest, context: Any) -> pb.ResetResponse:
+        """Begin an episode outside a stream."""
+        call = UnaryCall(request.client_id, self.tenant_of(context))
+        environment = self.engine.environment(request.environment)
+        holding = self._holding(request, environment.key, call)
+        payload = request.SerializeToString(deterministic=True)
+        try:
+            copy = self.engine.reset(request, payload, holding, call)
+        except Refusal:
+            if holding.unleased and not holding.episodes:
+                self.engine.slots.give_back(holding, 0)
+            raise
+        if copy.holding is not holding and holding.unleased:
+            self.engine.slots.give_back(holding, 0)
+        self.engine.step(copy, pb.COMMAND_KIND_RESET, 0, payload, (call, 0, 0))
+        row = await call.wait(_seconds(request.timeout, environment.reset_limit), "reset")
+        return pb.ResetResponse(
+            outcome=outcome_of_row(0, row), version=environment.info.version, build=environment.info.build
+        )
+
+    async def Step(self, request: pb.StepRequest, context: Any) -> pb.StepResponse:
+        """Act once."""
+        copy = self._episode(request, context)
+        if request.index < 1:
+            raise Refusal("the first step has index 1; 0 is reset", reason="STEP_INDEX")
+        call = UnaryCall(copy.client_id, copy.tenant)
+        action = request.action.SerializeToString(deterministic=True)
+        waiter = (call, 0, request.index)
+        self.engine.step(copy, pb.COMMAND_KIND_STEP, request.index, action, waiter)
+        row = await self._wait(call, copy, waiter, _seconds(request.timeout, copy.environment.step_limit), "the step")
+        return pb.StepResponse(outcome=outcome_of_row(request.index, row))
+
+    async def Reward(self, request: pb.RewardRequest, context: Any) -> pb.RewardResponse:
+        """Grade the episode as it stands."""
+        copy = self._episode(request, context)
+        call = UnaryCall(copy.client_id, copy.tenant)
+        self.engine.grade(copy, request.again, (call, 0, 0))
+        row = await call.wait(_seconds(request.timeout, copy.environment.reward_limit), "the reward")
+        return pb.RewardResponse.FromString(row[0])
+
+    async def Close(self, request: pb.CloseRequest, context: Any) -> pb.CloseResponse:
+        """End a copy; what is not there is closed already."""
+        try:
+            self.engine.close(self._episode(request, context))
+        except Refusal as refusal:
+            if refusal.reason != "EPISODE_UNKNOWN":
+                raise
+        return pb.CloseResponse()
+
+    async def Checkpoint(self, request: pb.CheckpointRequest, context: Any) -> pb.CheckpointResponse:
+        """Save the episode."""
+        copy = self._episode(request, context)
+        call = UnaryCall(copy.client_id, copy.tenant)
+        self.engine.checkpoint(copy, (call, 0, 0))
+        row = await call.wait(_seconds(request.timeout, copy.environment.step_limit), "the checkpoint")
+        return pb.CheckpointResponse(checkpoint=pb.SealedCheckpoint.FromString(row[0]))
+
+    async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
+        """Rebuild an episode outside a stream."""
+        call = UnaryCall(request.client_id, self.tenant_of(context))
+        holding = None
+        entries = request.journal.entries
+        if request.episode_id not in self.engine.episodes and entries:
+            named = entries[0].reset.environment or _environment_of(entries[0].checkpoint)
+            holding = self._holding(request, self.engine.environment(named).key, call)
+        copy = self.engine.resume(request, holding, call, (call, 0, 0))
+        row = await call.wait(_seconds(request.timeout, copy.environment.reset_limit), "the resumption")
+        return pb.ResumeResponse.FromString(row[0])
+
+    # ---- the stream
+
+    async def Stream(self, request_iterator: Any, context: Any) -> None:
+        """All episodes of a connection, in frames of raw bytes."""
+        data = await context.read()
+        if data is grpc.aio.EOF:
+            return
+        hello = self._hello(data)
+        if hello.role == pb.STREAM_ROLE_LARGE:
+            await self._serve_large(hello, context)
+        else:
+            await self._serve_main(hello, context)
+
+    async def _serve_main(self, hello: pb.Hello, context: Any) -> None:
+        window = _seconds(hello.liveness_window, self.settings.liveness_window)
+        if not 1.0 <= window <= 300.0:
+            raise Refusal(f"liveness_window is 1 to 300 s; got {window:g} s", reason="ARGUMENT_INVALID")
+        connection = Connection(self.engine, hello, self.tenant_of(context), self._watch, self.settings.lease_idle)
+        session = StreamSession(context, connection, window, self.last_tick)
+        await context.write(self._welcome(window).SerializeToString())
+        self.connections[hello.connection_id] = connection
+        self.writers[hello.connection_id] = session.writer
+        try:
+            async with _running(session.writer.run(), "stream-writer"):
+                await session.read()
+        finally:
+            if self.connections.get(hello.connection_id) is connection:
+                del self.connections[hello.connection_id]
+                del self.writers[hello.connection_id]
+            connection.lost()
+
+    async def _serve_large(self, hello: pb.Hello, context: Any) -> None:
+        connection = self.connections.get(hello.connection_id)
+        if connection is None or connection.client_id != hello.client_id:
+            raise Refusal("the main stream of a connection comes first", reason="ARGUMENT_INVALID")
+        writer = FrameWriter(context, connection.large, connection)
+        await context.write(self._welcome(self.settings.liveness_window).SerializeToString())
+        connection.has_large_stream, connection.wake_large = True, writer.wake
+        session = StreamSession(context, connection, 300.0, self.last_tick)
+        connection.wake = self.writers[hello.connection_id].wake
+        session.writer = self.writers[hello.connection_id]
+        try:
+            async with _running(writer.run(), "large-stream-writer"):
+                await session.read()
+        finally:
+            connection.has_large_stream = False
+
+    def _hello(self, data: bytes) -> pb.Hello:
+        try:
+            frame = pb.StreamRequest.FromString(data)
+        except DecodeError:
+            raise Refusal("the first frame cannot be decoded", reason="MALFORMED") from None
+        hello = frame.hello
+        if not frame.HasField("hello") or frame.handles:
+            raise Refusal("the first request of a stream carries hello and nothing else", reason="MALFORMED")
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise Refusal(
+                f"this host speaks protocol version {PROTOCOL_VERSION}, not {hello.protocol_version}",
+                reason="ARGUMENT_INVALID",
+            )
+        if len(hello.client_id) != 16 or len(hello.connection_id) != 16:
+            raise Refusal("client_id and connection_id are 16 random bytes each", reason="ARGUMENT_INVALID")
+        if hello.role not in (pb.STREAM_ROLE_MAIN, pb.STREAM_ROLE_LARGE):
+            raise Refusal("role must be MAIN or LARGE", reason="ARGUMENT_INVALID")
+        return hello
+
+    def _welcome(self, window: float) -> pb.StreamResponse:
+        settings = self.settings
+        return pb.StreamResponse(
+            welcome=pb.Welcome(
+                protocol_version=PROTOCOL_VERSION,
+                host_id=self.host_id,
+                max_frame_bytes=settings.max_message_bytes,
+                max_value_bytes=settings.max_value_bytes,
+                reattach_window=_duration(settings.reattach_window),
+                liveness_window=_duration(window),
+            )
+        )
+
+    # ---- what the unary calls share
+
+    def _episode(self, request: Any, context: Any) -> EpisodeCopy:
+        copy = self.engine.episode(request.episode_id, request.epoch, b"", self.tenant_of(context))
+        copy.idle_since = self.engine.clock()
+        return copy
+
+    async def _wait(self, call: UnaryCall, copy: EpisodeCopy, waiter: Any, timeout: float, what: str) -> Row:
+        try:
+            return await call.wait(timeout, what)
+        finally:
+            if copy.running is not None and waiter in copy.running.waiters:
+                copy.running.waiters.remove(waiter)
+
+    def _holding(self, request: Any, environment: str, call: UnaryCall) -> Holding:
+        engine = self.engine
+        if request.lease:
+            claim = engine.rights.claim(request.lease, request.client_id)
+            if claim.tenant != call.tenant or claim.environment != environment:
+                raise Refusal("the lease is for another tenant or environment", reason="LEASE_INVALID")
+            return engine.slots.show(claim, engine.clock())
+        if not self.alone:
+            raise Refusal("this host is part of a mesh: acquire a lease first", reason="LEASE_INVALID")
+        existing = engine.episodes.get(request.episode_id)
+        if existing is not None:
+            return existing.holding  # type: ignore[no-any-return]
+        claim = Claim(lease_id=secrets.token_bytes(16), tenant=call.tenant, environment=environment, count=1)
+        try:
+            holding = engine.slots.show(claim, engine.clock())
+        except Refusal as refusal:
+            raise Refusal(str(refusal), reason="NO_CAPACITY", retry_after=1.0) from None
+        holding.unleased = True
+        return holding
+
+
+def add_to_server(servicer: EnvironmentServicer, server: grpc.aio.Server) -> None:
+    """Register the service; the Stream's frames stay bytes, so that a hostile one is ours to answer."""
+    service = pb.DESCRIPTOR.services_by_name["EnvironmentService"]
+    environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(servicer, _RawStream(server, service.full_name, servicer))
+
+
+class _RawStream:
+    """Registers a generated service, with the Stream method's (de)serializers left out."""
+
+    def __init__(self, server: grpc.aio.Server, name: str, servicer: EnvironmentServicer):
+        self._server = server
+        self._name = name
+        self._servicer = servicer
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Called by the generated code."""
+        raw = {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._name, raw), *handlers))
+
+    def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:
+        """Called by the generated code."""
+        self._server.add_registered_method_handlers(
+            name, handlers | {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
+        )
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run a task beside the block, and end it with the block. A task group would wrap the block's refusal."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("%s ended: %s", name, error)
+
+
+def _environment_of(checkpoint: pb.SealedCheckpoint) -> str:
+    try:
+        return pb.CheckpointContent.FromString(checkpoint.content).environment
+    except DecodeError:
+        raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
+
+
+def _seconds(duration: duration_pb2.Duration, default: float) -> float:
+    given = duration.ToNanoseconds() / 1e9
+    return given if given > 0 else default
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+

@@ -1,0 +1,78 @@
+"""What can be set on a host. Every bound has a finite default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from envmesh_service.settings import Mistake, setting
+
+__all__ = ["HostSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """Settings of a host, from ``ENVMESH_HOST_*``. Durations in seconds, sizes in bytes."""
+
+    PREFIX: ClassVar[str] = "ENVMESH_HOST_"
+
+    listen: str = setting("127.0.0.1:7070", "where to listen, as host:port; port 0 picks one")
+    advertise: str = setting("", "the address that clients are given; empty: where it listens")
+    broker: str = setting("", "the broker's address; empty: this host is alone")
+    pool: str = setting("default", "the pool this host belongs to")
+    name: str = setting("", "its name for people; empty: made from its id")
+    host_id: str = setting("", "unique over time (a pod's uid); empty: random")
+    slots: int = setting(4096, "episodes at once", at_least=1, at_most=1_000_000)
+    undeclared_slots: int = setting(
+        16, "episodes at once of an environment that declares nothing", at_least=1, at_most=100_000
+    )
+    workers: int = setting(0, "worker processes an environment; 0: one a core", at_least=0, at_most=1024)
+    threads: int = setting(64, "threads an environment", at_least=1, at_most=4096)
+    max_message_bytes: int = setting(
+        64 << 20, "bound on one message or frame", at_least=1 << 16, at_most=1 << 30, unit="bytes"
+    )
+    max_value_bytes: int = setting(
+        48 << 20, "bound on one observation, action or info", at_least=1 << 10, at_most=1 << 30, unit="bytes"
+    )
+    lease_idle: float = setting(
+        60.0, "an idle slot goes back after this long", at_least=0.1, at_most=86400, unit="seconds"
+    )
+    reattach_window: float = setting(
+        60.0, "episodes wait this long for a client that vanished", at_least=0, at_most=86400, unit="seconds"
+    )
+    unary_idle: float = setting(
+        600.0, "episodes of unary callers end after this long without a call", at_least=1, at_most=86400, unit="seconds"
+    )
+    episode_age: float = setting(
+        86400.0, "no episode lives longer", at_least=1, at_most=30 * 86400, unit="seconds"
+    )
+    liveness_window: float = setting(
+        10.0, "after this long a silence each side suspects the other", at_least=1, at_most=300, unit="seconds"
+    )
+    drain_deadline: float = setting(
+        30.0, "after the first SIGTERM, how long episodes may take to leave", at_least=0, at_most=86400, unit="seconds"
+    )
+    metrics_listen: str = setting("127.0.0.1:0", "where /metrics is served, as host:port; empty: nowhere")
+    tls_certificate: Path | None = setting(None, "PEM certificate chain of this port")
+    tls_private_key: Path | None = setting(None, "PEM key of this port")
+    plaintext_beyond_loopback: bool = setting(
+        False, "listen beyond this machine without TLS and credentials, on a network that secures itself"
+    )
+    lease_keys_file: Path | None = setting(None, "PEM Ed25519 keys, where this host signs for itself")
+    seal_keys_file: Path | None = setting(None, "keys that hosts share, for checkpoints and attach tokens")
+    log_level: str = setting("info", "what is logged", choices=("debug", "info", "warning", "error"))
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """What no single field can tell."""
+        if self.max_value_bytes + 65536 > self.max_message_bytes:
+            yield Mistake(
+                "ENVMESH_HOST_MAX_VALUE_BYTES",
+                f"{self.max_value_bytes} does not fit into max_message_bytes ({self.max_message_bytes})",
+                "at least 64 KiB less is right",
+            )
+        for name in ("listen", "metrics_listen"):
+            value = getattr(self, name)
+            if value and not value.startswith("unix:") and not value.rpartition(":")[2].isdigit():
+                yield Mistake(f"ENVMESH_HOST_{name.upper()}", f"{value!r} has no port", "host:port is right")

@@ -1,0 +1,45 @@
+"""The tasks of an environment, in pages."""
+
+from __future__ import annotations
+
+import asyncio
+
+from envmesh import values
+from envmesh.env import Task
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.hosted import Hosted
+
+__all__ = ["list_tasks"]
+
+LISTING_SECONDS = 60.0
+
+
+async def list_tasks(environment: Hosted, split: str, page_token: str, size: int) -> pb.ListTasksResponse:
+    """A page of tasks; the author's list is made in a thread, for it may take a while.
+
+    Raises:
+        Refusal: ARGUMENT_INVALID (the page token), ENVIRONMENT_RAISED, COMMAND_DEADLINE.
+    """
+    if page_token and not page_token.isdigit():
+        raise Refusal(f"page_token {page_token!r} is not one of ours", reason="ARGUMENT_INVALID")
+    start = int(page_token or 0)
+    try:
+        async with asyncio.timeout(LISTING_SECONDS):
+            tasks = await asyncio.to_thread(environment.tasks)
+    except TimeoutError:
+        raise Refusal(f"tasks() took longer than {LISTING_SECONDS:g} s", reason="COMMAND_DEADLINE") from None
+    wanted = [task for (_, of), task in tasks.items() if split in ("", of)]
+    page = wanted[start : start + size]
+    end = start + len(page)
+    return pb.ListTasksResponse(
+        tasks=[task_message(task) for task in page], next_page_token=str(end) if end < len(wanted) else ""
+    )
+
+
+def task_message(task: Task) -> pb.Task:
+    """The wire form of a task."""
+    message = pb.Task(id=task.id, split=task.split, metadata=values.to_proto(dict(task.metadata)))
+    if task.prompt is not None:
+        message.prompt.CopyFrom(values.to_proto(task.prompt))
+    return message

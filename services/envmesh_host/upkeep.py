@@ -1,0 +1,91 @@
+"""What a host does by the clock: let slots lapse and episodes expire, keep callers' deadlines, show signs of life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import EpisodeCopy
+from envmesh_host.engine import Engine
+from envmesh_host.servicer import EnvironmentServicer
+from envmesh_host.settings import HostSettings
+
+__all__ = ["Upkeep", "expiry"]
+
+log = logging.getLogger("envmesh.host")
+
+TICK_SECONDS = 0.1
+
+
+def expiry(copy: EpisodeCopy, settings: HostSettings, now: float) -> str | None:
+    """Why this copy has to go now, or None (pure). A copy of a stream has had a handle, one of unary calls never."""
+    if now - copy.born > settings.episode_age:
+        return f"the episode is older than {settings.episode_age:g} s (episode_age)"
+    if copy.connection is not None or copy.running is not None:
+        return None
+    idle = now - copy.idle_since
+    if copy.handle and idle > settings.reattach_window:
+        return f"no client came back within {settings.reattach_window:g} s (reattach_window)"
+    if not copy.handle and idle > settings.unary_idle:
+        return f"no call came for {settings.unary_idle:g} s (unary_idle)"
+    return None
+
+
+class Upkeep:
+    """The host's clockwork."""
+
+    def __init__(self, engine: Engine, servicer: EnvironmentServicer, settings: HostSettings):
+        self._engine = engine
+        self._servicer = servicer
+        self._settings = settings
+        self._beats = 0.0
+        self._swept = 0.0
+        self.on_sweep: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Tick for ever."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.tick(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """One look at the clock."""
+        if now - self._servicer.last_tick[0] > self._settings.liveness_window:
+            self._fence_all(now - self._servicer.last_tick[0])
+        self._servicer.last_tick[0] = now
+        for connection in self._servicer.connections.values():
+            if connection.deadlines:
+                connection.overdue(now)
+        if now - self._beats >= min(1.0, self._settings.liveness_window / 3):
+            self._beats = now
+            for writer in self._servicer.writers.values():
+                writer.heartbeat_due = True
+                writer.wake()
+        if now - self._swept >= 1.0:
+            self._swept = now
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        engine = self._engine
+        for holding, count in engine.slots.lapse(engine.clock(), self._settings.lease_idle):
+            for connection in self._servicer.connections.values():
+                connection.slots_returned(holding, count)
+            engine.on_slot_freed()
+        engine.slots.stuck = sum(h.runner.stuck for h in engine.hosted.values() if h.runner is not None)
+        for copy in list(engine.episodes.values()):
+            why = expiry(copy, self._settings, engine.clock())
+            if why is not None:
+                refusal = Refusal(why, reason="EXPIRED")
+                if copy.connection is not None:
+                    copy.connection.notify(pb.NOTICE_KIND_EXPIRED, (copy,), refusal)
+                engine.close(copy, refusal)
+        self.on_sweep()
+
+    def _fence_all(self, pause: float) -> None:
+        log.warning("this host paused for %.1f s: its clients must confirm their episodes", pause)
+        for connection in self._servicer.connections.values():
+            connection.challenge += 1
