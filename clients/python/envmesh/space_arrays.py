@@ -11,7 +11,15 @@ from envmesh import values
 from envmesh.tensors import CODES, DTYPES, MAX_RANK, Array, DType, Shape
 from envmesh.v1 import space_pb2, value_pb2
 
-__all__ = ["MAX_ELEMENTS", "ArrayForm", "MalformedSpace", "array_form", "bound_from", "bound_tensor", "tensor_array"]
+__all__ = [
+    "MAX_ELEMENTS",
+    "ArrayForm",
+    "MalformedSpace",
+    "array_form",
+    "bound_from",
+    "bound_tensor",
+    "tensor_array",
+]
 
 MAX_ELEMENTS = 1 << 26
 """Elements of a space's arrays, at most: whoever reads a space allocates its bounds."""
@@ -64,7 +72,9 @@ def array_form(message: space_pb2.Space) -> ArrayForm | None:
         has_start = message.multi_discrete.HasField("start")
         start = tensor_array(message.multi_discrete.start) if has_start else np.zeros_like(count)
         if count.dtype.kind not in "iu" or start.dtype != count.dtype or start.shape != count.shape:
-            raise MalformedSpace("the counts and starts of a multi_discrete are integers of one dtype and shape")
+            raise MalformedSpace(
+                "the counts and starts of a multi_discrete are integers of one dtype and shape"
+            )
         if not (count > 0).all():
             raise MalformedSpace("the counts of a multi_discrete are at least 1")
         form = ArrayForm(count.dtype, _shape(count.shape), start, start + (count - 1))
@@ -98,7 +108,9 @@ def bound_from(tensor: value_pb2.Tensor, dtype: DType, shape: Shape) -> Array:
     """
     bound = tensor_array(tensor)
     if bound.dtype != dtype or bound.shape not in ((), shape):
-        raise MalformedSpace(f"a bound of arrays of {dtype} and shape {shape} is {bound.dtype} of shape {bound.shape}")
+        raise MalformedSpace(
+            f"a bound of arrays of {dtype} and shape {shape} is {bound.dtype} of shape {bound.shape}"
+        )
     return bound
 
 
@@ -115,5 +127,7 @@ def bound_tensor(bound: Array) -> value_pb2.Tensor:
 def _shape(lengths: object) -> Shape:
     shape = tuple(int(length) for length in lengths)  # type: ignore[attr-defined]
     if len(shape) > MAX_RANK or math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
-        raise MalformedSpace(f"a space of shape {shape} is too large: {MAX_ELEMENTS} elements and {MAX_RANK} dimensions")
+        raise MalformedSpace(
+            f"a space of shape {shape} is too large: {MAX_ELEMENTS} elements and {MAX_RANK} dimensions"
+        )
     return shape

@@ -293,7 +293,7 @@ def _graph(nodes: tuple[Turn, Turn], edges: tuple[Turn, Turn]) -> tuple[Turn, Tu
 
 def _graph_instance() -> Callable[[Any, Any, Any], Any]:
     try:
-        from gymnasium.spaces import GraphInstance  # noqa: PLC0415
+        from gymnasium.spaces import GraphInstance
     except ImportError:
         return GraphParts
     return GraphInstance
