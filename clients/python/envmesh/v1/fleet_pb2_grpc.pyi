@@ -36,7 +36,7 @@ class FleetServiceStub:
     Register: _grpc.StreamStreamMultiCallable[_fleet_pb2.RegisterRequest, _fleet_pb2.RegisterResponse]
     """A host's session: it registers with the first request and then reports at every interval and at every change that
     matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-    silent until it registers again. ABORTED TAKEN_OVER when the same host id registers anew, INVALID_ARGUMENT
+    silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
     ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
     """
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
@@ -56,7 +56,7 @@ class FleetServiceAsyncStub(FleetServiceStub):
     Register: _aio.StreamStreamMultiCallable[_fleet_pb2.RegisterRequest, _fleet_pb2.RegisterResponse]  # type: ignore[assignment]
     """A host's session: it registers with the first request and then reports at every interval and at every change that
     matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-    silent until it registers again. ABORTED TAKEN_OVER when the same host id registers anew, INVALID_ARGUMENT
+    silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
     ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
     """
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
@@ -79,7 +79,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.RegisterResponse], _abc.AsyncIterator[_fleet_pb2.RegisterResponse]]:
         """A host's session: it registers with the first request and then reports at every interval and at every change that
         matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-        silent until it registers again. ABORTED TAKEN_OVER when the same host id registers anew, INVALID_ARGUMENT
+        silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
         ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
         """
 

@@ -1,0 +1,321 @@
+"""The broker's mind: ledger, queue and usage together, as one state machine without a clock, a network or a task.
+
+The shell tells it what hosts and clients say, and when time has passed; it answers with decisions. It keeps nothing
+that hosts could not tell it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from envmesh_broker import names
+from envmesh_broker.fairness import Tenant, Usage
+from envmesh_broker.ledger import Host, HostState, Ledger, LedgerBounds, Report
+from envmesh_broker.queue import Queue, QueueBounds, Request, Waiting
+from envmesh_broker.recalls import Recalls, Want, plan_recalls
+from envmesh_broker.scheduler import Decision, SchedulerBounds, schedule
+
+__all__ = ["Core", "CoreBounds", "DeclaredPool", "Directives", "Refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredPool:
+    """A pool that may have no host now: what is asked of it waits, and is demand."""
+
+    name: str
+    environments: tuple[str, ...]
+    slots: int = 0
+    """Of one host; 0: not known."""
+    max_hosts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreBounds:
+    """Everything the broker's decisions are bounded by."""
+
+    ledger: LedgerBounds = field(default_factory=LedgerBounds)
+    queue: QueueBounds = field(default_factory=QueueBounds)
+    scheduler: SchedulerBounds = field(default_factory=SchedulerBounds)
+    usage_half_life: float = 600.0
+    order_patience: float = 30.0
+    """So long a drain order is repeated to a host that does not heed it, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a request is not let in, or is sent away. ``reason`` is a name of ErrorReason; ``retry_after`` in seconds."""
+
+    reason: str
+    message: str
+    retry_after: float | None = None
+    arrival: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What a host is told. ``drain`` None: nothing."""
+
+    recalls: Mapping[bytes, int]
+    drain: bool | None
+
+
+class Core:
+    """Decides who gets which slots."""
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        new_id: Callable[[], bytes],
+        tenant: Callable[[str], Tenant] = Tenant,
+        pools: Iterable[DeclaredPool] = (),
+        bounds: CoreBounds = CoreBounds(),
+    ) -> None:
+        self.bounds = bounds
+        self.ledger = Ledger(now, bounds.ledger)
+        self.queue = Queue(bounds.queue)
+        self.usage = Usage(now, bounds.usage_half_life)
+        self.pools = {pool.name: pool for pool in pools}
+        self.tenant = tenant
+        self.lapsed = 0
+        """Slots whose grants were never shown."""
+        self.freed = False
+        """Whether a host has had more room since the last pass."""
+        self._new_id = new_id
+        self._declared = {environment for pool in self.pools.values() for environment in pool.environments}
+        self._arrivals = 0
+        self._meanings: dict[str, str | None] = {}
+        self._catalog_version = -1
+        self._recalls: Recalls = {}
+        self._orders: dict[str, tuple[bool, float]] = {}
+
+    # ---- hosts
+
+    def register(self, host: Host, now: float) -> int:
+        """A host's session begins; its number is to be given with what the host says."""
+        return self.ledger.register(host, now)
+
+    def report(self, host_id: str, session: int, report: Report, now: float) -> Directives | None:
+        """Take a host's report. Returns what to tell it; None: this session was superseded, or the host forgotten."""
+        record = self.ledger.current(host_id, session)
+        if record is None:
+            return None
+        taken = record.load.used if self.ledger.is_placeable(record, now) else record.host.slots
+        self.ledger.report(record, report, now)
+        self.freed = self.freed or (record.load.used < taken and report.state is HostState.READY)
+        order = self._orders.get(host_id)
+        if order is not None:
+            draining = report.state in (HostState.DRAINING, HostState.SEALED)
+            if draining == order[0] or now - order[1] > self.bounds.order_patience:
+                del self._orders[host_id]
+                order = None
+        return Directives(self._recalls.get(host_id, {}), order[0] if order is not None else None)
+
+    def disconnected(self, host_id: str, session: int, *, goodbye: bool, now: float) -> None:
+        """A host's session is over."""
+        self.ledger.disconnected(host_id, session, goodbye=goodbye, now=now)
+        if host_id not in self.ledger.hosts:
+            self._orders.pop(host_id, None)
+            self._recalls.pop(host_id, None)
+
+    def order_drain(self, host_id: str, drain: bool, now: float) -> bool:
+        """Tell a host to drain, or to take its drain back, with its next directives. False: it is not known."""
+        if host_id not in self.ledger.hosts:
+            return False
+        self._orders[host_id] = (drain, now)
+        return True
+
+    # ---- clients
+
+    def ask(
+        self, now: float, tenant: str, environment: str, count: int, **wishes: object
+    ) -> Waiting | Refused:
+        """Let a request into the queue. ``wishes`` are the other fields of ``Request``."""
+        self._look_at_catalog()
+        request = Request(
+            arrival=self._arrivals + 1,
+            tenant=tenant,
+            environment=environment,
+            count=count,
+            entered_at=now,
+            **wishes,  # type: ignore[arg-type]
+        )
+        refused = self._judge(request, now)
+        if refused is not None:
+            return refused
+        self._arrivals += 1
+        return self.queue.add(request, self.meaning(environment) or environment)
+
+    def withdraw(self, arrival: int) -> Waiting | None:
+        """A request was given up. Returns it, if it was still waiting."""
+        return self.queue.remove(arrival)
+
+    def release(self, tenant: str, host_id: str, lease_id: bytes) -> bool:
+        """A grant that was never shown comes back. False: it is not that tenant's, or no longer provisional."""
+        record = self.ledger.hosts.get(host_id)
+        grant = record.grants.get(lease_id) if record is not None else None
+        return grant is not None and grant.tenant == tenant and self.ledger.release(host_id, lease_id)
+
+    def meaning(self, environment: str) -> str | None:
+        """The name@version that a name means now; None: nobody has served it, and no pool declares it."""
+        self._look_at_catalog()
+        if environment not in self._meanings:
+            if len(self._meanings) > 10_000:  # names come from clients
+                self._meanings.clear()
+            ledger = self.ledger
+            self._meanings[environment] = names.resolve(
+                environment, ledger.staying() | self._declared, ledger.served(), ledger.remembered()
+            )
+        return self._meanings[environment]
+
+    # ---- time
+
+    def decide(self, now: float) -> list[Decision]:
+        """Give out what is free."""
+        self._look_at_catalog()
+        self.freed = False
+        if not len(self.queue):
+            return []
+        held = self.ledger.held()
+        self.usage.advance(held, now)
+        return schedule(
+            self.queue, self.ledger, self.usage, held, self.tenant, self._new_id, now, self.bounds.scheduler
+        )
+
+    def tick(self, now: float) -> list[Refused]:
+        """Once a second or so: promises lapse, silent hosts are forgotten, recalls are planned. Returns the requests
+        that are sent away, because it has turned out that nobody serves what they want."""
+        self.lapsed += sum(grant.count for grant in self.ledger.lapse(now))
+        self._orders = {host: order for host, order in self._orders.items() if host in self.ledger.hosts}
+        self.usage.advance(self.ledger.held(), now)
+        self._look_at_catalog()
+        away = []
+        if self.ledger.settled(now):
+            for waiting in list(self.queue.all()):
+                if self.meaning(waiting.request.environment) is None:
+                    self.queue.remove(waiting.request.arrival)
+                    away.append(self._unknown(waiting.request))
+        wants = self.wants()
+        self._recalls = plan_recalls(self.ledger, wants, self.tenant, now, self._recalls) if wants else {}
+        return away
+
+    # ---- what is told about those who wait
+
+    def wants(self) -> list[Want]:
+        """What waits and is within quota."""
+        held = self.ledger.held()
+        wants = []
+        for lane in self.queue.lanes():
+            for waiting in lane.waiting:
+                request = waiting.request
+                slots = waiting.remaining
+                quota = self.tenant(request.tenant).quota
+                if quota and not request.relocation:
+                    slots = min(slots, max(0, quota - held.get(request.tenant, 0)))
+                    if slots < (waiting.remaining if request.whole else request.group_size):
+                        continue
+                    held[request.tenant] = held.get(request.tenant, 0) + slots
+                wants.append(
+                    Want(
+                        request.tenant,
+                        waiting.environment,
+                        slots,
+                        request.client_id,
+                        request.relocation,
+                        request.entered_at,
+                    )
+                )
+        return wants
+
+    def position(self, waiting: Waiting) -> int:
+        """How many requests go before one, as far as can be told."""
+        return self.queue.position(waiting, {name: self.tenant(name).weight for name in self.queue.tenants()})
+
+    def reason(self, waiting: Waiting, now: float) -> str:
+        """Why a request waits, for people."""
+        request, environment = waiting.request, waiting.environment
+        quota = self.tenant(request.tenant).quota
+        if quota and not request.relocation:
+            held = self.ledger.held().get(request.tenant, 0)
+            if held + (waiting.remaining if request.whole else request.group_size) > quota:
+                return f"held back by the quota of tenant {request.tenant}: {held} of {quota} slots are taken"
+        records = list(self.ledger.placeable(environment, now))
+        if not records:
+            others = len(list(self.ledger.serving(environment)))
+            return f"no host serves {environment} now" + (f" ({others} are not ready)" if others else "")
+        free = sum(record.free(environment) for record in records)
+        slots = sum(record.host.slots for record in records)
+        hosts = f"{len(records)} host{'s' if len(records) > 1 else ''}"
+        least = waiting.remaining if request.whole else request.group_size
+        if least > 1:
+            return f"waits for {least} slots at once: {free} of {slots} are free on {hosts}"
+        if free:
+            return f"{free} of {slots} slots are free on {hosts}, but others go first"
+        return f"all {slots} slots on {hosts} are taken"
+
+    def retry_after(self, waiting_requests: int) -> float:
+        """When to ask again, in seconds: longer where more wait."""
+        return min(30.0, 1.0 + waiting_requests / 100)
+
+    def _judge(self, request: Request, now: float) -> Refused | None:
+        environment = self.meaning(request.environment)
+        if environment is None and self.ledger.settled(now):
+            return self._unknown(request)
+        least = request.count if request.whole else request.group_size
+        quota = self.tenant(request.tenant).quota
+        if quota and not request.relocation and least > quota:
+            return Refused(
+                "QUOTA_EXCEEDED",
+                f"{least} slots at once are more than the quota of tenant {request.tenant}, which is {quota}; "
+                f"{self.queue.of_tenant(request.tenant)} of its requests wait",
+                self.retry_after(len(self.queue)),
+            )
+        most = self._most(environment) if environment is not None and self.ledger.settled(now) else None
+        if most is not None and least > most:
+            return Refused(
+                "GANG_IMPOSSIBLE", f"{least} slots at once can never be had: {environment} has {most} at most"
+            )
+        if not self.queue.room_for(request.tenant):
+            return Refused(
+                "QUEUE_FULL",
+                f"the queue is full: {len(self.queue)} requests wait, {self.queue.of_tenant(request.tenant)} of "
+                f"tenant {request.tenant}; this would be position {len(self.queue)}",
+                self.retry_after(len(self.queue)),
+            )
+        return None
+
+    def _most(self, environment: str) -> int | None:
+        """The most slots that an environment can ever have at once; None: nobody can tell."""
+        pools: dict[str, list[Host]] = {}
+        for record in self.ledger.serving(environment):
+            pools.setdefault(record.host.pool, []).append(record.host)
+        declared = {pool.name: pool for pool in self.pools.values() if environment in pool.environments}
+        if not pools and not declared:
+            return None
+        total = 0
+        for name in pools.keys() | declared.keys():
+            hosts, pool = pools.get(name, []), declared.get(name)
+            sizes = [min(h.slots, h.environment_slots.get(environment, h.slots)) for h in hosts]
+            limits = [h.max_hosts for h in hosts if h.max_hosts] + [pool.max_hosts if pool is not None else 0]
+            size = max([*sizes, pool.slots if pool is not None else 0])
+            if pool is not None and (not max(limits) or not size):
+                return None
+            total += max(sum(sizes), max(limits) * size)
+        return total
+
+    def _unknown(self, request: Request) -> Refused:
+        known = sorted(self.ledger.served() | self._declared)
+        listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+        return Refused(
+            "ENVIRONMENT_UNKNOWN",
+            f"nobody serves {request.environment}; there is {listed or 'no host at all'}",
+            arrival=request.arrival,
+        )
+
+    def _look_at_catalog(self) -> None:
+        if self._catalog_version != self.ledger.catalog_version:
+            self._catalog_version = self.ledger.catalog_version
+            self._meanings.clear()
+            if len(self.queue):
+                self.queue.rename(lambda name: self.meaning(name) or name)

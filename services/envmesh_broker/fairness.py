@@ -1,0 +1,66 @@
+"""Fairness between tenants: who has had how much, and what each may have when all want more than there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Tenant", "Usage", "shares"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who asks: its weight in the queue, and at most how many slots it may hold (0: no bound)."""
+
+    name: str
+    weight: float = 1.0
+    quota: int = 0
+
+
+class Usage:
+    """Slot-seconds by tenant. What was used long ago counts less: half of it after each half-life, in seconds."""
+
+    def __init__(self, now: float, half_life: float = 600.0) -> None:
+        self._half_life = half_life
+        self._at = now
+        self._used: dict[str, float] = {}
+
+    def advance(self, held: Mapping[str, int], now: float) -> None:
+        """Let time pass while tenants hold slots."""
+        elapsed = now - self._at
+        if elapsed <= 0:
+            return
+        self._at = now
+        decay = 0.5 ** (elapsed / self._half_life)
+        lived = (
+            (1.0 - decay) * self._half_life / math.log(2)
+        )  # slot-seconds that one slot leaves, decayed in passing
+        self._used = {
+            tenant: used
+            for tenant in self._used.keys() | held.keys()
+            if (used := self._used.get(tenant, 0.0) * decay + held.get(tenant, 0) * lived) > 1e-3
+        }
+
+    def of(self, tenant: str) -> float:
+        """What a tenant has used, in slot-seconds."""
+        return self._used.get(tenant, 0.0)
+
+
+def shares(capacity: int, demand: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
+    """What each tenant may have of ``capacity`` slots: by weight, none more than it wants, nothing left over while
+    somebody wants more. Fractions are cut off."""
+    entitled: dict[str, int] = {}
+    left = float(capacity)
+    open_ = {tenant: wanted for tenant, wanted in demand.items() if wanted > 0}
+    while open_:
+        total = sum(weights.get(tenant, 1.0) for tenant in open_)
+        unit = left / total
+        modest = {t: wanted for t, wanted in open_.items() if wanted <= unit * weights.get(t, 1.0) + 1e-9}
+        if not modest:
+            return entitled | {tenant: int(unit * weights.get(tenant, 1.0) + 1e-9) for tenant in open_}
+        for tenant, wanted in modest.items():
+            entitled[tenant] = wanted
+            left -= wanted
+            del open_[tenant]
+    return entitled

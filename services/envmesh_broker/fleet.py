@@ -1,0 +1,166 @@
+"""FleetService: hosts report here, operators and the autoscaler look and steer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from envmesh.errors import Refusal
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+from envmesh_broker import views
+from envmesh_broker.authentication import Authenticator
+from envmesh_broker.core import Core, Directives
+from envmesh_broker.desk import Desk
+
+__all__ = ["FleetServicer", "Sessions"]
+
+_log = logging.getLogger(__name__)
+
+_LEAST_WATCH = 0.1
+_EMPTY_REPORT = fleet_pb2.HostReport()
+
+
+class Sessions:
+    """What hosts said, as it came, and whose session is which."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]] = {}
+        self.pools: dict[str, fleet_pb2.HostIdentity] = {}
+        """By pool, the whole identity of the host that registered last."""
+        self.contexts: dict[str, Any] = {}
+
+    def prune(self, core: Core) -> None:
+        """Drop what is said of hosts that the ledger has forgotten."""
+        hosts = core.ledger.hosts
+        for host_id in [host_id for host_id in self.said if host_id not in hosts]:
+            del self.said[host_id]
+        kept = {record.host.pool for record in hosts.values()} | core.pools.keys()
+        for pool in [pool for pool in self.pools if pool not in kept]:
+            del self.pools[pool]
+
+
+class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
+    """The broker's side towards hosts, autoscaler and operators."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        sessions: Sessions,
+        authenticator: Authenticator,
+        lease_keys: tuple[bytes, ...],
+        *,
+        report_interval: float = 1.0,
+    ) -> None:
+        self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
+        self._greeting = fleet_pb2.RegisterResponse(lease_keys=lease_keys)
+        self._greeting.report_interval.FromNanoseconds(int(report_interval * 1e9))
+
+    async def Register(  # type: ignore[override]  # the stubs do not know grpc.aio's read and write
+        self, requests: AsyncIterator[fleet_pb2.RegisterRequest], context: Any
+    ) -> None:
+        """One host's session."""
+        self._authorize(context)
+        desk, core, said = self._desk, self._desk.core, self._sessions.said
+        first = await context.read()
+        if first is grpc.aio.EOF or not first.HasField("identity"):
+            raise Refusal("the first message must be the host's identity", reason="ARGUMENT_INVALID")
+        host = views.host_of(first.identity)
+        await self._supersede(host.host_id, context)
+        session = core.register(host, desk.clock())
+        self._sessions.pools[host.pool] = first.identity
+        identity = views.slim(first.identity)
+        said[host.host_id] = (identity, _EMPTY_REPORT)
+        goodbye = False
+        try:
+            await context.write(self._greeted())
+            while (request := await context.read()) is not grpc.aio.EOF:
+                if not request.HasField("report"):
+                    raise Refusal("after the identity, every message is a report", reason="ARGUMENT_INVALID")
+                directives = core.report(host.host_id, session, views.report_of(request.report), desk.clock())
+                if directives is None:
+                    await context.abort(grpc.StatusCode.ABORTED, f"{host.host_id} registered anew")
+                    return
+                said[host.host_id] = (identity, request.report)
+                if core.freed:
+                    desk.freed()
+                await context.write(self._answer(request.report.sequence, directives))
+            goodbye = True
+        finally:
+            core.disconnected(host.host_id, session, goodbye=goodbye, now=desk.clock())
+            if self._sessions.contexts.get(host.host_id) is context:
+                del self._sessions.contexts[host.host_id]
+            _log.info(
+                "a host said goodbye" if goodbye else "a host's session broke", extra={"host": host.host_id}
+            )
+
+    async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:
+        """The picture now."""
+        self._authorize(context)
+        return fleet_pb2.GetFleetResponse(fleet=self._picture())
+
+    async def WatchFleet(
+        self, request: fleet_pb2.WatchFleetRequest, context: Any
+    ) -> AsyncIterator[fleet_pb2.WatchFleetResponse]:
+        """The picture now, and again at every interval."""
+        self._authorize(context)
+        interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else 1.0
+        if not _LEAST_WATCH <= interval <= 3600:
+            raise Refusal(f"interval must be 100 ms to 1 h; got {interval:g} s", reason="ARGUMENT_INVALID")
+        while True:
+            yield fleet_pb2.WatchFleetResponse(fleet=self._picture())
+            await asyncio.sleep(interval)
+
+    async def Drain(self, request: fleet_pb2.DrainRequest, context: Any) -> fleet_pb2.DrainResponse:
+        """Tell a host to drain."""
+        await self._order(request.host_id, True, context)
+        return fleet_pb2.DrainResponse()
+
+    async def CancelDrain(
+        self, request: fleet_pb2.CancelDrainRequest, context: Any
+    ) -> fleet_pb2.CancelDrainResponse:
+        """Tell a host to take its drain back."""
+        await self._order(request.host_id, False, context)
+        return fleet_pb2.CancelDrainResponse()
+
+    async def _order(self, host_id: str, drain: bool, context: Any) -> None:
+        self._authorize(context)
+        if not self._desk.core.order_drain(host_id, drain, self._desk.clock()):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no host {host_id!r} is known here")
+
+    def _authorize(self, context: Any) -> None:
+        if not self._authenticator.caller(context.invocation_metadata() or ()).fleet:
+            raise Refusal("this credential does not speak for the fleet", reason="NOT_YOURS")
+
+    def _picture(self) -> fleet_pb2.Fleet:
+        return views.fleet(self._desk.core, self._sessions.said, self._desk.clock())
+
+    def _greeted(self) -> fleet_pb2.RegisterResponse:
+        greeting = fleet_pb2.RegisterResponse()
+        greeting.CopyFrom(self._greeting)
+        greeting.revoked_tenants.extend(sorted(self._authenticator.revoked))
+        return greeting
+
+    def _answer(self, sequence: int, directives: Directives) -> fleet_pb2.RegisterResponse:
+        answer = fleet_pb2.RegisterResponse(acknowledged=sequence)
+        for lease_id, keep in directives.recalls.items():
+            answer.recalls.add(lease_id=lease_id, keep=keep)
+        if directives.drain is not None:
+            answer.drain_order = (
+                fleet_pb2.DRAIN_ORDER_DRAIN if directives.drain else fleet_pb2.DRAIN_ORDER_CANCEL
+            )
+        if self._authenticator.revoked:
+            answer.revoked_tenants.extend(sorted(self._authenticator.revoked))
+        return answer
+
+    async def _supersede(self, host_id: str, context: Any) -> None:
+        """End the session that this host had, if any; only the newest one counts."""
+        old = self._sessions.contexts.get(host_id)
+        self._sessions.contexts[host_id] = context
+        if old is not None:
+            with contextlib.suppress(grpc.aio.AbortError, grpc.aio.UsageError, asyncio.InvalidStateError):
+                await old.abort(grpc.StatusCode.ABORTED, f"{host_id} registered anew")

@@ -1,0 +1,177 @@
+"""PlacementService, as the broker answers it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from envmesh.errors import Refusal
+from envmesh.v1 import placement_pb2, placement_pb2_grpc
+from envmesh_broker import views
+from envmesh_broker.authentication import Authenticator
+from envmesh_broker.core import Refused
+from envmesh_broker.desk import Desk, Ticket
+from envmesh_broker.fleet import Sessions
+from envmesh_broker.meters import Meters
+from envmesh_broker.scheduler import Decision
+from envmesh_service.clock import Clock
+from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
+
+__all__ = ["Placement"]
+
+_DEFAULT_TIMEOUT = 600.0
+_MOST_TIMEOUT = 86_400.0
+_MOST_SLOTS = 100_000
+_MOST_AVOIDED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """An AcquireRequest that can be meant."""
+
+    environment: str
+    count: int
+    timeout: float
+    wishes: dict[str, Any]
+
+
+class Placement(placement_pb2_grpc.PlacementServiceServicer):
+    """Gives out slots."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        sessions: Sessions,
+        authenticator: Authenticator,
+        signer: LeaseSigner,
+        meters: Meters,
+        *,
+        wall: Clock,
+        status_interval: float = 5.0,
+        validity: float = LEASE_VALIDITY,
+    ) -> None:
+        self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
+        self._signer, self._verifier = signer, LeaseVerifier(signer.public_keys)
+        self._meters, self._wall = meters, wall
+        self._status_interval, self._validity = status_interval, validity
+
+    async def Acquire(
+        self, request: placement_pb2.AcquireRequest, context: Any
+    ) -> AsyncIterator[placement_pb2.AcquireResponse]:
+        """Grant slots as they come free; tell the place in the queue meanwhile."""
+        tenant = self._authenticator.caller(context.invocation_metadata() or ()).tenant
+        ask = _ask(request)
+        desk, core = self._desk, self._desk.core
+        entered = desk.clock()
+        waiting = core.ask(entered, tenant, ask.environment, ask.count, **ask.wishes)
+        if isinstance(waiting, Refused):
+            raise _refusal(waiting)
+        granted = 0
+        with desk.enter(waiting) as ticket:
+            await ticket.wait(self._status_interval)  # the pass at the end of this turn of the loop
+            while True:
+                while ticket.news:
+                    news = ticket.news.popleft()
+                    if isinstance(news, Refused):
+                        raise _refusal(news)
+                    grant = self._grant(news)
+                    self._meters.granted(tenant, news, desk.clock() - entered)
+                    granted += ask.count - news.remaining - granted
+                    yield placement_pb2.AcquireResponse(grant=grant)
+                    if news.remaining == 0:
+                        return
+                left = entered + ask.timeout - desk.clock()
+                if left <= 0:
+                    if granted and not ask.timeout:
+                        return
+                    raise self._too_late(ticket, ask, granted)
+                yield placement_pb2.AcquireResponse(queued=self._status(ticket, entered))
+                await ticket.wait(min(self._status_interval, left))
+
+    async def Release(
+        self, request: placement_pb2.ReleaseRequest, context: Any
+    ) -> placement_pb2.ReleaseResponse:
+        """Take back what was never shown."""
+        tenant = self._authenticator.caller(context.invocation_metadata() or ()).tenant
+        leases = [self._verifier.authentic(token) for token in request.tokens]
+        if any(claims.tenant != tenant for claims in leases):
+            raise Refusal("the lease is another tenant's", reason="NOT_YOURS")
+        for claims in leases:
+            if self._desk.core.release(tenant, claims.host_id, claims.lease_id):
+                self._desk.freed()
+        return placement_pb2.ReleaseResponse()
+
+    async def ListPools(
+        self, request: placement_pb2.ListPoolsRequest, context: Any
+    ) -> placement_pb2.ListPoolsResponse:
+        """The pools and what they serve."""
+        self._authenticator.caller(context.invocation_metadata() or ())
+        pools = views.pools(self._desk.core, self._sessions.pools, self._desk.clock())
+        return placement_pb2.ListPoolsResponse(pools=pools)
+
+    def _grant(self, decision: Decision) -> placement_pb2.Grant:
+        hosts, show_before = self._desk.core.ledger.hosts, self._wall() + self._validity
+        return placement_pb2.Grant(
+            leases=[
+                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before)
+                for grant in decision.grants
+                if grant.host_id in hosts
+            ],
+            remaining=decision.remaining,
+        )
+
+    def _status(self, ticket: Ticket, entered: float) -> placement_pb2.QueueStatus:
+        core, now = self._desk.core, self._desk.clock()
+        status = placement_pb2.QueueStatus(
+            position=core.position(ticket.waiting),
+            remaining=ticket.waiting.remaining,
+            reason=core.reason(ticket.waiting, now),
+        )
+        status.waited.FromNanoseconds(int((now - entered) * 1e9))
+        return status
+
+    def _too_late(self, ticket: Ticket, ask: _Ask, granted: int) -> Refusal:
+        core = self._desk.core
+        why = core.reason(ticket.waiting, self._desk.clock())
+        place = f"position {core.position(ticket.waiting)} of {len(core.queue)} in the queue"
+        if ask.timeout:
+            message = f"waited {ask.timeout:g} s; {granted} of {ask.count} slots were granted: {why}; {place}"
+            return Refusal(message, reason="COMMAND_DEADLINE")
+        reason = "QUOTA_EXCEEDED" if why.startswith("held back") else "NO_CAPACITY"
+        return Refusal(f"{why}; {place}", reason=reason, retry_after=core.retry_after(len(core.queue)))
+
+
+def _refusal(refused: Refused) -> Refusal:
+    return Refusal(refused.message, reason=refused.reason, retry_after=refused.retry_after)
+
+
+def _ask(request: placement_pb2.AcquireRequest) -> _Ask:
+    timeout = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else _DEFAULT_TIMEOUT
+    group_size = request.group_size or 1
+    whole = request.mode == placement_pb2.ACQUIRE_MODE_ALL
+    for wrong, what in (
+        (not 0 < len(request.environment) <= 201, "environment must be name or name@version"),
+        (not 0 < request.count <= _MOST_SLOTS, f"count must be 1 to {_MOST_SLOTS:,}; got {request.count}"),
+        (
+            request.mode not in placement_pb2.AcquireMode.values(),
+            f"mode {request.mode} is not one that is known here",
+        ),
+        (bool(request.count % group_size), f"group_size {group_size} must divide count {request.count}"),
+        (abs(request.priority) > 100, f"priority must be -100 to 100; got {request.priority}"),
+        (not 0 <= timeout <= _MOST_TIMEOUT, f"timeout must be 0 s to 24 h; got {timeout:g} s"),
+        (len(request.client_id) not in (0, 16), f"client_id has 16 bytes; got {len(request.client_id)}"),
+        (len(request.avoid_hosts) > _MOST_AVOIDED, f"avoid_hosts lists more than {_MOST_AVOIDED:,} hosts"),
+    ):
+        if wrong:
+            raise Refusal(what, reason="ARGUMENT_INVALID")
+    wishes = {
+        "whole": whole,
+        "group_size": group_size,
+        "priority": request.priority,
+        "client_id": request.client_id,
+        "relocation": request.relocation,
+        "retried": request.retried,
+        "avoid": frozenset(request.avoid_hosts),
+    }
+    return _Ask(request.environment, request.count, timeout, wishes)

@@ -1,0 +1,172 @@
+"""The broker's settings, read from ENVMESH_BROKER_*."""
+
+# ruff: noqa: RUF009 - setting(...) makes a field, as dataclasses.field does
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from envmesh_broker.core import CoreBounds, DeclaredPool
+from envmesh_broker.ledger import LedgerBounds
+from envmesh_broker.queue import QueueBounds
+from envmesh_broker.scheduler import SchedulerBounds
+from envmesh_service.logs import LEVELS
+from envmesh_service.rpc import Endpoint
+from envmesh_service.settings import Mistake, setting, variable
+
+__all__ = ["BrokerSettings", "parse_pools"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """Everything about a broker that can be set."""
+
+    PREFIX: ClassVar[str] = "ENVMESH_BROKER_"
+
+    listen: str = setting("127.0.0.1:7070", "where it listens, as host:port; port 0 picks one")
+    tls_certificate: Path | None = setting(None, "the PEM file of its certificate chain")
+    tls_key: Path | None = setting(None, "the PEM file of its private key")
+    tls_client_authority: Path | None = setting(None, "the PEM file of roots; only their clients are heard")
+    plaintext_beyond_loopback: bool = setting(False, "whether to listen beyond this machine without TLS")
+    metrics_host: str = setting("127.0.0.1", "where metrics are served")
+    metrics_port: int = setting(0, "the port of /metrics; 0 picks one", at_least=0, at_most=65_535)
+    log_level: str = setting("info", "how much is logged", choices=LEVELS)
+    log_form: str = setting("auto", "how logs look", choices=("auto", "text", "json"))
+    lease_key_file: Path | None = setting(
+        None, "PEM file of keys that sign leases; none: a new key each start"
+    )
+    credentials_file: Path | None = setting(
+        None, "JSON file of tenants and hashed tokens; none: no credentials"
+    )
+    pools_file: Path | None = setting(None, "JSON file of pools that may have no host now")
+    report_interval: float = setting(1.0, "how often hosts report", at_least=0.1, at_most=60, unit="seconds")
+    status_interval: float = setting(
+        5.0, "how often those who wait hear their place", at_least=0.1, at_most=5, unit="seconds"
+    )
+    liveness: float = setting(
+        5.0, "a host unheard for longer is silent", at_least=0.5, at_most=300, unit="seconds"
+    )
+    forget: float = setting(
+        300.0, "a host silent for longer is gone", at_least=1, at_most=86_400, unit="seconds"
+    )
+    settle: float = setting(
+        2.0, "the time hosts have to come back after a start", at_least=0, at_most=60, unit="seconds"
+    )
+    lease_validity: float = setting(
+        10.0,
+        "a grant that is not shown to its host for longer lapses",
+        at_least=1,
+        at_most=300,
+        unit="seconds",
+    )
+    gang_patience: float = setting(
+        2.0, "so long a gang may be overtaken while it does not fit", at_least=0, at_most=3600, unit="seconds"
+    )
+    usage_half_life: float = setting(
+        600.0,
+        "after so long a slot-second counts half in fairness",
+        at_least=1,
+        at_most=86_400,
+        unit="seconds",
+    )
+    lagging: float = setting(
+        0.25, "a host whose event loop is later is taken last", at_least=0.001, at_most=60, unit="seconds"
+    )
+    queue_requests: int = setting(10_000, "how many requests may wait", at_least=0, at_most=1_000_000)
+    queue_tenant_requests: int = setting(
+        5_000, "how many of one tenant may wait", at_least=0, at_most=1_000_000
+    )
+    shutdown_grace: float = setting(
+        5.0, "the time calls have to end", at_least=0, at_most=300, unit="seconds"
+    )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where and how it listens."""
+        return Endpoint(
+            listen=self.listen,
+            certificate=self.tls_certificate,
+            private_key=self.tls_key,
+            client_authority=self.tls_client_authority,
+            plaintext_beyond_loopback=self.plaintext_beyond_loopback,
+        )
+
+    @property
+    def bounds(self) -> CoreBounds:
+        """What its decisions are bounded by."""
+        return CoreBounds(
+            ledger=LedgerBounds(liveness=self.liveness, forget=self.forget, settle=self.settle),
+            queue=QueueBounds(requests=self.queue_requests, tenant_requests=self.queue_tenant_requests),
+            scheduler=SchedulerBounds(
+                validity=self.lease_validity, patience=self.gang_patience, lagging=self.lagging
+            ),
+            usage_half_life=self.usage_half_life,
+        )
+
+    def mistakes(self) -> Iterable[Mistake]:
+        """What no single field can tell."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            yield Mistake(self._name("tls_certificate"), "it comes without its key", "set both, or neither")
+        elif (
+            not self.endpoint.loopback and self.tls_certificate is None and not self.plaintext_beyond_loopback
+        ):
+            yield Mistake(
+                self._name("listen"),
+                f"{self.listen} would be plain text beyond this machine",
+                f"listen on 127.0.0.1, set a certificate, or {self._name('plaintext_beyond_loopback')}=true",
+            )
+        if self.report_interval * 2 > self.liveness:
+            yield Mistake(
+                self._name("liveness"), f"{self.liveness} s", "at least twice the report interval is right"
+            )
+        for name in (
+            "tls_certificate",
+            "tls_key",
+            "tls_client_authority",
+            "lease_key_file",
+            "credentials_file",
+            "pools_file",
+        ):
+            path: Path | None = getattr(self, name)
+            if path is not None and not path.is_file():
+                yield Mistake(self._name(name), f"there is no file {path}", "the path of a file is right")
+
+    @classmethod
+    def _name(cls, field: str) -> str:
+        return variable(cls, field)
+
+
+def parse_pools(text: str) -> list[DeclaredPool]:
+    """Read a pools file: ``[{"name": "cartpole", "environments": ["cartpole@1"], "slots": 64, "max_hosts": 20}]``.
+
+    Raises:
+        ValueError: with what is wrong in it.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(document, list):
+        raise ValueError("it must be a list of pools")
+    return [_pool(entry, f"pools[{number}]") for number, entry in enumerate(document)]
+
+
+def _pool(entry: Any, where: str) -> DeclaredPool:
+    if not isinstance(entry, dict) or set(entry) - {"name", "environments", "slots", "max_hosts"}:
+        raise ValueError(
+            f"{where}: a pool has 'name', 'environments', 'slots' and 'max_hosts', and nothing else"
+        )
+    name, environments = entry.get("name"), entry.get("environments")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{where}.name: a name is right")
+    if not isinstance(environments, list) or not all(isinstance(e, str) and "@" in e for e in environments):
+        raise ValueError(f"{where}.environments: a list of name@version is right")
+    numbers = {key: entry.get(key, 0) for key in ("slots", "max_hosts")}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{where}.{key}: a whole number of at least 0 is right (0: not known)")
+    return DeclaredPool(name=name, environments=tuple(environments), **numbers)

@@ -1,0 +1,221 @@
+"""Between the wire and the broker's mind: identities and reports in, leases and the picture of the fleet out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from envmesh.errors import Refusal
+from envmesh.v1 import fleet_pb2, placement_pb2
+from envmesh_broker.core import Core
+from envmesh_broker.ledger import Grant, Host, HostRecord, HostState, LeaseRow, Report
+from envmesh_broker.queue import Lane
+from envmesh_service.leases import LeaseSigner
+
+__all__ = ["fleet", "host_of", "lease", "pools", "report_of", "slim"]
+
+_STATES = {
+    fleet_pb2.HOST_STATE_STARTING: HostState.STARTING,
+    fleet_pb2.HOST_STATE_READY: HostState.READY,
+    fleet_pb2.HOST_STATE_DRAINING: HostState.DRAINING,
+    fleet_pb2.HOST_STATE_SEALED: HostState.SEALED,
+}
+_STATE_NUMBERS = {state: number for number, state in _STATES.items()} | {
+    HostState.SILENT: fleet_pb2.HOST_STATE_SILENT
+}
+_MOST_SLOTS = 1_000_000
+
+
+def host_of(identity: fleet_pb2.HostIdentity) -> Host:
+    """Who a host says it is.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT ARGUMENT_INVALID: an identity with which nothing can be placed.
+    """
+    keys = tuple(f"{info.name}@{info.version}" for info in identity.environments)
+    metadata = [entry.partition("=") for entry in identity.metadata]
+    for wrong, what in (
+        (not 0 < len(identity.host_id) <= 200, "host_id must have 1 to 200 characters"),
+        (not identity.pool, "pool is missing"),
+        (not identity.address, "address is missing: clients could not reach it"),
+        (not 0 < identity.slots <= _MOST_SLOTS, f"slots must be 1 to {_MOST_SLOTS:,}; got {identity.slots}"),
+        (not keys or len(set(keys)) != len(keys), "environments must be there, each once"),
+        (
+            not all(i.name and i.version for i in identity.environments),
+            "an environment needs name and version",
+        ),
+        (not all(key and equals for key, equals, _ in metadata), "metadata entries are written key=value"),
+    ):
+        if wrong:
+            raise Refusal(f"the host's identity is refused: {what}", reason="ARGUMENT_INVALID")
+    return Host(
+        host_id=identity.host_id,
+        pool=identity.pool,
+        address=identity.address,
+        slots=identity.slots,
+        environments=keys,
+        name=identity.name,
+        environment_slots={bound.environment: bound.slots for bound in identity.environment_slots},
+        spread=identity.placement == fleet_pb2.PLACEMENT_POLICY_SPREAD,
+        max_hosts=identity.max_hosts,
+        metadata=tuple((key, value) for key, _, value in metadata),
+    )
+
+
+def report_of(report: fleet_pb2.HostReport) -> Report:
+    """What a host says it does.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT ARGUMENT_INVALID: a state or a lease id that cannot be.
+    """
+    state = _STATES.get(report.state)
+    rows = tuple(
+        LeaseRow(row.lease_id, row.tenant, row.environment, row.in_use, row.idle, row.client_id)
+        for row in report.leases
+    )
+    if state is None or any(len(row.lease_id) != 16 for row in rows):
+        what = "a host cannot say this state of itself" if state is None else "lease ids have 16 bytes"
+        raise Refusal(f"the report is refused: {what}", reason="ARGUMENT_INVALID")
+    lag = report.event_loop_lag if math.isfinite(report.event_loop_lag) else 0.0
+    return Report(state, rows, report.unleased, lag, report.sequence)
+
+
+def slim(identity: fleet_pb2.HostIdentity) -> fleet_pb2.HostIdentity:
+    """The identity without what is long and the same on a whole pool: spaces and documentation."""
+    copy = fleet_pb2.HostIdentity()
+    copy.CopyFrom(identity)
+    for info in copy.environments:
+        info.ClearField("observation_space")
+        info.ClearField("action_space")
+        info.ClearField("summary")
+    return copy
+
+
+def lease(grant: Grant, host: Host, signer: LeaseSigner, show_before: float) -> placement_pb2.Lease:
+    """A grant as its client gets it. ``show_before`` is on the wall clock."""
+    claims = placement_pb2.LeaseClaims(
+        lease_id=grant.lease_id,
+        tenant=grant.tenant,
+        host_id=grant.host_id,
+        environment=grant.environment,
+        count=grant.count,
+        relocation=grant.relocation,
+    )
+    claims.show_before.FromNanoseconds(int(show_before * 1e9))
+    return placement_pb2.Lease(
+        lease_id=grant.lease_id,
+        token=signer.sign(claims),
+        host_id=grant.host_id,
+        address=host.address,
+        metadata=[placement_pb2.MetadataEntry(key=key, value=value) for key, value in host.metadata],
+        count=grant.count,
+        environment=grant.environment,
+    )
+
+
+Said = Mapping[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]]
+"""By host: its slim identity and its last report, as they came."""
+
+
+def fleet(core: Core, said: Said, now: float) -> fleet_pb2.Fleet:
+    """The picture now."""
+    picture = fleet_pb2.Fleet(complete=core.ledger.complete(now))
+    picture.uptime.FromNanoseconds(int((now - core.ledger.started_at) * 1e9))
+    records = sorted(core.ledger.hosts.values(), key=lambda r: (r.host.pool, r.host.name, r.host.host_id))
+    for record in records:
+        status = picture.hosts.add(
+            state=_STATE_NUMBERS[core.ledger.state(record, now)],
+            provisional=record.load.provisional,
+        )
+        status.silent.FromNanoseconds(int(max(0.0, now - record.heard_at) * 1e9))
+        identity, report = said[record.host.host_id]
+        status.identity.CopyFrom(identity)
+        if record.report is not None:
+            status.report.CopyFrom(report)
+    _add_tenants(picture, core)
+    _add_queues(picture, core, now)
+    return picture
+
+
+def _add_tenants(picture: fleet_pb2.Fleet, core: Core) -> None:
+    held = core.ledger.held()
+    slots: dict[str, int] = {}
+    for waiting in core.queue.all():
+        tenant = waiting.request.tenant
+        slots[tenant] = slots.get(tenant, 0) + waiting.remaining
+    for name in sorted(held.keys() | slots.keys()):
+        tenant_ = core.tenant(name)
+        picture.tenants.add(
+            tenant=name,
+            leased=held.get(name, 0),
+            queued_requests=core.queue.of_tenant(name),
+            queued_slots=slots.get(name, 0),
+            weight=tenant_.weight,
+            quota=tenant_.quota,
+        )
+
+
+def _add_queues(picture: fleet_pb2.Fleet, core: Core, now: float) -> None:
+    lanes: dict[str, list[Lane]] = {}
+    for lane in core.queue.lanes():
+        lanes.setdefault(lane.environment, []).append(lane)
+    admissible: dict[str, int] = {}
+    relocating: dict[str, int] = {}
+    oldest: dict[str, float] = {}
+    for want in core.wants():
+        admissible[want.environment] = admissible.get(want.environment, 0) + want.slots
+        if want.relocation:
+            relocating[want.environment] = relocating.get(want.environment, 0) + want.slots
+        oldest[want.environment] = min(oldest.get(want.environment, now), want.since)
+    for environment in sorted(lanes):
+        depths = [lane.depth() for lane in lanes[environment]]
+        wanted = sum(depth.slots for depth in depths)
+        row = picture.queues.add(
+            environment=environment,
+            requests=sum(depth.requests for depth in depths),
+            admissible=admissible.get(environment, 0),
+            held=wanted - admissible.get(environment, 0),
+            relocating=relocating.get(environment, 0),
+        )
+        row.oldest.FromNanoseconds(int(max(0.0, now - oldest.get(environment, now)) * 1e9))
+
+
+def pools(core: Core, full: Mapping[str, fleet_pb2.HostIdentity], now: float) -> list[placement_pb2.Pool]:
+    """The pools, sorted by name. ``full`` has a whole identity of each pool's hosts."""
+    by_pool: dict[str, list[HostRecord]] = {name: [] for name in core.pools}
+    for record in core.ledger.hosts.values():
+        by_pool.setdefault(record.host.pool, []).append(record)
+    queued: dict[str, int] = {}
+    for waiting in core.queue.all():
+        queued[waiting.environment] = queued.get(waiting.environment, 0) + waiting.remaining
+    return [_pool(core, name, by_pool[name], full, queued, now) for name in sorted(by_pool)]
+
+
+def _pool(
+    core: Core,
+    name: str,
+    records: Iterable[HostRecord],
+    full: Mapping[str, fleet_pb2.HostIdentity],
+    queued: Mapping[str, int],
+    now: float,
+) -> placement_pb2.Pool:
+    records = list(records)
+    ready = [record for record in records if core.ledger.is_placeable(record, now)]
+    declared = core.pools.get(name)
+    keys = {key for record in records for key in record.host.environments}
+    keys |= set(declared.environments if declared is not None else ())
+    pool = placement_pb2.Pool(
+        name=name,
+        ready_hosts=len(ready),
+        slots=sum(record.host.slots for record in ready),
+        leased=sum(record.load.used for record in records),
+        address=min((record.host.address for record in ready), default=""),
+        queued=sum(queued.get(key, 0) for key in keys),
+    )
+    if name in full:
+        pool.environments.extend(full[name].environments)
+    elif declared is not None:
+        for key in declared.environments:
+            bare, _, version = key.partition("@")
+            pool.environments.add(name=bare, version=version)
+    return pool

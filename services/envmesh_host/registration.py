@@ -1,0 +1,184 @@
+"""The host's side of FleetService.Register: it tells the broker what it is and does, and hears what it shall do.
+
+The session is kept up for as long as ``run`` runs. A broker that is away is asked again with a bounded, jittered
+back-off; a new one has the whole picture with the first report, for a report is always the whole picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+
+__all__ = ["Listener", "Registration"]
+
+_log = logging.getLogger(__name__)
+
+_LEAST_BACK_OFF = 0.1
+_MOST_BACK_OFF = 1.0
+_CONNECT = 5.0
+"""Seconds for which an unreachable broker is waited for before the next attempt."""
+
+_SILENCE = 4.0
+"""Report intervals without an answer after which a session is given up."""
+
+
+class Listener(Protocol):
+    """What a host does with what it is told. Nothing here may block or raise."""
+
+    def lease_keys(self, public_keys: Sequence[bytes]) -> None:
+        """These keys (32 bytes each), and no others, sign valid leases."""
+        ...
+
+    def recalls(self, keep: Mapping[bytes, int]) -> None:
+        """By lease, to how many slots it shall shrink. The whole list: what is not in it is not recalled any more."""
+        ...
+
+    def drain(self, wanted: bool) -> None:
+        """Drain, or take the drain back. Told again until a report shows it."""
+        ...
+
+    def revoked(self, tenants: frozenset[str]) -> None:
+        """The streams of these tenants shall end within 60 s. The whole list."""
+        ...
+
+    def connected(self, up: bool) -> None:
+        """The broker hears this host, or no longer does."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When the next report is due."""
+
+    interval: float
+    changed: asyncio.Event
+
+
+class Registration:
+    """A host's session with its broker.
+
+    ``report`` gives the whole picture; its ``sequence`` is filled in here. ``changed()`` asks for a report ahead of
+    the interval, but never sooner than ``least_gap`` seconds after the last one.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        identity: fleet_pb2.HostIdentity,
+        report: Callable[[], fleet_pb2.HostReport],
+        listener: Listener,
+        *,
+        metadata: Sequence[tuple[str, str]] = (),
+        least_gap: float = 0.1,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        self._channel, self._identity, self._report, self._listener = channel, identity, report, listener
+        self._metadata, self._least_gap, self._jitter = metadata, least_gap, jitter
+        self._pace = _Pace(1.0, asyncio.Event())
+        self._sequence = 0
+        self._leaving = False
+
+    def changed(self) -> None:
+        """Something changed that the broker should know soon: a lease was shown or ended, a state changed."""
+        self._pace.changed.set()
+
+    async def run(self) -> None:
+        """Keep the session up until cancelled, or until ``leave`` was called and the broker has heard it."""
+        back_off = _LEAST_BACK_OFF
+        while not self._leaving:
+            try:
+                await self._session()
+                back_off = _LEAST_BACK_OFF
+            except grpc.aio.AioRpcError as error:
+                if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
+                    _log.error("the broker refuses this host", extra={"why": error.details()})
+                    back_off = _MOST_BACK_OFF
+                elif error.code() is grpc.StatusCode.ABORTED:
+                    _log.error("another process registers as this host", extra={"why": error.details()})
+                    back_off = _MOST_BACK_OFF
+                else:
+                    _log.warning("the broker is away", extra={"why": error.details()})
+            except TimeoutError:
+                _log.warning("the broker does not answer")
+            if not self._leaving:
+                await asyncio.sleep(back_off * (0.5 + self._jitter() / 2))
+                back_off = min(back_off * 2, _MOST_BACK_OFF)
+
+    def leave(self) -> None:
+        """Say goodbye: send a last report, end the session in good order, and let ``run`` return. To be called when
+        the host holds nothing any more; the broker forgets it at once."""
+        self._leaving = True
+        self._pace.changed.set()
+
+    async def _session(self) -> None:
+        async with asyncio.timeout(_CONNECT):
+            await self._channel.channel_ready()
+        call = self._stub.Register(metadata=tuple(self._metadata))
+        try:
+            await call.write(fleet_pb2.RegisterRequest(identity=self._identity))
+            await self._hear(call, self._pace.interval * _SILENCE + 1.0)
+            self._listener.connected(True)
+            while True:
+                leaving = self._leaving
+                await self._tell(call)
+                if leaving:
+                    await call.done_writing()
+                    async with asyncio.timeout(_CONNECT):
+                        await call.code()
+                    return
+                await self._wait()
+        finally:
+            call.cancel()
+            self._listener.connected(False)
+
+    async def _tell(self, call: Any) -> None:
+        report = self._report()
+        self._sequence += 1
+        report.sequence = self._sequence
+        await call.write(fleet_pb2.RegisterRequest(report=report))
+        await self._hear(call, self._pace.interval * _SILENCE + 1.0)
+
+    async def _hear(self, call: Any, patience: float) -> None:
+        async with asyncio.timeout(patience):
+            answer = await call.read()
+        if answer is grpc.aio.EOF:
+            await _raise_end(call)
+        if answer.lease_keys:
+            self._listener.lease_keys(tuple(answer.lease_keys))
+        if answer.HasField("report_interval"):
+            self._pace.interval = max(0.05, answer.report_interval.ToNanoseconds() / 1e9)
+        self._listener.recalls({recall.lease_id: recall.keep for recall in answer.recalls})
+        if answer.drain_order != fleet_pb2.DRAIN_ORDER_UNSPECIFIED:
+            self._listener.drain(answer.drain_order == fleet_pb2.DRAIN_ORDER_DRAIN)
+        self._listener.revoked(frozenset(answer.revoked_tenants))
+
+    async def _wait(self) -> None:
+        """Wait for the next interval, or for a change, but at least for the least gap."""
+        pace = self._pace
+        await asyncio.sleep(min(self._least_gap, pace.interval))
+        rest = pace.interval - self._least_gap
+        if rest > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await pace.changed.wait()
+        pace.changed.clear()
+
+
+async def _raise_end(call: Any) -> None:
+    """The broker ended the call: as the error that it is."""
+    code, details = await call.code(), await call.details()
+    if code is grpc.StatusCode.OK:
+        code, details = grpc.StatusCode.UNAVAILABLE, "the broker ended the session"
+    raise grpc.aio.AioRpcError(
+        code, await call.initial_metadata(), await call.trailing_metadata(), details=details
+    )
