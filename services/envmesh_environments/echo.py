@@ -1,12 +1,15 @@
-"""``envmesh_environments.echo:Echo``: the least an environment can be, for tests and benchmarks.
+"""The least an environment can be, for tests and benchmarks.
 
-Its observation is 100 bytes derived from the 50 bytes of the action (twice the action, the first time as it is, the
-second time reversed), so that a client can verify each one. An episode has 32 steps.
+``envmesh_environments.echo:Echo``: its observation is 100 bytes derived from the 50 bytes of the action (twice the action, the first time as it is, the
+second time reversed), so that a client can verify each one. An episode has 32 steps. ``envmesh_environments.echo:Frames?size=3000000``: the same with images of so many
+bytes.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 import envmesh.env
 
@@ -37,3 +40,23 @@ class Echo:
             raise ValueError(f"an action is {ACTION_BYTES} bytes, got {action!r:.80}")
         self.left -= 1
         return action + action[::-1], float(action[0]), self.left == 0, False, {}
+
+
+@envmesh.env.environment(recovery="replay", isolation="inline")
+class Frames:
+    """Shows arrays of ``size`` bytes, each filled with the last action (0 to 255), 32 times."""
+
+    def __init__(self, size: int = 3_000_000) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1 byte; got {size}")
+        self._size = size
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begin; the frame is filled with zeros."""
+        self._left = STEPS
+        return np.zeros(self._size, np.uint8), {}
+
+    def step(self, action: int) -> Any:
+        """Show the next frame."""
+        self._left -= 1
+        return np.full(self._size, action, np.uint8), 0.0, self._left == 0, False, {}
