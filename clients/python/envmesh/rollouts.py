@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -19,6 +20,7 @@ from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest
 from envmesh.leases import Slot
+from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.mesh import make_beginning
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
@@ -58,6 +60,7 @@ class Rollouts:
     drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
     ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
     trajectory. ``progress`` draws a bar on standard error. ``timeout`` bounds the wait for a slot, in seconds.
+    ``measure`` notes in ``step_seconds`` how long each step took.
 
     Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
     """
@@ -81,6 +84,7 @@ class Rollouts:
         max_steps: int | None = None,
         record: Any = None,
         progress: bool = False,
+        measure: bool = False,
         timeout: float | None = None,
         step_timeout: float | None = None,
     ):
@@ -104,9 +108,13 @@ class Rollouts:
         self.spec: EnvironmentSpec | None = None
         self.live: set[Any] = set()
         self.peak = 0
-        self.step_seconds: list[float] = []
-        self.reset_seconds: list[float] = []
+        self.step_seconds = array("d")
+        self.reset_seconds = array("d")
         self.batch = BatchPlayers(self) if self.kind.batched else None
+        waits = self.kind.asynchronous and not self.kind.batched
+        self._player_kind: type[PolicyPlayer] = TaskPlayer if waits else PolicyPlayer
+        if measure:
+            self._player_kind = MeasuredTaskPlayer if waits else MeasuredPolicyPlayer
         self._timeout = timeout or mesh.settings.slot_timeout
         self._retries = retries
         self._options = options
@@ -283,8 +291,7 @@ class Rollouts:
             spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
             split=beginning.split, group=beginning.group,
         )  # fmt: skip
-        kind = TaskPlayer if self.kind.asynchronous and not self.kind.batched else PolicyPlayer
-        player = kind(self, slot, spec, beginning, trajectory, retries)
+        player = self._player_kind(self, slot, spec, beginning, trajectory, retries)
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)
