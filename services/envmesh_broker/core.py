@@ -112,12 +112,13 @@ class Core:
                 order = None
         return Directives(self._recalls.get(host_id, {}), order[0] if order is not None else None)
 
-    def disconnected(self, host_id: str, session: int, *, goodbye: bool, now: float) -> None:
-        """A host's session is over."""
-        self.ledger.disconnected(host_id, session, goodbye=goodbye, now=now)
-        if host_id not in self.ledger.hosts:
+    def disconnected(self, host_id: str, session: int, now: float) -> bool:
+        """A host's session is over. Returns whether the host is gone, and not only silent."""
+        gone = self.ledger.disconnected(host_id, session, now)
+        if gone:
             self._orders.pop(host_id, None)
             self._recalls.pop(host_id, None)
+        return gone
 
     def order_drain(self, host_id: str, drain: bool, now: float) -> bool:
         """Tell a host to drain, or to take its drain back, with its next directives. False: it is not known."""

@@ -75,7 +75,6 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self._sessions.pools[host.pool] = first.identity
         identity = views.slim(first.identity)
         said[host.host_id] = (identity, _EMPTY_REPORT)
-        goodbye = False
         try:
             await context.write(self._greeted())
             while (request := await context.read()) is not grpc.aio.EOF:
@@ -89,14 +88,11 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 if core.freed:
                     desk.freed()
                 await context.write(self._answer(request.report.sequence, directives))
-            goodbye = True
         finally:
-            core.disconnected(host.host_id, session, goodbye=goodbye, now=desk.clock())
+            gone = core.disconnected(host.host_id, session, desk.clock())
             if self._sessions.contexts.get(host.host_id) is context:
                 del self._sessions.contexts[host.host_id]
-            _log.info(
-                "a host said goodbye" if goodbye else "a host's session broke", extra={"host": host.host_id}
-            )
+            _log.info("a host has left" if gone else "a host is silent", extra={"host": host.host_id})
 
     async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:
         """The picture now."""

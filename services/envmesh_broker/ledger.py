@@ -199,13 +199,19 @@ class Ledger:
         record.heard_at = now
         record.recount()
 
-    def disconnected(self, host_id: str, session: int, *, goodbye: bool, now: float) -> None:
-        """A session is over. After a goodbye the host is gone; otherwise it is silent."""
+    def disconnected(self, host_id: str, session: int, now: float) -> bool:
+        """A session is over. A host that drained and holds nothing is gone; any other is silent, for a transport does
+        not tell a goodbye from a death. Returns whether it is gone."""
         record = self.current(host_id, session)
-        if record is not None:
-            record.connected = False
-            if goodbye:
-                self._forget(record, now)
+        if record is None:
+            return False
+        record.connected = False
+        report = record.report
+        leaving = report is not None and report.state in (HostState.DRAINING, HostState.SEALED)
+        if report is not None and leaving and not report.rows and not report.unleased:
+            self._forget(record, now)
+            return True
+        return False
 
     def current(self, host_id: str, session: int) -> HostRecord | None:
         """The record of a host, if this session is still the one that counts."""

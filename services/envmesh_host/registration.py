@@ -18,9 +18,18 @@ import grpc
 
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 
-__all__ = ["Listener", "Registration"]
+__all__ = ["CHANNEL_OPTIONS", "Listener", "Registration"]
 
 _log = logging.getLogger(__name__)
+
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+"""For the channel to the broker: a new broker must have the whole picture within 2 s."""
 
 _LEAST_BACK_OFF = 0.1
 _MOST_BACK_OFF = 1.0
@@ -116,7 +125,7 @@ class Registration:
 
     def leave(self) -> None:
         """Say goodbye: send a last report, end the session in good order, and let ``run`` return. To be called when
-        the host holds nothing any more; the broker forgets it at once."""
+        the host has drained and holds nothing any more, and reports so; the broker forgets it at once."""
         self._leaving = True
         self._pace.changed.set()
 
@@ -145,7 +154,10 @@ class Registration:
         report = self._report()
         self._sequence += 1
         report.sequence = self._sequence
-        await call.write(fleet_pb2.RegisterRequest(report=report))
+        try:
+            await call.write(fleet_pb2.RegisterRequest(report=report))
+        except asyncio.InvalidStateError:  # the call is over already
+            await _raise_end(call)
         await self._hear(call, self._pace.interval * _SILENCE + 1.0)
 
     async def _hear(self, call: Any, patience: float) -> None:

@@ -68,9 +68,10 @@ class FleetServiceServicer(object):
 
     def Register(self, request_iterator, context):
         """A host's session: it registers with the first request and then reports at every interval and at every change that
-        matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-        silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
-        ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
+        matters; the broker answers each with directives. A session that ends after a report without leases as SEALED or
+        DRAINING is a goodbye: the host is gone. After any other end it is silent until it registers again. ABORTED when the
+        same host id registers anew, INVALID_ARGUMENT ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED
+        CREDENTIAL_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

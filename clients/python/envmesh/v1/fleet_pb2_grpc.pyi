@@ -35,9 +35,10 @@ class FleetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FleetServiceAsyncStub: ...
     Register: _grpc.StreamStreamMultiCallable[_fleet_pb2.RegisterRequest, _fleet_pb2.RegisterResponse]
     """A host's session: it registers with the first request and then reports at every interval and at every change that
-    matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-    silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
-    ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
+    matters; the broker answers each with directives. A session that ends after a report without leases as SEALED or
+    DRAINING is a goodbye: the host is gone. After any other end it is silent until it registers again. ABORTED when the
+    same host id registers anew, INVALID_ARGUMENT ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED
+    CREDENTIAL_INVALID.
     """
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
     """The picture now. Idempotent."""
@@ -55,9 +56,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.StreamStreamMultiCallable[_fleet_pb2.RegisterRequest, _fleet_pb2.RegisterResponse]  # type: ignore[assignment]
     """A host's session: it registers with the first request and then reports at every interval and at every change that
-    matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-    silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
-    ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
+    matters; the broker answers each with directives. A session that ends after a report without leases as SEALED or
+    DRAINING is a goodbye: the host is gone. After any other end it is silent until it registers again. ABORTED when the
+    same host id registers anew, INVALID_ARGUMENT ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED
+    CREDENTIAL_INVALID.
     """
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
     """The picture now. Idempotent."""
@@ -78,9 +80,10 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.RegisterResponse], _abc.AsyncIterator[_fleet_pb2.RegisterResponse]]:
         """A host's session: it registers with the first request and then reports at every interval and at every change that
-        matters; the broker answers each with directives. A host that half-closes it is gone; one whose stream breaks is
-        silent until it registers again. ABORTED when the same host id registers anew, INVALID_ARGUMENT
-        ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED CREDENTIAL_INVALID.
+        matters; the broker answers each with directives. A session that ends after a report without leases as SEALED or
+        DRAINING is a goodbye: the host is gone. After any other end it is silent until it registers again. ABORTED when the
+        same host id registers anew, INVALID_ARGUMENT ARGUMENT_INVALID for an identity that cannot be, UNAUTHENTICATED
+        CREDENTIAL_INVALID.
         """
 
     @_abc_1.abstractmethod
