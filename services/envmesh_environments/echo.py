@@ -1,8 +1,8 @@
 """The least an environment can be, for tests and benchmarks.
 
-``envmesh_environments.echo:Echo``: its observation is 100 bytes derived from the 50 bytes of the action (twice the action, the first time as it is, the
-second time reversed), so that a client can verify each one. An episode has 32 steps. ``envmesh_environments.echo:Frames?size=3000000``: the same with images of so many
-bytes.
+``envmesh_environments.echo:Echo``: its observation is 100 bytes derived from the 50 bytes of the action (twice the
+action, the first time as it is, the second time reversed), so that a client can verify each one. An episode has 32
+steps. ``envmesh_environments.echo:Frames?size=3000000``: the same with images of so many bytes.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from envmesh.target import TargetError, import_module, missing_extra, split_argu
 __all__ = ["ParallelGame", "TurnGame", "load"]
 
 _FAMILIES = ("atari", "butterfly", "classic", "mpe", "sisl")
-_EXTRAS = {"atari": "atari", "butterfly": "butterfly", "classic": "classic", "sisl": "sisl"}
 _Dict = dict[str, Any]
 
 
@@ -193,7 +192,10 @@ def _known() -> list[str]:
     """PettingZoo's own environments, by module."""
     found: list[str] = []
     for family in _FAMILIES:
-        package = importlib.import_module(f"pettingzoo.{family}")
+        try:
+            package = importlib.import_module(f"pettingzoo.{family}")
+        except ImportError:  # a family that has moved into its own package
+            continue
         found += [
             f"{family}.{module.name}"
             for module in pkgutil.iter_modules(package.__path__)
@@ -203,8 +205,8 @@ def _known() -> list[str]:
 
 
 def _not_installed(path: str, error: ImportError) -> str:
-    extra = _EXTRAS.get(path.partition(".")[0])
-    remedy = f": pip install 'pettingzoo[{extra}]'" if extra else ""
+    family = path.partition(".")[0]
+    remedy = f": pip install 'pettingzoo[{family}]'" if family in _FAMILIES else ""
     return f"{path} needs a package that is not installed ({error}){remedy}"
 
 

@@ -111,7 +111,9 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.6)
     if len(folded) >= 3:
         close += [choice for choice in by_folded if folded in choice and choice not in close]
-    close = close[:3]
+    ratio = {choice: difflib.SequenceMatcher(None, folded, choice).ratio() for choice in close}
+    best = max(ratio.values(), default=0.0)
+    close = [choice for choice in close if ratio[choice] > best - 0.15 or folded in choice][:3]
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(by_folded[match]) for match in close)}?"
