@@ -70,16 +70,22 @@ def array_form(message: space_pb2.Space) -> ArrayForm | None:
     elif kind == "multi_discrete":
         count = tensor_array(message.multi_discrete.n)
         has_start = message.multi_discrete.HasField("start")
-        start = tensor_array(message.multi_discrete.start) if has_start else np.zeros_like(count)
+        start = (
+            tensor_array(message.multi_discrete.start) if has_start else np.zeros(count.shape, count.dtype)
+        )
         if count.dtype.kind not in "iu" or start.dtype != count.dtype or start.shape != count.shape:
             raise MalformedSpace(
                 "the counts and starts of a multi_discrete are integers of one dtype and shape"
             )
         if not (count > 0).all():
             raise MalformedSpace("the counts of a multi_discrete are at least 1")
-        form = ArrayForm(count.dtype, _shape(count.shape), start, start + (count - 1))
+        with np.errstate(over="ignore"):  # what overflows is smaller than its start, and so refused below
+            high = np.asarray(start + (count - 1))
+        form = ArrayForm(count.dtype, _shape(count.shape), start, high)
     elif kind == "multi_binary":
         int8 = np.dtype(np.int8)
+        if not message.multi_binary.shape:
+            raise MalformedSpace("a multi_binary has at least one dimension")
         form = ArrayForm(int8, _shape(message.multi_binary.shape), np.array(0, int8), np.array(1, int8))
     else:
         return None

@@ -44,6 +44,8 @@ def _array(form: ArrayForm, any_dtype: bool) -> Check:
     expected = array_words(form)
 
     def check(value: Any) -> str | None:
+        if not shape and isinstance(value, np.generic):
+            value = np.asarray(value)
         if not isinstance(value, np.ndarray):
             return f"expected {expected}, got {a_value(value)}"
         if (
@@ -216,7 +218,8 @@ def _lengths(value: Any) -> set[int]:
 
 
 def _graph(message: space_pb2.Space) -> Check:
-    nodes = _stack(message.graph.node)
+    node = message.graph.node
+    nodes = _stack(node)
     edges = _stack(message.graph.edge) if message.graph.HasField("edge") else None
 
     def check(value: Any) -> str | None:
@@ -230,7 +233,11 @@ def _graph(message: space_pb2.Space) -> Check:
         if edges is None:
             return "expected no edges, for this graph's carry none"
         problem = _located("edges", edges(value[1]))
-        return problem if problem is not None else _located("edge_links", _links(value[2], _count(value[0])))
+        return (
+            problem
+            if problem is not None
+            else _located("edge_links", _links(value[2], _count(node, value[0])))
+        )
 
     return check
 
@@ -244,17 +251,18 @@ def _links(links: Any, nodes: int) -> str | None:
         or links.shape[1] != 2
     ):
         return f"expected {expected}, got {a_value(links)}"
-    return None if ((links >= 0) & (links < nodes)).all() else f"expected {expected}, got others"
+    outside = links[(links < 0) | (links >= nodes)]
+    return f"expected {expected}, got {outside[0]}" if outside.size else None
 
 
-def _count(stack: Any) -> int:
-    while isinstance(stack, Mapping | tuple) and len(stack) and not isinstance(_first(stack), str):
-        stack = _first(stack)
+def _count(element: space_pb2.Space, stack: Any) -> int:
+    """How many elements a stack holds: as many as the first of its parts that says so."""
+    kind = element.WhichOneof("kind")
+    if kind == "dict":
+        return next((_count(entry.space, stack[entry.name]) for entry in element.dict.entries), 0)
+    if kind == "tuple":
+        return next((_count(space, part) for space, part in zip(element.tuple.spaces, stack, strict=True)), 0)
     return len(stack)
-
-
-def _first(stack: Any) -> Any:
-    return next(iter(stack.values() if isinstance(stack, Mapping) else stack))
 
 
 _CHECKS: dict[str, Callable[[space_pb2.Space], Check]] = {

@@ -184,7 +184,7 @@ def _turns(message: space_pb2.Space, action: bool) -> tuple[Turn, Turn]:
         if action:
             own = _own_array(form.dtype, form.shape)
             return (lambda value: _meant(value, form.dtype, form.shape)), own
-        return _same, _same if form.shape else _as_array
+        return (_same, _same) if form.shape else (_as_array, _as_array)
     kind = message.WhichOneof("kind")
     if kind == "discrete":
         return _integer, _integer

@@ -77,7 +77,7 @@ def describe_message(message: space_pb2.Space) -> str:
     """
     form = array_form(message)
     if message.HasField("multi_binary"):
-        return f"zeros and ones, {message.multi_binary.shape and 'int8'} of shape {tuple(message.multi_binary.shape)}"
+        return f"zeros and ones of shape {tuple(message.multi_binary.shape)}"
     if form is not None:
         return array_words(form)
     kind = message.WhichOneof("kind")
@@ -104,7 +104,7 @@ def describe_message(message: space_pb2.Space) -> str:
         edges = (
             f"edges ({describe_message(message.graph.edge)})"
             if message.graph.HasField("edge")
-            else "no edge data"
+            else "no edges"
         )
         return f"graph with nodes ({describe_message(message.graph.node)}), {edges}"
     if kind == "json_schema":
@@ -122,10 +122,7 @@ def _several(parts: Iterable[str]) -> str:
 
 def _schema_words(schema: str) -> str:
     """The title of a schema, or its type and the names in it."""
-    try:
-        document = json.loads(schema)
-    except ValueError:
-        raise MalformedSpace("a JSON Schema is no JSON document") from None
+    document = _document(schema)
     if not isinstance(document, dict):
         return "anything" if document is True else "nothing"
     if isinstance(document.get("title"), str):
@@ -137,10 +134,18 @@ def _schema_words(schema: str) -> str:
     return str(kind) if isinstance(kind, str) else " or ".join(map(str, kind))
 
 
+def _document(schema: str) -> Any:
+    try:
+        return json.loads(schema)
+    except (ValueError, RecursionError):
+        raise MalformedSpace("a JSON Schema is no JSON document") from None
+
+
 def _tools_words(tools: space_pb2.ToolListSpace) -> str:
     calls = []
     for tool in tools.tools:
-        names = json.loads(tool.parameters).get("properties", {}) if tool.parameters else {}
-        calls.append(f"{tool.name}({', '.join(names)})")
+        schema = _document(tool.parameters) if tool.parameters else {}
+        names = schema.get("properties") if isinstance(schema, dict) else None
+        calls.append(f"{tool.name}({_several(names) if isinstance(names, dict) else ''})")
     words = ("calls of " if tools.allow_several else "a call of ") + (_several(calls) or "no tool")
     return words + (", or text" if tools.allow_text else "")

@@ -232,7 +232,7 @@ def from_proto(message: space_pb2.Space) -> gymnasium.Space[Any] | JsonSchema | 
         raise MissingExtra("Gymnasium's spaces need gymnasium: pip install 'envmesh[mesh]'") from None
     try:
         return _read(message, kind, gymnasium_spaces)
-    except (TypeError, ValueError, OverflowError, AssertionError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, AssertionError) as error:
         raise MalformedSpace(f"no {kind} space fits the message: {error}") from error
 
 

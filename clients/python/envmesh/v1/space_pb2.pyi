@@ -434,11 +434,11 @@ class GraphSpace(_message.Message):
     EDGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> Global___Space:
-        """The space of a node's data: box or discrete."""
+        """The space of a node's data, mostly box or discrete."""
 
     @_builtins.property
     def edge(self) -> Global___Space:
-        """The space of an edge's data: box or discrete. Absent: edges carry none."""
+        """The space of an edge's data, mostly box or discrete. Absent: there are no edges."""
 
     def __init__(
         self,
