@@ -152,8 +152,12 @@ class LeasePool:
                 return slot
         return None
 
-    def want(self, count: int, on_slot: Callable[[Slot], None], on_error: Callable[[EnvmeshError], None]) -> None:
-        """Ask for many slots without waiting; ``on_slot`` is called for each as it comes."""
+    def want(
+        self, count: int, on_slot: Callable[[Slot], None], on_error: Callable[[EnvmeshError], None]
+    ) -> list[asyncio.Future[Slot]]:  # fmt: skip
+        """Ask for many slots without waiting; ``on_slot`` is called for each as it comes. Who does not want one any
+        more cancels its future."""
+        waiters: list[asyncio.Future[Slot]] = []
         loop = asyncio.get_running_loop()
 
         def arrived(future: asyncio.Future[Slot]) -> None:
@@ -169,11 +173,13 @@ class LeasePool:
             slot = self.take_idle()
             waiter: asyncio.Future[Slot] = loop.create_future()
             waiter.add_done_callback(arrived)
+            waiters.append(waiter)
             if slot is not None:
                 waiter.set_result(slot)
             else:
                 self._waiters.append(waiter)
         self._place_soon()
+        return waiters
 
     def unwant(self) -> None:
         """Nobody waits any more."""

@@ -86,6 +86,7 @@ class Mesh:
         self.now = 0.0
         self.placement: Any = None
         self.episodes: weakref.WeakSet[Episode] = weakref.WeakSet()
+        self.vectors: set[Vector] = set()
         self._credentials = credentials
         self._pid = os.getpid()
         self._random = random.Random()
@@ -131,6 +132,8 @@ class Mesh:
         self._closed, self._open = True, False
         for episode in list(self.episodes):
             await episode.close()
+        for vector in list(self.vectors):
+            await vector.close()
         for pool in self._pools.values():
             pool.unwant()
             pool.return_idle()

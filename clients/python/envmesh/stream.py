@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from envmesh import errors
+from envmesh.blocks import Block, deliver_to_blocks
 from envmesh.errors import EnvmeshError, MeshUnavailable
 from envmesh.v1 import environment_pb2 as pb
 
@@ -81,6 +82,7 @@ class HostConnection:
         self.client_id = client_id
         self.liveness_window = liveness_window
         self.sessions: dict[int, Session] = {}
+        self.blocks: list[Block] = []
         self.rows: list[tuple[int, int, int, bytes]] = []
         self.after_frame: set[Callable[[], None]] = set()
         self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
@@ -336,8 +338,16 @@ class HostConnection:
         flags = list(frame.flags) or [0] * count
         digests = list(frame.digests) or [0] * count
         infos = list(frame.infos) or [b""] * count
+        kinds: list[int] | None = list(map(int, frame.kinds)) or None
+        if self.blocks:
+            columns = deliver_to_blocks(
+                self.blocks, (handles, indices, payloads, rewards, flags, digests, infos, kinds)
+            )
+            if columns is None:
+                return
+            handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
         sessions = self.sessions.get
-        if not frame.kinds:
+        if kinds is None:
             for handle, index, payload, reward, flag, digest, info in zip(
                 handles, indices, payloads, rewards, flags, digests, infos, strict=True
             ):
@@ -346,7 +356,7 @@ class HostConnection:
                     session.on_outcome(index, payload, reward, flag, digest, info)
             return
         for handle, index, payload, reward, flag, digest, info, kind in zip(
-            handles, indices, payloads, rewards, flags, digests, infos, frame.kinds, strict=True
+            handles, indices, payloads, rewards, flags, digests, infos, kinds, strict=True
         ):
             session = sessions(handle)
             if kind == OUTCOME:

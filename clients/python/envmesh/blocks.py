@@ -1,0 +1,52 @@
+"""Blocks: many episodes of one connection that take their rows as whole columns of a frame (pure)."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import Protocol, TypeAlias
+
+__all__ = ["Block", "Columns", "deliver_to_blocks"]
+
+Columns: TypeAlias = tuple[
+    list[int], list[int], list[bytes], list[float], list[int], list[int], list[bytes], "list[int] | None"
+]
+"""Handles, indices, payloads, rewards, flags, digests, infos; kinds, or None where all are outcomes."""
+
+
+class Block(Protocol):
+    """Whom whole columns are for: episodes that are stepped together."""
+
+    def owns(self, handle: int) -> bool:
+        """Whether rows of this handle are for this block."""
+        ...
+
+    def on_columns(self, columns: Columns) -> None:
+        """Rows came, all of them this block's; whether their indices are expected is for the block to see."""
+        ...
+
+
+def deliver_to_blocks(blocks: list[Block], columns: Columns) -> Columns | None:
+    """Give each block its rows. Returns those that are nobody's, None where there are none."""
+    for block in tuple(blocks):
+        owned = list(map(block.owns, columns[0]))
+        if all(owned):
+            block.on_columns(columns)
+            return None
+        if any(owned):
+            block.on_columns(_selected(columns, owned))
+            columns = _selected(columns, [not mine for mine in owned])
+    return columns
+
+
+def _selected(columns: Columns, chosen: list[bool]) -> Columns:
+    handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
+    return (
+        list(compress(handles, chosen)),
+        list(compress(indices, chosen)),
+        list(compress(payloads, chosen)),
+        list(compress(rewards, chosen)),
+        list(compress(flags, chosen)),
+        list(compress(digests, chosen)),
+        list(compress(infos, chosen)),
+        None if kinds is None else list(compress(kinds, chosen)),
+    )
