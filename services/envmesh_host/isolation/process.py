@@ -1,0 +1,431 @@
+"""Process isolation: episodes are played in worker processes, each of which serves this one environment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from envmesh.env import Definition
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.death import Death, blame_for
+from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded
+from envmesh_host.isolation.nursery import Nursery
+from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon
+from envmesh_host.isolation.process_settings import ProcessSettings, configuration_of, worker_bounds
+from envmesh_host.isolation.runner import CopiesLost, Job
+from envmesh_host.isolation.watch import LimitWatch
+from envmesh_host.player import EMPTY_ROW
+
+__all__ = ["ProcessRunner", "ProcessSettings"]
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger("envmesh.host")
+
+CONNECTION_GRACE_SECONDS = 0.25
+"""How long a worker may outlive its connection."""
+
+LEAVING_GRACE_SECONDS = 10.0
+"""How long a worker that is no longer needed may take to close its environments."""
+
+DEATHS_WITHOUT_DELAY = 3
+LONGEST_DELAY_SECONDS = 5.0
+
+
+class ProcessRunner:
+    """A pool of worker processes, seen from the host's event loop.
+
+    An episode is put on the worker with the fewest; where all are full, it waits for a seat. A worker that dies or
+    overruns a limit ends what ran in it, precisely, and another is begun at once; one that dies again and again
+    before it has answered anything, after a growing delay.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        slots: int,
+        copies_lost: CopiesLost,
+        settings: ProcessSettings | None = None,
+    ):
+        self._definition = definition
+        self._settings = settings or ProcessSettings()
+        self._copies_lost = copies_lost
+        self._seats_each = definition.declaration.worker_episodes
+        self._capacity = self._seats_each
+        self._spread, self._most = worker_bounds(self._settings.workers, self._seats_each, slots)
+        self._nursery = Nursery(self, definition.key, configuration_of(definition, self._settings))
+        self._workers: dict[int, WorkerLink] = {}
+        self._processes: dict[int, WorkerLink] = {}
+        self._waiting: deque[Job] = deque()
+        self._dirty: list[WorkerLink] = []
+        self._shared = bytearray(READ_BYTES)
+        self._numbers = 0
+        self._info = b""
+        self._asynchronous = False
+        self._stopping = False
+        self._failures = 0
+        self._held_until = 0.0
+        self._watch = LimitWatch(
+            lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
+        )
+        self._idle: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._ready: asyncio.Future[None]
+        self._hello: asyncio.Future[pb.EnvironmentInfo]
+        self._all_gone: asyncio.Event
+
+    # ---- the runner's interface
+
+    async def start(self) -> pb.EnvironmentInfo:
+        """Import the environment in a forkserver, and have a first worker find out what it is.
+
+        Raises:
+            Refusal: it cannot be imported or created, is no environment, or takes too long to be either.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._hello, self._ready = self._loop.create_future(), self._loop.create_future()
+        self._all_gone = asyncio.Event()
+        self._nursery.open()
+        key, limit = self._definition.key, self._definition.declaration.limits.reset_seconds
+        try:
+            await self._in_time(self._ready, self._settings.start_seconds, f"importing {key}")
+            self._new_worker().on_hello = self._learn
+            return await self._in_time(self._hello, limit, f"creating {key}")
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def _in_time(self, future: asyncio.Future[_Result], limit: float, what: str) -> _Result:
+        try:
+            async with asyncio.timeout(limit):
+                return await future
+        except TimeoutError:
+            raise Refusal(f"{what} took longer than {limit:g} s", reason="LIMIT_EXCEEDED") from None
+
+    def seat(self) -> Seat:
+        """A place for an episode; its reset or resume decides which worker that is."""
+        return Seat()
+
+    def submit(self, job: Job) -> None:
+        """Begin a command."""
+        seat = job.seat
+        worker = seat.worker
+        if worker is None or seat.job is not None or job.kind == CLOSE or seat.closing is not None:
+            self._submit_unusual(job, seat)
+            return
+        seat.job = job
+        self._put(worker, seat, job)
+
+    @property
+    def stuck(self) -> int:
+        """Episodes closed over a second ago whose command still runs."""
+        before = time.monotonic() - 1.0
+        seats = (seat for worker in self._workers.values() for seat in worker.seats if seat is not None)
+        return sum(1 for seat in seats if seat.closing is not None and 0 < seat.abandoned_at < before)
+
+    @property
+    def processes(self) -> int:
+        """How many worker processes there are."""
+        return len(self._processes)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Have each worker do what it has and close its environments; then end whatever is left."""
+        self._stopping = True
+        self._watch.cancel()
+        if self._idle is not None:
+            self._idle.cancel()
+        ending = stopped()
+        self._refuse_waiting(ending)
+        for worker in list(self._workers.values()):
+            worker.finish()
+        if not self._processes:
+            self._all_gone.set()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._all_gone.wait()
+        except TimeoutError:
+            pass
+        self._nursery.close()
+        for worker in list(self._workers.values()):
+            self._bury(worker, lambda job: ending, ending)
+        for worker in self._processes.values():
+            worker.close_files()
+        self._processes.clear()
+
+    # ---- commands
+
+    def _put(self, worker: WorkerLink, seat: Seat, job: Job) -> None:
+        if job.kind == CLOSE and seat.abandoned_at:
+            seat.limit_seconds = max(seat.limit_seconds, job.limit_seconds)
+        else:
+            seat.limit_seconds = job.limit_seconds
+        worker.put(job, seat.handle)
+        if not worker.dirty:
+            worker.dirty = True
+            if not self._dirty:
+                self._loop.call_soon(self._flush)
+            self._dirty.append(worker)
+        elif worker.waiting_rows >= ROWS_AT_ONCE:
+            worker.flush()
+            worker.dirty = True
+        self._watch.wake(job.limit_seconds)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for worker in dirty:
+            worker.flush()
+
+    def _submit_unusual(self, job: Job, seat: Seat) -> None:
+        soon = self._loop.call_soon
+        if job.kind == CLOSE:
+            if seat.worker is None:
+                abandon(seat, 0.0, soon)  # it waited for a worker, if it was anywhere
+                soon(job.done, job, EMPTY_ROW)
+                return
+            abandon(seat, time.monotonic(), soon)
+            seat.closing = job
+            self._put(seat.worker, seat, job)
+        elif seat.job is not None or seat.closing is not None:
+            busy = Refusal("the episode has another command under way", reason="INTERNAL")
+            soon(job.done, job, busy)
+        elif seat.refusal is not None:
+            soon(job.done, job, seat.refusal)
+        elif job.kind not in (RESET, RESUME):
+            soon(job.done, job, Refusal("no episode was begun here", reason="EPISODE_UNKNOWN"))
+        elif self._stopping:
+            soon(job.done, job, stopped())
+        else:
+            seat.job = job
+            self._waiting.append(job)
+            self._place_waiting()
+
+    def _refuse_waiting(self, refusal: Refusal) -> None:
+        waiting = [job for job in self._waiting if job.seat.job is job]
+        self._waiting.clear()
+        for job in waiting:
+            job.seat.job = None
+            self._loop.call_soon(job.done, job, refusal)
+
+    # ---- workers
+
+    def _place_waiting(self) -> None:
+        while self._waiting:
+            job = self._waiting[0]
+            seat: Seat = job.seat
+            if seat.job is job:
+                worker = self._choose()
+                if worker is None:
+                    return
+                worker.seat(seat)
+                self._put(worker, seat, job)
+            self._waiting.popleft()
+
+    def _choose(self) -> WorkerLink | None:
+        """The worker with the fewest episodes, or a new one while that spreads them better or all are full."""
+        open_ = [worker for worker in self._workers.values() if worker.free and not worker.retired]
+        best = min(open_, key=lambda worker: worker.episodes, default=None)
+        if best is not None and best.episodes == 0:
+            return best
+        bound = self._most if best is None else self._spread
+        if len(self._workers) < bound and self._loop.time() >= self._held_until and not self._stopping:
+            return self._new_worker()
+        return best
+
+    def _new_worker(self) -> WorkerLink:
+        self._numbers += 1
+        worker = WorkerLink(self._numbers, self._seats_each, self._shared, self._freed, self._broken)
+        worker.free = worker.free[-self._capacity :]
+        worker.asynchronous = self._asynchronous
+        worker.empty_since = self._loop.time()
+        self._workers[worker.number] = self._processes[worker.number] = worker
+        worker.hello(self._info, self._asynchronous)
+        self._nursery.start_worker(worker.number, worker.theirs, worker.record_file)
+        return worker
+
+    def _learn(self, info: pb.EnvironmentInfo | Refusal, asynchronous: bool) -> None:
+        """The first worker says what is served."""
+        (probe,) = self._workers.values()
+        if isinstance(info, Refusal):
+            if not self._hello.done():
+                self._hello.set_exception(info)
+            return
+        self._info, self._asynchronous = info.SerializeToString(), asynchronous
+        if asynchronous and self._definition.declaration.global_random:
+            self._capacity = 1
+        probe.asynchronous = asynchronous
+        probe.free = probe.free[-self._capacity :]
+        if not self._hello.done():
+            self._hello.set_result(info)
+
+    def _freed(self, worker: WorkerLink) -> None:
+        """A seat became free."""
+        if self._stopping:
+            return
+        if worker.retired and not worker.episodes:
+            self._dismiss(worker)
+        self._place_waiting()
+        if not worker.episodes and self._idle is None:
+            self._idle = self._loop.call_later(self._settings.idle_seconds, self._dismiss_idle)
+
+    def _dismiss_idle(self) -> None:
+        self._idle = None
+        before = self._loop.time() - self._settings.idle_seconds + 0.001
+        empty = [worker for worker in self._workers.values() if not worker.episodes]
+        spare = 0 if len(empty) < len(self._workers) else 1
+        for worker in empty[spare:]:
+            if worker.empty_since <= before:
+                self._dismiss(worker)
+        if len(empty) > spare and any(worker.empty_since > before for worker in empty):
+            self._idle = self._loop.call_later(self._settings.idle_seconds, self._dismiss_idle)
+
+    def _dismiss(self, worker: WorkerLink) -> None:
+        """Let a worker without episodes go."""
+        self._workers.pop(worker.number, None)
+        worker.finish()
+        self._loop.call_later(LEAVING_GRACE_SECONDS, self._kill_number, worker.number)
+
+    def _kill_number(self, number: int) -> None:
+        if number in self._processes:
+            self._nursery.kill_worker(number)
+
+    # ---- limits
+
+    def _end_overrun(self, worker: WorkerLink, seat: Seat, since: float) -> None:
+        worker.drain()
+        if worker.number not in self._workers or worker.record.since[seat.handle] != since:
+            return  # it ended just now
+        job = seat.job or seat.closing
+        assert job is not None
+        limit, what = seat.limit_seconds, during(job.kind, job.index)
+        self._nursery.kill_worker(worker.number)
+        message = f"its worker was ended, for another episode's {what} overran its limit of {limit:g} s"
+        others = Refusal(message, reason="WORKER_LOST")
+
+        def blame(job: Job) -> Refusal:
+            if job.seat is not seat:
+                return others
+            return limit_exceeded(job.kind, job.index, limit, "and its worker was ended")
+
+        self._bury(worker, blame, others)
+
+    # ---- deaths
+
+    def worker_exited(self, number: int, status: int, last_words: str) -> None:
+        """A worker process is gone."""
+        worker = self._processes.pop(number, None)
+        if worker is not None and number in self._workers:
+            death = Death(self._definition.key, status, last_words, worker.broken)
+            worker.drain()
+            if worker.on_hello is not None and not self._hello.done():
+                self._hello.set_exception(death.refusal("the creation of the environment"))
+            if not worker.rows:
+                self._hold()
+            jobs = [job for seat in worker.running_seats() if (job := seat.job or seat.closing) is not None]
+            blame, others = blame_for(death, jobs)
+            if self._stopping and status == 0:
+                others = stopped()
+            self._bury(worker, blame, others)
+        elif worker is not None:
+            worker.close_files()
+        if not self._processes:
+            self._all_gone.set()
+
+    def _bury(self, worker: WorkerLink, blame: Callable[[Job], Refusal], others: Refusal) -> None:
+        """Tell whoever had an episode there, and begin another worker."""
+        worker.drain()
+        running = worker.running_seats()
+        if self._workers.pop(worker.number, None) is None:
+            return
+        worker.close_files()
+        idle: list[Any] = []
+        for seat in worker.seats:
+            if seat is None:
+                continue
+            job, closing = seat.job, seat.closing
+            seat.worker, seat.job, seat.closing, seat.refusal = None, None, None, others
+            if job is not None:
+                seat.refusal = refusal = blame(job) if seat in running else others
+                job.done(job, refusal)
+            if closing is not None:
+                ran = seat in running and not seat.abandoned_at
+                closing.done(closing, blame(closing) if ran else EMPTY_ROW)
+            elif job is None:
+                idle.append(seat)
+        if idle and not self._stopping:
+            self._copies_lost(idle, others)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Have a worker ready for the next episode, as there was one before."""
+        if self._stopping:
+            return
+        self._place_waiting()
+        delay = self._held_until - self._loop.time()
+        if delay > 0:
+            self._loop.call_later(delay, self._replace)
+        elif len(self._workers) < self._spread and all(worker.episodes for worker in self._workers.values()):
+            self._new_worker()
+
+    def _hold(self) -> None:
+        """Count a failure in a row; from the fourth on, the next worker has to wait."""
+        self._failures += 1
+        beyond = self._failures - DEATHS_WITHOUT_DELAY
+        if beyond > 0:
+            delay = min(0.1 * 2.0 ** min(beyond, 16), LONGEST_DELAY_SECONDS)
+            self._held_until = self._loop.time() + delay
+            log.warning(
+                "workers die before they have answered anything",
+                extra={"environment": self._definition.key, "deaths": self._failures, "delay_seconds": delay},
+            )
+
+    def _broken(self, worker: WorkerLink) -> None:
+        """A worker's connection ended: it is about to be gone, or will be."""
+        self._loop.call_later(0 if worker.broken else CONNECTION_GRACE_SECONDS, self._end_broken, worker)
+
+    def _end_broken(self, worker: WorkerLink) -> None:
+        if worker.number in self._workers:
+            worker.broken = worker.broken or "closed its connection"
+            self._nursery.kill_worker(worker.number)
+
+    def nursery_ready(self) -> None:
+        """The environment's imports are done."""
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def nursery_lost(self, refusal: Refusal) -> None:
+        """The forkserver is gone, and every worker with it."""
+        for future in (self._ready, self._hello):
+            if not future.done():
+                future.set_exception(refusal)
+                future.exception()  # only one of the two is awaited
+        if self._stopping or not self._info:
+            return
+        log.warning("%s", refusal, extra={"environment": self._definition.key})
+        self._hold()
+        for number, worker in list(self._processes.items()):
+            del self._processes[number]
+            if number not in self._workers:
+                worker.close_files()
+        self._held_until = max(self._held_until, self._loop.time() + 0.05)
+        if refusal.reason != "WORKER_LOST":
+            self._refuse_waiting(refusal)
+        for worker in list(self._workers.values()):
+            self._bury(worker, lambda job: refusal, refusal)
+        self._loop.call_later(self._held_until - self._loop.time(), self._reopen)
+
+    def _reopen(self) -> None:
+        if not self._stopping:
+            self._nursery.open()
+            self._held_until = 0.0
+            self._replace()
+
+
+def stopped() -> Refusal:
+    """For what was not done when the host stopped."""
+    return Refusal("the host stopped", reason="PREEMPTED")

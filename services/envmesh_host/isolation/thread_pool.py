@@ -1,0 +1,147 @@
+"""Threads that carry out the commands of a synchronous environment, a bounded number at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, during
+from envmesh_host.isolation.open_jobs import LocalSeat
+from envmesh_host.isolation.runner import Job
+from envmesh_host.player import EMPTY_ROW, Player, raised
+from envmesh_host.served import Row, Served
+
+__all__ = ["PoolThread", "ThreadPool"]
+
+log = logging.getLogger("envmesh.host")
+
+Finished = tuple["PoolThread", Job, Row | Refusal, float]
+
+
+class PoolThread:
+    """One thread. ``running`` is its job and since when; ``given_up`` is set when it has been stuck too long to be
+    waited for: it ends after the job it has."""
+
+    __slots__ = ("given_up", "running", "thread")
+
+    def __init__(self) -> None:
+        self.running: tuple[Job, float] | None = None
+        self.given_up = False
+        self.thread: threading.Thread
+
+
+class ThreadPool:
+    """At most ``most`` threads, begun as they are needed, beside those that were given up.
+
+    They are daemons: a thread cannot be ended from outside, and a stuck one must not keep the process alive.
+    """
+
+    def __init__(self, served: Served, most: int, wake: Callable[[], None]):
+        self._served = served
+        self._most = most
+        self._wake = wake
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._finished: deque[Finished] = deque()
+        self._outstanding = 0
+        self.threads: list[PoolThread] = []
+        self.given_up: set[PoolThread] = set()
+
+    def submit(self, job: Job) -> None:
+        """Have a thread carry out a command, as soon as one is free."""
+        self._outstanding += 1
+        if self._outstanding > len(self.threads) < self._most:
+            self._begin_thread()
+        self._queue.put(job)
+
+    def finished(self) -> list[Finished]:
+        """The commands that are done; to be asked in the event loop, after ``wake``."""
+        taken = []
+        while self._finished:
+            finished = self._finished.popleft()
+            if finished[0].given_up:
+                self.given_up.discard(finished[0])
+            else:
+                self._outstanding -= 1
+            taken.append(finished)
+        return taken
+
+    def give_up(self, thread: PoolThread) -> None:
+        """Wait no more for a thread: another may take its place."""
+        thread.given_up = True
+        self.threads.remove(thread)
+        self.given_up.add(thread)
+        self._outstanding -= 1
+        if self._outstanding > len(self.threads) < self._most:
+            self._begin_thread()
+
+    def end(self) -> list[threading.Thread]:
+        """Have every thread end after what it has; returns those that are about to."""
+        for _ in self.threads:
+            self._queue.put(None)
+        return [state.thread for state in self.threads if state.running is None]
+
+    def _begin_thread(self) -> None:
+        state = PoolThread()
+        name = f"{self._served.definition.key} {len(self.threads) + 1}"
+        state.thread = threading.Thread(target=self._work, args=(state,), name=name, daemon=True)
+        self.threads.append(state)
+        state.thread.start()
+
+    def _work(self, state: PoolThread) -> None:
+        while not state.given_up:
+            job = self._queue.get()
+            if job is None:
+                return
+            started = time.monotonic()
+            state.running = (job, started)
+            try:
+                result: Row | Refusal = carry_out(self._served, job)
+            except Refusal as refusal:
+                result = refusal
+            except BaseException as error:  # sys.exit() in an environment is its own failure only
+                result = raised(during(job.kind), error)
+            state.running = None
+            if job.seat.given_up:
+                self._close_late(job.seat)
+            self._finished.append((state, job, result, time.monotonic() - started))
+            self._wake()
+
+    def _close_late(self, seat: LocalSeat) -> None:
+        """Nobody waits for this episode any more, so its thread closes it."""
+        player, seat.player = seat.player, None
+        try:
+            if player is not None:
+                player.close()
+        except BaseException as error:
+            log.warning("closing an episode that was given up: %s", error)
+
+
+def carry_out(served: Served, job: Job) -> Row:
+    """Carry out a command of an episode, whose player is kept in its seat."""
+    seat: LocalSeat = job.seat
+    kind, player = job.kind, seat.player
+    if kind == STEP and player is not None:
+        return player.step(job.payload)
+    if kind in (RESET, RESUME, CLOSE):
+        seat.player = None
+        if player is not None:
+            player.close()
+        if kind == CLOSE:
+            return EMPTY_ROW
+        player = seat.player = Player(served)
+        if kind == RESET:
+            return player.reset(pb.ResetRequest.FromString(job.payload))
+        return player.resume(pb.ResumeRequest.FromString(job.payload))
+    if player is None:
+        raise Refusal("no episode was begun here", reason="EPISODE_UNKNOWN")
+    if kind == REWARD:
+        return player.reward(job.index)
+    if kind == CHECKPOINT:
+        return player.checkpoint()
+    raise Refusal(f"there is no command of kind {kind}", reason="INTERNAL")

@@ -1,0 +1,226 @@
+"""The program in a worker process: plays the episodes of one environment, for a host at the other end of a socket.
+
+``prepare`` runs in the forkserver and imports the environment; what it returns runs in each fork. A synchronous
+environment's commands are carried out one after another; finished ones are answered together, within a millisecond.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from envmesh import spaces
+from envmesh.env import Definition
+from envmesh.errors import Refusal
+from envmesh.target import load
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.concurrent import run_worker_loop
+from envmesh_host.isolation.frames import FLUSH_BYTES, FrameReader, Replies
+from envmesh_host.isolation.global_random import GlobalRandom
+from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, during
+from envmesh_host.isolation.record import RunningRecord
+from envmesh_host.isolation.seeded import new_player
+from envmesh_host.player import EMPTY_ROW, Player, raised
+from envmesh_host.served import Row, Served
+
+__all__ = ["prepare"]
+
+FLUSH_SECONDS = 0.0005
+READ_BYTES = 256 * 1024
+
+
+def prepare(configuration: Mapping[str, Any]) -> Callable[[socket.socket, int], None]:
+    """Import the environment that the configuration names; returns what a worker does.
+
+    Raises:
+        TargetError: the target cannot be loaded.
+    """
+    definition = load(configuration["target"], **configuration["declaration"])
+    definition = replace(definition, name=configuration["name"])
+    seats, most_bytes = configuration["seats"], configuration["max_value_bytes"]
+    if definition.declaration.global_random:
+        import numpy.random  # noqa: F401 - before the fork, for all of them
+
+    def begin(connection: socket.socket, record: int) -> None:
+        faulthandler.enable(file=2)
+        gc.enable()
+        # What the author's code forks is not to hold the connection, nor to answer on it.
+        os.register_at_fork(after_in_child=connection.close)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed()  # `random` does so by itself
+        running = RunningRecord(record, seats)
+        os.close(record)
+        _serve(connection, running, definition, seats, most_bytes)
+
+    return begin
+
+
+def _serve(
+    connection: socket.socket, running: RunningRecord, definition: Definition, seats: int, most_bytes: int
+) -> None:
+    reader, replies = FrameReader(response=False), Replies(most_bytes)
+    first, *more = _first_frames(connection, reader)
+    hello = pb.StreamRequest.FromString(first)
+    try:
+        served = _served(definition, hello)
+    except Refusal as refusal:
+        replies.add(0, 0, refusal, 0.0)
+        connection.sendall(replies.take())
+        return
+    if not hello.payloads[0]:
+        info = served.info.SerializeToString()
+        replies.add(0, 0, (info, 0.0, int(served.asynchronous), 0, b""), 0.0)
+        connection.sendall(replies.take())
+    if served.asynchronous:
+        run_worker_loop(connection, reader, more, replies, running.since, served)
+    else:
+        Worker(connection, reader, replies, running.since, served, seats).run(more)
+
+
+def _first_frames(connection: socket.socket, reader: FrameReader) -> list[bytes]:
+    frames: list[bytes] = []
+    while not frames:
+        data = connection.recv(READ_BYTES)
+        if not data:
+            os._exit(0)
+        frames.extend(reader.feed(data))
+    return frames
+
+
+def _served(definition: Definition, hello: pb.StreamRequest) -> Served:
+    """The environment as served: found out by this worker, or as an earlier one found it."""
+    if not hello.payloads[0]:
+        return Served.prepare(definition)
+    info = pb.EnvironmentInfo.FromString(hello.payloads[0])
+    declaration = definition.declaration
+    observation, action = declaration.observation_space, declaration.action_space
+    if observation is None and info.HasField("observation_space"):
+        observation = spaces.from_proto(info.observation_space)
+    if action is None and info.HasField("action_space"):
+        action = spaces.from_proto(info.action_space)
+    by_agent = action if declaration.agents and isinstance(action, Mapping) else None
+    return Served(
+        definition=definition,
+        info=info,
+        asynchronous=bool(hello.indices[0]),
+        seeded=info.seeded,
+        observation=spaces.codec(None if declaration.agents else observation),
+        action=spaces.codec(None if declaration.agents else action),
+        agent_actions={
+            agent: spaces.codec(by_agent[agent] if by_agent else action) for agent in declaration.agents
+        },
+    )
+
+
+class Worker:
+    """Plays a synchronous environment's episodes, one command at a time."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        reader: FrameReader,
+        replies: Replies,
+        running: memoryview[float],
+        served: Served,
+        seats: int,
+    ):
+        self._connection = connection
+        self._reader = reader
+        self._replies = replies
+        self._running = running
+        self._served = served
+        self._players: list[Player | None] = [None] * (seats + 1)
+        self._random = GlobalRandom() if served.definition.declaration.global_random else None
+        self._states: dict[int, Any] = {}
+        self._current = 0
+
+    def run(self, frames: list[bytes]) -> None:
+        """Serve until the host closes the connection; then close what is open."""
+        connection, feed, replies = self._connection, self._reader.feed, self._replies
+        while True:
+            for frame in frames:
+                self._play(pb.StreamRequest.FromString(frame))
+            if replies:
+                connection.sendall(replies.take())
+            data = connection.recv(READ_BYTES)
+            if not data:
+                break
+            frames = list(feed(data))
+        for handle, player in enumerate(self._players):
+            if player is not None:
+                self._carry_out(CLOSE, handle, 0, b"")
+
+    def _play(self, request: pb.StreamRequest) -> None:
+        """Carry out the commands of a frame, answering whenever that is due."""
+        running, replies, players, clock = self._running, self._replies, self._players, time.monotonic
+        count = len(request.handles)
+        kinds = request.kinds or (STEP,) * count
+        indices = request.indices or (0,) * count
+        result: Row | Refusal
+        flushed = clock()
+        for handle, payload, kind, index in zip(
+            request.handles, request.payloads, kinds, indices, strict=False
+        ):
+            if self._random is not None and handle != self._current:
+                self._switch(handle)
+            running[handle] = started = clock()
+            running[0] = handle
+            try:
+                player = players[handle]
+                if kind == STEP and player is not None:
+                    result = player.step(payload)
+                else:
+                    result = self._carry_out(kind, handle, index, payload)
+            except Refusal as refusal:
+                result = refusal
+            except BaseException as error:  # sys.exit() in an environment is its own failure only
+                result = raised(during(kind), error)
+            ended = clock()
+            running[handle] = 0.0
+            replies.add(handle, kind, result, ended - started)
+            if ended - flushed > FLUSH_SECONDS or replies.size > FLUSH_BYTES:
+                self._connection.sendall(replies.take())
+                flushed = clock()
+
+    def _carry_out(self, kind: int, handle: int, index: int, payload: bytes) -> Row:
+        player = self._players[handle]
+        if kind in (RESET, RESUME, CLOSE):
+            self._players[handle] = None
+            if player is not None:
+                player.close()
+            if kind == CLOSE:
+                self._states.pop(handle, None)
+                return EMPTY_ROW
+            if kind == RESET:
+                reset = pb.ResetRequest.FromString(payload)
+                player = self._players[handle] = new_player(self._served, self._random, reset)
+                return player.reset(reset)
+            resume = pb.ResumeRequest.FromString(payload)
+            player = self._players[handle] = new_player(self._served, self._random, resume)
+            return player.resume(resume)
+        if player is None:
+            raise Refusal("no episode was begun here", reason="EPISODE_UNKNOWN")
+        if kind == REWARD:
+            return player.reward(index)
+        if kind == CHECKPOINT:
+            return player.checkpoint()
+        raise Refusal(f"a worker knows no command of kind {kind}", reason="INTERNAL")
+
+    def _switch(self, handle: int) -> None:
+        """Put the global generators where this seat's episode left them."""
+        assert self._random is not None
+        if self._current and self._players[self._current] is not None:
+            self._states[self._current] = self._random.save()
+        self._current = handle
+        state = self._states.get(handle)
+        if state is not None:
+            self._random.load(state)
