@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import le
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,8 @@ from envmesh.space_words import a_value, array_words, integer_words, listing, te
 from envmesh.v1 import space_pb2
 
 __all__ = ["build_check"]
+
+_FEW = 32
 
 Check: TypeAlias = Callable[[Any], str | None]
 
@@ -42,6 +45,8 @@ def _located(place: Any, problem: str | None) -> str | None:
 def _array(form: ArrayForm, any_dtype: bool) -> Check:
     dtype, shape, low, high, unlimited = form.dtype, form.shape, form.low, form.high, form.unlimited
     expected = array_words(form)
+    few = int(np.prod(shape)) <= _FEW
+    lows, highs = (np.broadcast_to(bound, shape).ravel().tolist() if few else [] for bound in (low, high))
 
     def check(value: Any) -> str | None:
         if not shape and isinstance(value, np.generic):
@@ -58,6 +63,10 @@ def _array(form: ArrayForm, any_dtype: bool) -> Check:
             return f"expected {expected}, got shape {value.shape}"
         if unlimited:
             return None
+        if few:  # a loop in C over few numbers is quicker than numpy
+            numbers = value.ravel().tolist()
+            if all(map(le, lows, numbers)) and all(map(le, numbers, highs)) and not any_dtype:
+                return None
         inside = (value >= low) & (value <= high)
         if any_dtype:
             inside &= (value == low) | (value == high)

@@ -22,6 +22,8 @@ from envmesh.wire import varint
 
 __all__ = ["ANYTHING", "Codec", "GraphParts", "build"]
 
+_SPELLED = 256
+
 Turn: TypeAlias = Callable[[Any], Any]
 
 
@@ -71,9 +73,9 @@ def build(message: space_pb2.Space, check: Callable[[Any], str | None], action: 
     plain, typed = _turns(message, action)
     if form is not None:
         return Codec(_pack(form, plain), _unpack(form, typed, action), check, plain, typed)
-    encode = _encode_integer if message.HasField("discrete") else values.encode
-    if plain is not _same and encode is values.encode:
-        encode = lambda value: values.encode(plain(value))  # noqa: E731
+    if message.HasField("discrete"):
+        return Codec(*_integers(message.discrete), check, plain, typed)
+    encode = values.encode if plain is _same else lambda value: values.encode(plain(value))
     decode = values.decode if typed is _same else lambda data: typed(values.decode(data))
     return Codec(encode, decode, check, plain, typed)
 
@@ -161,8 +163,22 @@ def _meant(value: Any, dtype: DType, shape: tuple[int, ...]) -> Any:
 # ---- integers
 
 
-def _encode_integer(value: Any) -> bytes:
-    return values.encode(value if type(value) is int else _integer(value))
+def _integers(space: space_pb2.DiscreteSpace) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+    """Encoder and decoder of a Discrete space; the first of its integers are spelled beforehand."""
+    spelled = {
+        value: values.encode(value) for value in range(space.start, space.start + min(space.n, _SPELLED))
+    }
+    read = {data: value for value, data in spelled.items()}
+
+    def encode(value: Any) -> bytes:
+        known = spelled.get(value) if type(value) is int else None
+        return known if known is not None else values.encode(_integer(value))
+
+    def decode(data: bytes) -> Any:
+        known = read.get(data)
+        return known if known is not None else _integer(values.decode(data))
+
+    return encode, decode
 
 
 def _integer(value: Any) -> Any:

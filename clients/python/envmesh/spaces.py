@@ -259,7 +259,9 @@ def _read(message: space_pb2.Space, kind: str, g: Any) -> gymnasium.Space[Any]:
         made = g.MultiBinary(form.shape[0] if message.multi_binary.flat else list(form.shape))
     elif kind == "discrete":
         discrete = message.discrete
-        made = g.Discrete(discrete.n, start=discrete.start, dtype=DTYPES[discrete.dtype].type)
+        dtype = DTYPES[discrete.dtype].type
+        chosen = {} if dtype is np.int64 else {"dtype": dtype}  # which Gymnasium 1.0 does not offer
+        made = g.Discrete(discrete.n, start=discrete.start, **chosen)
     elif kind == "text":
         text = message.text
         made = g.Text(text.max_length, min_length=text.min_length, charset=text.characters)
