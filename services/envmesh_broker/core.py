@@ -101,7 +101,7 @@ class Core:
         record = self.ledger.current(host_id, session)
         if record is None:
             return None
-        taken = record.load.used if self.ledger.is_placeable(record, now) else record.host.slots
+        taken = record.load.used if record.placeable else record.host.slots
         self.ledger.report(record, report, now)
         self.freed = self.freed or (record.load.used < taken and report.state is HostState.READY)
         order = self._orders.get(host_id)
@@ -178,18 +178,17 @@ class Core:
         self.freed = False
         if not len(self.queue):
             return []
-        held = self.ledger.held()
-        self.usage.advance(held, now)
+        self.usage.advance(self.ledger.held, now)
         return schedule(
-            self.queue, self.ledger, self.usage, held, self.tenant, self._new_id, now, self.bounds.scheduler
+            self.queue, self.ledger, self.usage, self.tenant, self._new_id, now, self.bounds.scheduler
         )
 
     def tick(self, now: float) -> list[Refused]:
         """Once a second or so: promises lapse, silent hosts are forgotten, recalls are planned. Returns the requests
         that are sent away, because it has turned out that nobody serves what they want."""
-        self.lapsed += sum(grant.count for grant in self.ledger.lapse(now))
+        self.lapsed += sum(grant.count for grant in self.ledger.tick(now))
         self._orders = {host: order for host, order in self._orders.items() if host in self.ledger.hosts}
-        self.usage.advance(self.ledger.held(), now)
+        self.usage.advance(self.ledger.held, now)
         self._look_at_catalog()
         away = []
         if self.ledger.settled(now):
@@ -198,14 +197,14 @@ class Core:
                     self.queue.remove(waiting.request.arrival)
                     away.append(self._unknown(waiting.request))
         wants = self.wants()
-        self._recalls = plan_recalls(self.ledger, wants, self.tenant, now, self._recalls) if wants else {}
+        self._recalls = plan_recalls(self.ledger, wants, self.tenant, self._recalls) if wants else {}
         return away
 
     # ---- what is told about those who wait
 
     def wants(self) -> list[Want]:
         """What waits and is within quota."""
-        held = self.ledger.held()
+        held = dict(self.ledger.held)
         wants = []
         for lane in self.queue.lanes():
             for waiting in lane.waiting:
@@ -238,10 +237,10 @@ class Core:
         request, environment = waiting.request, waiting.environment
         quota = self.tenant(request.tenant).quota
         if quota and not request.relocation:
-            held = self.ledger.held().get(request.tenant, 0)
+            held = self.ledger.held.get(request.tenant, 0)
             if held + (waiting.remaining if request.whole else request.group_size) > quota:
                 return f"held back by the quota of tenant {request.tenant}: {held} of {quota} slots are taken"
-        records = list(self.ledger.placeable(environment, now))
+        records = self.ledger.placeable(environment)
         if not records:
             others = len(list(self.ledger.serving(environment)))
             return f"no host serves {environment} now" + (f" ({others} are not ready)" if others else "")
@@ -272,7 +271,11 @@ class Core:
                 f"{self.queue.of_tenant(request.tenant)} of its requests wait",
                 self.retry_after(len(self.queue)),
             )
-        most = self._most(environment) if environment is not None and self.ledger.settled(now) else None
+        most = (
+            self._most(environment)
+            if environment is not None and least > 1 and self.ledger.settled(now)
+            else None
+        )
         if most is not None and least > most:
             return Refused(
                 "GANG_IMPOSSIBLE", f"{least} slots at once can never be had: {environment} has {most} at most"

@@ -1,15 +1,18 @@
 """The ledger: who is there, who holds which slots, and what has been promised and not yet shown.
 
 Hosts are the truth. What a host reports replaces what was known of it, and its load is counted anew from that table
-and from the grants it has not been shown yet; nothing is ever added to or subtracted from a running total. Time is an
-argument, in seconds of one monotonic clock.
+and from the grants it has not been shown yet. What is kept for all hosts together (slots by tenant, the shelves of
+placement) is made of these counts, a host's part replaced whole. Time is an argument, in seconds of one monotonic
+clock.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from envmesh_broker.placement import Room, Shelf
 
 __all__ = ["Grant", "Host", "HostRecord", "HostState", "LeaseRow", "Ledger", "LedgerBounds", "Load", "Report"]
 
@@ -103,14 +106,21 @@ class HostRecord:
     session: int
     heard_at: float
     connected: bool = True
+    silent: bool = False
     report: Report | None = None
     grants: dict[bytes, Grant] = field(default_factory=dict)
     load: Load = field(default_factory=Load)
     steady_idle: dict[bytes, int] = field(default_factory=dict)
     """Slots by lease that were idle in this report and in the one before."""
 
-    def recount(self) -> None:
-        """Count the load anew."""
+    @property
+    def placeable(self) -> bool:
+        """Whether something new can be placed here."""
+        report = self.report
+        return report is not None and report.state is HostState.READY and self.connected and not self.silent
+
+    def count(self) -> Load:
+        """The load, counted anew."""
         load = Load()
         if self.report is not None:
             load.used = self.report.unleased
@@ -119,7 +129,7 @@ class HostRecord:
         for grant in self.grants.values():
             load.add(grant.tenant, grant.environment, grant.client_id, grant.count)
             load.provisional += grant.count
-        self.load = load
+        return load
 
     def free(self, environment: str) -> int:
         """How many more slots it has for an environment; never below 0, however much it holds."""
@@ -140,6 +150,8 @@ class LedgerBounds:
     """After this long a silence a host is gone."""
     remember: float = 600.0
     """So long an environment is still known when its last host has gone."""
+    lagging: float = 0.25
+    """A host whose event loop is later than this is taken last."""
     settle: float = 2.0
     """So long a new ledger waits for hosts to come back before it calls its picture complete."""
 
@@ -151,6 +163,10 @@ class Ledger:
         self.bounds = bounds
         self.started_at = now
         self.hosts: dict[str, HostRecord] = {}
+        self.shelves: dict[str, Shelf] = {}
+        self.held: dict[str, int] = {}
+        """Slots by tenant: under lease and promised."""
+        self._of_client: dict[bytes, set[str]] = {}
         self._by_environment: dict[str, dict[str, HostRecord]] = {}
         self._remembered: dict[str, float] = {}
         self._sessions = 0
@@ -169,13 +185,14 @@ class Ledger:
         if before is not None:
             self._unlist(before)
             record.grants, record.report = before.grants, before.report
-            record.recount()
         self.hosts[host.host_id] = record
         self._registered_at = now
         self.catalog_version += 1
         for environment in host.environments:
             self._by_environment.setdefault(environment, {})[host.host_id] = record
+            self.shelves.setdefault(environment, Shelf())
             self._remembered.pop(environment, None)
+        self._refresh(record)
         return record.session
 
     def report(self, record: HostRecord, report: Report, now: float) -> None:
@@ -197,7 +214,8 @@ class Ledger:
             else Report(report.state, rows, report.unleased, report.lag, report.sequence)
         )
         record.heard_at = now
-        record.recount()
+        record.silent = False
+        self._refresh(record)
 
     def disconnected(self, host_id: str, session: int, now: float) -> bool:
         """A session is over. A host that drained and holds nothing is gone; any other is silent, for a transport does
@@ -206,6 +224,7 @@ class Ledger:
         if record is None:
             return False
         record.connected = False
+        self._refresh(record)
         report = record.report
         leaving = report is not None and report.state in (HostState.DRAINING, HostState.SEALED)
         if report is not None and leaving and not report.rows and not report.unleased:
@@ -230,26 +249,29 @@ class Ledger:
         if not 0 < grant.count <= record.free(grant.environment):
             raise ValueError(f"{grant.host_id} does not have {grant.count} slots for {grant.environment}")
         record.grants[grant.lease_id] = grant
-        record.recount()
+        self._refresh(record)
 
     def release(self, host_id: str, lease_id: bytes) -> bool:
         """Take a promise back that was not shown yet. Returns whether there was one."""
         record = self.hosts.get(host_id)
         if record is None or record.grants.pop(lease_id, None) is None:
             return False
-        record.recount()
+        self._refresh(record)
         return True
 
-    def lapse(self, now: float) -> list[Grant]:
-        """Take back every promise that was not shown in time, and forget hosts that are silent for too long."""
+    def tick(self, now: float) -> list[Grant]:
+        """Time has passed: promises that were not shown in time are taken back and returned; hosts fall silent, and
+        are forgotten when they are silent for too long."""
         lapsed = []
         for record in list(self.hosts.values()):
             late = [grant for grant in record.grants.values() if grant.lapses_at <= now]
             for grant in late:
                 del record.grants[grant.lease_id]
-            if late:
-                lapsed.extend(late)
-                record.recount()
+            lapsed.extend(late)
+            silent = now - record.heard_at > self.bounds.liveness
+            if late or silent != record.silent:
+                record.silent = silent
+                self._refresh(record)
             if now - record.heard_at > self.bounds.forget:
                 self._forget(record, now)
         for environment, gone_at in list(self._remembered.items()):
@@ -265,21 +287,18 @@ class Ledger:
             return HostState.SILENT
         return HostState.STARTING if record.report is None else record.report.state
 
-    def placeable(self, environment: str, now: float) -> Iterator[HostRecord]:
-        """The hosts on which an environment can be placed: connected, heard, ready, and serving it."""
-        for record in self._by_environment.get(environment, {}).values():
-            if self.is_placeable(record, now):
-                yield record
+    def shelf(self, environment: str) -> Shelf:
+        """The hosts that have room for an environment."""
+        return self.shelves.get(environment) or Shelf()
 
-    def is_placeable(self, record: HostRecord, now: float) -> bool:
-        """Whether something new can be placed on a host."""
-        report = record.report
-        return (
-            report is not None
-            and report.state is HostState.READY
-            and record.connected
-            and now - record.heard_at <= self.bounds.liveness
-        )
+    def placeable(self, environment: str) -> list[HostRecord]:
+        """The hosts on which an environment can be placed, full ones included."""
+        return [record for record in self.serving(environment) if record.placeable]
+
+    def of_client(self, client_id: bytes) -> dict[str, int]:
+        """What a client holds on which host."""
+        hosts = self._of_client.get(client_id, ()) if client_id else ()
+        return {host_id: self.hosts[host_id].load.clients[client_id] for host_id in hosts}
 
     def serving(self, environment: str) -> Iterable[HostRecord]:
         """Every host that serves an environment, in whatever state."""
@@ -302,14 +321,6 @@ class Ledger:
         """Environments whose last host went not long ago."""
         return set(self._remembered)
 
-    def held(self) -> dict[str, int]:
-        """Slots by tenant: under lease and promised."""
-        held: dict[str, int] = {}
-        for record in self.hosts.values():
-            for tenant, slots in record.load.tenants.items():
-                held[tenant] = held.get(tenant, 0) + slots
-        return held
-
     def settled(self, now: float) -> bool:
         """Whether hosts that were there before this ledger have had the time to come back."""
         if not self._settled:
@@ -325,6 +336,37 @@ class Ledger:
             for record in self.hosts.values()
         )
 
+    def _refresh(self, record: HostRecord) -> None:
+        """Something about a host has changed: count anew, and replace its part in what is kept for all."""
+        old, record.load = record.load, record.count()
+        self._replace(record.host.host_id, old, record.load)
+        room = None
+        if record.placeable:
+            lagging = record.report is not None and record.report.lag > self.bounds.lagging
+            room = Room(record.free(""), record.load.used, record.host.slots, record.host.spread, lagging)
+        for environment in record.host.environments:
+            if room is not None and environment in record.host.environment_slots:
+                bounded = Room(record.free(environment), room.used, room.slots, room.spread, room.lagging)
+                self.shelves[environment].put(record.host.host_id, bounded)
+            else:
+                self.shelves[environment].put(record.host.host_id, room)
+
+    def _replace(self, host_id: str, old: Load, new: Load) -> None:
+        if old.tenants != new.tenants:
+            for tenant in old.tenants.keys() | new.tenants.keys():
+                held = self.held.get(tenant, 0) - old.tenants.get(tenant, 0) + new.tenants.get(tenant, 0)
+                if held:
+                    self.held[tenant] = held
+                else:
+                    self.held.pop(tenant, None)
+        for client in old.clients.keys() - new.clients.keys():
+            hosts = self._of_client[client]
+            hosts.discard(host_id)
+            if not hosts:
+                del self._of_client[client]
+        for client in new.clients.keys() - old.clients.keys():
+            self._of_client.setdefault(client, set()).add(host_id)
+
     def _forget(self, record: HostRecord, now: float) -> None:
         del self.hosts[record.host.host_id]
         self._unlist(record)
@@ -334,9 +376,11 @@ class Ledger:
                 self._remembered[environment] = now
 
     def _unlist(self, record: HostRecord) -> None:
+        self._replace(record.host.host_id, record.load, Load())
         for environment in record.host.environments:
+            self.shelves[environment].put(record.host.host_id, None)
             hosts = self._by_environment.get(environment)
             if hosts is not None:
                 hosts.pop(record.host.host_id, None)
                 if not hosts:
-                    del self._by_environment[environment]
+                    del self._by_environment[environment], self.shelves[environment]

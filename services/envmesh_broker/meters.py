@@ -62,7 +62,7 @@ class Meters:
         }
 
     def _held(self) -> dict[tuple[str, ...], float]:
-        return _sum((self._tenant(name), float(held)) for name, held in self._core.ledger.held().items())
+        return _sum((self._tenant(name), float(held)) for name, held in self._core.ledger.held.items())
 
     def _oldest(self) -> dict[tuple[str, ...], float]:
         now = self._clock()

@@ -50,7 +50,6 @@ def plan_recalls(
     ledger: Ledger,
     wants: Iterable[Want],
     tenant: Callable[[str], Tenant],
-    now: float,
     before: Mapping[str, Mapping[bytes, int]],
 ) -> Recalls:
     """What to ask back. ``before`` is the plan so far: a lease that is being recalled is recalled further first, so
@@ -60,7 +59,7 @@ def plan_recalls(
     for want in wants:
         by_environment.setdefault(want.environment, []).append(want)
     for environment, waiting in by_environment.items():
-        records = list(ledger.placeable(environment, now))
+        records = ledger.placeable(environment)
         free = sum(record.free(environment) for record in records)
         missing = sum(want.slots for want in waiting) - free
         if missing <= 0:

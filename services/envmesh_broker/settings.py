@@ -99,11 +99,11 @@ class BrokerSettings:
     def bounds(self) -> CoreBounds:
         """What its decisions are bounded by."""
         return CoreBounds(
-            ledger=LedgerBounds(liveness=self.liveness, forget=self.forget, settle=self.settle),
-            queue=QueueBounds(requests=self.queue_requests, tenant_requests=self.queue_tenant_requests),
-            scheduler=SchedulerBounds(
-                validity=self.lease_validity, patience=self.gang_patience, lagging=self.lagging
+            ledger=LedgerBounds(
+                liveness=self.liveness, forget=self.forget, settle=self.settle, lagging=self.lagging
             ),
+            queue=QueueBounds(requests=self.queue_requests, tenant_requests=self.queue_tenant_requests),
+            scheduler=SchedulerBounds(validity=self.lease_validity, patience=self.gang_patience),
             usage_half_life=self.usage_half_life,
         )
 

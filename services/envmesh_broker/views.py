@@ -138,7 +138,7 @@ def fleet(core: Core, said: Said, now: float) -> fleet_pb2.Fleet:
 
 
 def _add_tenants(picture: fleet_pb2.Fleet, core: Core) -> None:
-    held = core.ledger.held()
+    held = core.ledger.held
     slots: dict[str, int] = {}
     for waiting in core.queue.all():
         tenant = waiting.request.tenant
@@ -200,7 +200,7 @@ def _pool(
     now: float,
 ) -> placement_pb2.Pool:
     records = list(records)
-    ready = [record for record in records if core.ledger.is_placeable(record, now)]
+    ready = [record for record in records if record.placeable]
     declared = core.pools.get(name)
     keys = {key for record in records for key in record.host.environments}
     keys |= set(declared.environments if declared is not None else ())

@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
@@ -44,7 +45,7 @@ class SimulatedHost:
         self.revoked_tenants: frozenset[str] = frozenset()
         self.up = asyncio.Event()
         self.told = asyncio.Condition()
-        self.registration: Registration | None = None
+        self.registration: Any = None
 
     # ---- what clients do here
 
@@ -125,23 +126,23 @@ class Mesh:
     def __init__(self, tasks: asyncio.TaskGroup, settings: Mapping[str, object]):
         self._tasks = tasks
         self._settings = dict(settings)
-        self._shutdown: Shutdown | None = None
-        self._broker: asyncio.Task | None = None
+        self.shutdown: Any = None
+        self.broker: Any = None
         self._hosts: dict[str, asyncio.Task] = {}
         self.started: Started
         self.channel: grpc.aio.Channel
-        self.placement: placement_pb2_grpc.PlacementServiceStub
-        self.fleet: fleet_pb2_grpc.FleetServiceStub
+        self.placement: Any
+        self.fleet: Any
 
     async def start_broker(self) -> None:
         started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        self._shutdown = Shutdown()
+        self.shutdown = Shutdown()
         settings = load(BrokerSettings, {}, self._settings)
-        self._broker = self._tasks.create_task(
-            run(settings, started=started.set_result, shutdown=self._shutdown, signals=False), name="broker"
+        self.broker = self._tasks.create_task(
+            run(settings, started=started.set_result, shutdown=self.shutdown, signals=False), name="broker"
         )
-        await asyncio.wait([started, self._broker], return_when=asyncio.FIRST_COMPLETED)
-        self.started = await started if started.done() else self._broker.result()
+        await asyncio.wait([started, self.broker], return_when=asyncio.FIRST_COMPLETED)
+        self.started = await started if started.done() else self.broker.result()
         self._settings["listen"] = self.started.address  # after a restart it is found at the same place
         self.channel = grpc.aio.insecure_channel(self.started.address, CHANNEL_OPTIONS)
         self.placement = placement_pb2_grpc.PlacementServiceStub(self.channel)
@@ -149,8 +150,8 @@ class Mesh:
 
     async def stop_broker(self) -> None:
         await self.channel.close()
-        self._shutdown.request("test")
-        await self._broker
+        self.shutdown.request("test")
+        await self.broker
 
     async def add(self, host: SimulatedHost, metadata: Sequence[tuple[str, str]] = ()) -> SimulatedHost:
         self._hosts[host.identity.host_id] = self._tasks.create_task(
