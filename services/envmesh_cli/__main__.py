@@ -1,0 +1,7 @@
+"""``python -m envmesh_cli`` is ``envmesh``."""
+
+import sys
+
+from envmesh_cli.main import main
+
+sys.exit(main())

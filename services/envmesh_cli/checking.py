@@ -1,0 +1,32 @@
+"""``envmesh check``: the front of ``envmesh_cli.check``."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from envmesh_cli.check import render, run_check
+from envmesh_cli.tables import open_console
+from envmesh_cli.targets import declarations, load_targets
+
+__all__ = ["check"]
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Judge an environment, and print the report."""
+    (definition,) = load_targets([arguments.target], declarations(arguments))
+    waiting = Console(stderr=True)
+    with waiting.status(f"checking {definition.key}") as status:
+        report = run_check(
+            definition,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            seconds=arguments.seconds,
+            progress=lambda measure: status.update(f"checking {definition.key}: {measure}"),
+        )
+    if arguments.json:
+        print(report.to_json())
+    else:
+        open_console().print(render(report))
+    return report.exit_status

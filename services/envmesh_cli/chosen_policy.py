@@ -1,0 +1,116 @@
+"""``--policy``: a random policy for an environment's action space, or a function of the user's."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envmesh.outcome import EnvironmentSpec
+from envmesh.policies import kind_of
+from envmesh.spaces import JsonSchema, ToolList, describe
+from envmesh.target import TargetError, import_module, suggestion
+from envmesh_cli.check.actions import sample_schema
+from envmesh_cli.failures import USAGE, CommandFailed
+
+__all__ = ["load_policy", "policy_for", "random_actions"]
+
+
+def policy_for(words: str, spec: EnvironmentSpec, seed: int | None) -> Any:
+    """The policy that ``--policy`` names, for this environment.
+
+    Raises:
+        CommandFailed: it names none, or the action space cannot be sampled.
+    """
+    return random_actions(spec, seed) if words == "random" else load_policy(words)
+
+
+def random_actions(spec: EnvironmentSpec, seed: int | None) -> Any:
+    """A policy that samples the action space; with several agents, each samples its own. Where an observation has an
+    ``action_mask``, as games have by custom, only legal actions are drawn.
+
+    Raises:
+        CommandFailed: the space cannot be sampled.
+    """
+    chance = random.Random(seed)
+    space = spec.action_space
+    if not spec.agents:
+        return _sampler(space, chance, spec)
+    return {agent: _sampler(_space_of(space, agent), chance, spec) for agent in spec.agents}
+
+
+def _space_of(space: Any, agent: str) -> Any:
+    """One agent's own space, where the environment's is one for each."""
+    each = getattr(space, "spaces", None)
+    if isinstance(each, Mapping) and agent in each:
+        return each[agent]
+    schema = getattr(space, "schema", None)
+    return JsonSchema(schema[agent]) if isinstance(schema, Mapping) and agent in schema else space
+
+
+def _sampler(space: Any, chance: random.Random, spec: EnvironmentSpec) -> Callable[[Any], Any]:
+    if space is None:
+        return lambda observation: "ok"
+    if isinstance(space, JsonSchema):
+        return lambda observation: sample_schema(space.schema, chance)
+    if isinstance(space, ToolList):
+        return lambda observation: _tool_call(space, chance)
+    if not hasattr(space, "sample"):
+        raise CommandFailed(
+            f"the actions of {spec.key} ({describe(space)}) cannot be drawn at random: give --policy module:function",
+            USAGE,
+        )
+    space.seed(chance.randrange(2**31))
+    return lambda observation: _sample(space, observation)
+
+
+def _tool_call(tools: ToolList, chance: random.Random) -> dict[str, Any]:
+    tool = chance.choice(tools.tools)
+    return {"name": tool.name, "arguments": sample_schema(tool.parameters, chance)}
+
+
+def _sample(space: Any, observation: Any) -> Any:
+    mask = observation.get("action_mask") if isinstance(observation, Mapping) else None
+    if mask is not None and getattr(space, "n", None) == len(mask) and np.any(mask):
+        return space.sample(mask=np.asarray(mask, np.int8))
+    return space.sample()
+
+
+def load_policy(words: str) -> Any:
+    """``module:function`` or ``file.py:function``.
+
+    Raises:
+        CommandFailed: there is no such function, or it is no policy.
+    """
+    where, colon, name = words.rpartition(":")
+    if not colon or not where or not name:
+        raise CommandFailed(
+            f"--policy {words}: 'random', module:function or file.py:function is right", USAGE
+        )
+    try:
+        module = import_module(_module_name(where), f"--policy {words}")
+    except TargetError as error:
+        raise CommandFailed(str(error), USAGE) from error
+    found = getattr(module, name, None)
+    if found is None:
+        near = suggestion(name, [key for key in vars(module) if not key.startswith("_")])
+        raise CommandFailed(f"--policy {words}: {where} has no {name!r}.{near}", USAGE)
+    try:
+        kind_of(found)
+    except TypeError as error:
+        raise CommandFailed(f"--policy {words}: {error}", USAGE) from None
+    return found
+
+
+def _module_name(where: str) -> str:
+    if not where.endswith(".py"):
+        return where
+    path = Path(where)
+    if not path.is_file():
+        raise CommandFailed(f"--policy: there is no file {where!r} in {Path.cwd()}", USAGE)
+    sys.path.insert(0, str(path.parent.resolve()))
+    return path.stem

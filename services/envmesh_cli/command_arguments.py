@@ -1,0 +1,210 @@
+"""The arguments of each command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+DEFAULT_MESH = "127.0.0.1:7070"
+
+# ---- arguments that several commands have
+
+
+def _json(parser: Any, what: str = "print one JSON object") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def _client(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which mesh")
+    group.add_argument(
+        "--mesh", metavar="HOST:PORT", help=f"a broker or a lone host (default: $ENVMESH_MESH, or {DEFAULT_MESH})"
+    )  # fmt: skip
+    group.add_argument(
+        "--token", default=os.environ.get("ENVMESH_TOKEN"), help="bearer token (default: $ENVMESH_TOKEN)"
+    )
+    group.add_argument("--tls", action="store_true", help="connect with TLS")
+    group.add_argument("--tls-roots", metavar="FILE", help="PEM file of the roots to trust; implies --tls")
+
+
+def _declarations(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "declarations", "What the environments' own code declares is used where nothing is said here."
+    )
+    group.add_argument("--isolation", choices=("inline", "thread", "process"), help="where their code runs")
+    group.add_argument(
+        "--recovery", choices=("none", "replay", "state"), help="what a lost host does to their episodes"
+    )
+    group.add_argument("--slots", type=_count, metavar="N", help="episodes of each at once on one host")
+    group.add_argument("--version", metavar="V", help="their version, where no name says one")
+    group.add_argument(
+        "--episodes-per-worker", type=_count, metavar="N", help="episodes that share a worker process"
+    )
+    group.add_argument("--step-limit", metavar="T", help="bound on the time of a step, such as 500ms or 10s")
+
+
+def _playing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy", default="random", metavar="P",
+        help="random (samples the action space), or module:function or file.py:function (observation → action)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=_whole, help="begins the sequence of the episodes' seeds, and of random actions"
+    )
+    parser.add_argument("--max-steps", type=_count, metavar="N", help="close longer episodes as truncated")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, such as 5 or 0.5")
+    return value
+
+
+# ---- the commands
+
+
+def serve(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh serve``."""
+    parser.add_argument("targets", nargs="+", metavar="[NAME=]TARGET", help="what to serve")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=f"default: {DEFAULT_MESH}; port 0 picks one")
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="where /metrics is (default: 127.0.0.1:0, any port)"
+    )
+    parser.add_argument("--workers", type=_count, metavar="N", help="worker processes an environment")
+    parser.add_argument(
+        "--drain-deadline", metavar="T", help="after Ctrl-C, how long episodes may take to end (30s)"
+    )
+    _json(parser, "print one JSON object when ready: address, metrics, environments")
+    _declarations(parser)
+    group = parser.add_argument_group("in a mesh")
+    group.add_argument("--broker", metavar="HOST:PORT", help="register there; without it, this host is alone")
+    group.add_argument("--pool", metavar="NAME", help="the pool it belongs to (default: default)")
+    group.add_argument("--name", help="the host's name for people")
+
+
+def up(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh up``."""
+    parser.add_argument("targets", nargs="*", metavar="[NAME=]TARGET", help="each becomes a pool of its own")
+    parser.add_argument(
+        "--pool", nargs="+", action="append", default=[], metavar=("NAME[:HOSTS]", "[NAME=]TARGET"),
+        help="a pool with several environments, on HOSTS hosts; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hosts", type=_count, default=1, metavar="N", help="hosts of each pool that says none (1)"
+    )
+    parser.add_argument(
+        "--listen", default=DEFAULT_MESH, metavar="HOST:PORT", help=f"the broker's (default: {DEFAULT_MESH})"
+    )
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="worker processes an environment and host"
+    )
+    parser.add_argument(
+        "--drain-deadline", metavar="T", help="after Ctrl-C, how long episodes may take to end (30s)"
+    )
+    _json(parser, "print one JSON object when ready: address, metrics, pools")
+    _declarations(parser)
+
+
+def envs(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh envs``."""
+    _json(parser, "print one JSON object: environments")
+    _client(parser)
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh describe``."""
+    parser.add_argument(
+        "environment", metavar="NAME", help="name, name@version, or the target it was loaded from"
+    )
+    parser.add_argument("--tasks", type=_whole, default=3, metavar="N", help="how many tasks to show (3)")
+    _json(parser)
+    _client(parser)
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh run``."""
+    parser.add_argument(
+        "environment", metavar="NAME|TARGET", help="an environment of a mesh, or code to host meanwhile"
+    )
+    parser.add_argument(
+        "--episodes", type=_count, metavar="N", help="how many (default: 100, or until --seconds is over)"
+    )
+    parser.add_argument("--seconds", type=_seconds, metavar="S", help="stop after so long")
+    parser.add_argument("--concurrency", type=_count, default=64, metavar="N", help="episodes at once (64)")
+    _playing(parser)
+    parser.add_argument(
+        "--retries", type=_whole, default=0, metavar="N", help="new episodes for one that fails (0)"
+    )
+    parser.add_argument("--grade", action="store_true", help="ask for the environment's reward() at each end")
+    parser.add_argument(
+        "--record", metavar="FILE", help="write every trajectory to a .jsonl or .parquet file"
+    )
+    _json(parser, "print one JSON object instead of the table")
+    _declarations(parser)
+    _client(parser)
+
+
+def bench(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh bench``."""
+    parser.add_argument(
+        "environment", nargs="?", metavar="NAME|TARGET", help="default: an echo environment on a local host"
+    )
+    parser.add_argument(
+        "--concurrency", type=_count, nargs="+", default=[1, 64, 1024], metavar="N", help="1 64 1024"
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, default=3.0, metavar="S", help="how long at each concurrency (3)"
+    )
+    _playing(parser)
+    _json(parser)
+    _declarations(parser)
+    _client(parser)
+
+
+def check(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh check``."""
+    parser.add_argument("target", metavar="[NAME=]TARGET", help="what to judge")
+    parser.add_argument(
+        "--episodes", type=_count, default=20, metavar="N", help="how long to look for leaks (20)"
+    )
+    parser.add_argument("--seconds", type=_seconds, default=60.0, metavar="S", help="about how long (60)")
+    parser.add_argument("--seed", type=_whole, default=0, help="begins the sequence of seeds (0)")
+    _json(parser, "print one JSON object: the report")
+    _declarations(parser)
+
+
+def replay(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh replay``."""
+    parser.add_argument("file", metavar="FILE", help="a recording, .jsonl or .parquet")
+    parser.add_argument("--environment", metavar="NAME", help="another environment than the recording names")
+    _json(parser)
+    _client(parser)
+
+
+def top(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh top``."""
+    parser.add_argument("--once", action="store_true", help="print it once and end")
+    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="how often to look (1)")
+    _json(parser, "print one JSON object for each look")
+    _client(parser)
+
+
+def version(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh version``."""
+    _json(parser)

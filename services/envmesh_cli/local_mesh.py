@@ -1,0 +1,256 @@
+"""A mesh on this machine: a broker and its hosts as real processes, which end with it.
+
+``async with LocalMesh(["cartpole=gymnasium:CartPole-v1"], hosts=2) as mesh: envmesh.connect(mesh.address)``. The keys
+that broker and hosts share are made anew and kept in files that only this user can read, for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import envmesh
+from envmesh.errors import EnvmeshError
+from envmesh_cli.child import Child, ChildFailed, Line
+from envmesh_cli.failures import USAGE, CommandFailed, leaf
+from envmesh_cli.pools import PoolPlan, plan_pools
+from envmesh_service.leases import write_lease_key, write_seal_key
+from envmesh_service.rpc import Endpoint
+
+__all__ = ["LocalHost", "LocalMesh"]
+
+START_SECONDS = 180.0
+REGISTER_SECONDS = 30.0
+DRAIN_SECONDS = 40.0
+END_SECONDS = 5.0
+
+
+class _Processes:
+    """Children in one task group: all run, or none."""
+
+    def __init__(self, tell: Callable[[Line], None] | None):
+        self.tell = tell or (lambda line: None)
+        self.children: list[Child] = []
+        self._tasks = asyncio.TaskGroup()
+        self._supervising: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._start()
+        except BaseException as error:
+            await self._leave(type(error), error)
+            if isinstance(error, TimeoutError):
+                late = ", ".join(child.name for child in self.children if not child.ready.is_set())
+                raise ChildFailed(f"not ready within {START_SECONDS:g} s: {late}") from None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.drain(END_SECONDS)
+        await self._leave(kind, error)
+
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
+        """First stage of the end: every process takes nothing new and waits for its episodes, at most ``seconds``."""
+        await self._end(self.children, seconds)
+
+    async def _start(self) -> None:
+        raise NotImplementedError
+
+    async def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        """End every child, wait for it, and raise what went wrong with one, if anything did."""
+        for child in self.children:
+            child.kill()
+        try:
+            await self._tasks.__aexit__(kind, error, error.__traceback__ if error is not None else None)
+        except BaseExceptionGroup as group:
+            failed = leaf(group)
+            if isinstance(failed, ChildFailed) and (
+                error is None or isinstance(error, asyncio.CancelledError)
+            ):
+                raise failed from None
+            if failed is not error:
+                raise
+        finally:
+            self._cleanup()
+
+    def _cleanup(self) -> None:
+        pass
+
+    def _begin(self, child: Child) -> None:
+        self.children.append(child)
+        self._supervising.append(self._tasks.create_task(child.supervise(), name=f"child-{child.name}"))
+
+    async def _end(self, children: Sequence[Child], seconds: float) -> None:
+        """Ask children to end, and wait until they have; at most ``seconds``."""
+        for child in children:
+            child.end()
+        named = {f"child-{child.name}" for child in children}
+        tasks = [task for task in self._supervising if task.get_name() in named]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+
+class LocalHost(_Processes):
+    """One host alone, as a child process, for the duration of an ``async with``."""
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        *,
+        flags: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        tell: Callable[[Line], None] | None = None,
+    ):
+        super().__init__(tell)
+        self._command = ("serve", *targets, *flags)
+        self._settings = {"ENVMESH_HOST_LISTEN": "127.0.0.1:0", **(settings or {})}
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.children[0].address
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Where its metrics are."""
+        return {child.name: child.metrics for child in self.children}
+
+    async def _start(self) -> None:
+        child = Child("host", self._command, self._settings, self.tell)
+        self._begin(child)
+        await child.ready.wait()
+
+
+class LocalMesh(_Processes):
+    """A broker, and pools of hosts. ``pools`` are plans, or targets that each become a pool with ``hosts`` hosts.
+
+    ``tell`` hears every line that a process says. ``host_settings`` and ``broker_settings`` are variables by name.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[PoolPlan | str],
+        *,
+        hosts: int = 1,
+        listen: str = "127.0.0.1:0",
+        host_settings: Mapping[str, str] | None = None,
+        broker_settings: Mapping[str, str] | None = None,
+        tell: Callable[[Line], None] | None = None,
+        verbose: bool = False,
+    ):
+        super().__init__(tell)
+        texts = [pool for pool in pools if isinstance(pool, str)]
+        self.pools = [pool for pool in pools if isinstance(pool, PoolPlan)]
+        if texts:
+            self.pools += plan_pools(texts, hosts=hosts)
+        self._listen = checked_listen(listen)
+        self._host_settings = dict(host_settings or {})
+        self._broker_settings = dict(broker_settings or {})
+        self._directory = tempfile.TemporaryDirectory(prefix="envmesh-")
+        self._verbose = ("--verbose",) if verbose else ()
+        self.broker: Child
+
+    @property
+    def address(self) -> str:
+        """Where trainers connect: the broker's address."""
+        return self.broker.address
+
+    @property
+    def hosts(self) -> list[Child]:
+        """The hosts, by pool."""
+        return [child for child in self.children if child is not self.broker]
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Where the metrics of each process are."""
+        return {child.name: child.metrics for child in self.children}
+
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
+        """First stage of the end: hosts take nothing new and wait for their episodes; then the broker goes."""
+        await self._end(self.hosts, seconds)
+        await self._end([self.broker], END_SECONDS)
+
+    async def _start(self) -> None:
+        directory = Path(self._directory.name)
+        lease_key, seal_key = directory / "lease-key.pem", directory / "seal-key"
+        write_lease_key(lease_key)
+        write_seal_key(seal_key)
+        settings = {
+            "ENVMESH_BROKER_LISTEN": self._listen,
+            "ENVMESH_BROKER_LEASE_KEY_FILE": str(lease_key),
+            "ENVMESH_BROKER_LOG_FORM": "json",
+            **self._broker_settings,
+        }
+        self.broker = Child("broker", ["broker"], settings, self.tell)
+        self._begin(self.broker)
+        await self.broker.ready.wait()
+        self.broker.environ["ENVMESH_BROKER_LISTEN"] = (
+            self.broker.address
+        )  # the same port when it starts again
+        for pool in self.pools:
+            for number in range(1, pool.hosts + 1):
+                self._begin(self._host(pool, number, str(seal_key)))
+        for child in self.children:
+            await child.ready.wait()
+        await self._registered()
+
+    def _host(self, pool: PoolPlan, number: int, seal_key: str) -> Child:
+        settings = {
+            **self._host_settings,
+            "ENVMESH_HOST_LISTEN": f"{self._listen.rpartition(':')[0]}:0",
+            "ENVMESH_HOST_METRICS_LISTEN": "127.0.0.1:0",
+            "ENVMESH_HOST_BROKER": self.broker.address,
+            "ENVMESH_HOST_POOL": pool.name,
+            "ENVMESH_HOST_NAME": f"{pool.name}-{number}",
+            "ENVMESH_HOST_SEAL_KEYS_FILE": seal_key,
+            **pool.settings,
+        }
+        command = ["serve", *pool.targets, *pool.flags, *self._verbose]
+        return Child(settings["ENVMESH_HOST_NAME"], command, settings, self.tell)
+
+    async def _registered(self) -> None:
+        """Wait until the broker can place on every host."""
+        wanted = {pool.name: pool.hosts for pool in self.pools}
+        ready: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(REGISTER_SECONDS), envmesh.connect(self.address) as mesh:
+                while any(ready.get(name, 0) < hosts for name, hosts in wanted.items()):
+                    ready = {pool.name: pool.ready_hosts for pool in await mesh.pools()}
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            missing = ", ".join(
+                f"{n} has {ready.get(n, 0)} of {h}" for n, h in wanted.items() if ready.get(n, 0) < h
+            )
+            raise ChildFailed(f"hosts did not register within {REGISTER_SECONDS:g} s: {missing}") from None
+        except EnvmeshError as error:
+            raise ChildFailed(f"the broker cannot be asked: {error}") from error
+
+    def _cleanup(self) -> None:
+        self._directory.cleanup()
+
+
+def checked_listen(listen: str) -> str:
+    """Where a local mesh may listen.
+
+    Raises:
+        CommandFailed: not host:port, or an address beyond this machine, which needs TLS and credentials.
+    """
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise CommandFailed(f"--listen {listen}: host:port is right, such as 127.0.0.1:7070", USAGE)
+    if not Endpoint(listen=listen).loopback:
+        raise CommandFailed(
+            f"--listen {listen}: a local mesh stays on this machine, for it has no credentials; listen on 127.0.0.1, "
+            "or run broker and hosts by themselves (envmesh serve --broker)",
+            USAGE,
+        )
+    return listen

@@ -1,0 +1,94 @@
+"""``envmesh run``: plays episodes, and tells how it went."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+
+from envmesh_cli.chosen_policy import load_policy, policy_for
+from envmesh_cli.connecting import open_mesh, run_until_interrupted
+from envmesh_cli.driving import Plan, drive
+from envmesh_cli.failures import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
+from envmesh_cli.progress_line import ProgressLine
+from envmesh_cli.tables import open_console, plain_table, rate, seconds, tally
+from envmesh_cli.tally import Tally
+
+__all__ = ["print_tally", "run"]
+
+DEFAULT_EPISODES = 100
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play, and print the table or the JSON object."""
+    if arguments.policy != "random":
+        load_policy(arguments.policy)  # a mistake is told before anything starts
+    if arguments.record and not arguments.record.endswith((".jsonl", ".parquet")):
+        raise CommandFailed(
+            f"--record {arguments.record}: a file that ends in .jsonl or .parquet is right", USAGE
+        )
+    return run_until_interrupted(lambda: _run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    episodes = arguments.episodes
+    if episodes is None and arguments.seconds is None:
+        episodes = DEFAULT_EPISODES
+    interrupted = False
+    counts = Tally(arguments.environment)
+    async with open_mesh(arguments, arguments.environment) as (mesh, name):
+        spec = await mesh.describe(name)
+        counts.environment = spec.key
+        plan = Plan(
+            environment=spec.key, policy=policy_for(arguments.policy, spec, arguments.seed), episodes=episodes,
+            seconds=arguments.seconds, concurrency=arguments.concurrency, seed=arguments.seed,
+            max_steps=arguments.max_steps, retries=arguments.retries, grade=arguments.grade, record=arguments.record,
+        )  # fmt: skip
+        try:
+            async with ProgressLine(counts, episodes, arguments.seconds):
+                await drive(mesh, plan, counts)
+        except asyncio.CancelledError:
+            interrupted = True
+    if arguments.json:
+        print(json.dumps(counts.report()))
+    else:
+        print_tally(counts, interrupted=interrupted, record=arguments.record)
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if counts.failed else OK
+
+
+def print_tally(counts: Tally, *, interrupted: bool = False, record: str | None = None) -> None:
+    """The table, for people."""
+    console = open_console()
+    report = counts.report()
+    title = f"[bold]{counts.environment}[/]"
+    console.print(f"{title}  [yellow]interrupted[/]" if interrupted else title)
+    table = plain_table("", "", "")
+    steps, resets, reward = report["step_seconds"], report["reset_seconds"], report["reward"]
+    table.add_row(
+        "episodes",
+        f"{counts.episodes:,}",
+        f"{rate(counts.episodes_per_second)}/s, {counts.peak:,} at once at the peak",
+    )
+    table.add_row("steps", f"{counts.steps:,}", f"{rate(counts.steps_per_second)}/s")
+    for what, found in (("step", steps), ("reset", resets)):
+        table.add_row(
+            f"{what} time", seconds(found["p50"]), f"p90 {seconds(found['p90'])}, p99 {seconds(found['p99'])}"
+        )
+    if reward["mean"] is not None:
+        table.add_row(
+            "reward", f"{reward['mean']:.4g}", f"mean; from {reward['min']:.4g} to {reward['max']:.4g}"
+        )
+    if counts.lengths:
+        length = report["episode_length"]
+        table.add_row("length", f"{length['mean']:.4g}", f"mean; at most {length['max']:,}")
+    table.add_row("outcomes", "", tally(counts.outcomes))
+    table.add_row("took", seconds(counts.seconds), "")
+    table.show_header = False
+    console.print(table)
+    for cause, count in counts.failures.most_common():
+        console.print(f"[red]failed[/]  {count:,} × {cause}: ", end="")
+        console.print(counts.messages[cause] or "no more is known", markup=False)
+    if record:
+        console.print(f"[dim]recorded in {record}; `envmesh replay {record}` repeats it[/]")

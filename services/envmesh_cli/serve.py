@@ -1,0 +1,137 @@
+"""``envmesh serve``: one host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from envmesh import event_loop
+from envmesh_cli.failures import INTERRUPTED
+from envmesh_cli.targets import advice, declarations, load_targets
+from envmesh_host.settings import HostSettings
+from envmesh_service.lifecycle import run_process
+from envmesh_service.logs import configure
+from envmesh_service.settings import load
+
+if TYPE_CHECKING:
+    from envmesh_host.host import Host
+
+__all__ = ["serve"]
+
+log = logging.getLogger("envmesh.host")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until told to end."""
+    settings = host_settings(arguments)
+    configure("debug" if arguments.verbose else settings.log_level, service=settings.name or "host")
+    definitions = load_targets(arguments.targets, declarations(arguments))
+
+    from envmesh_host.host import Host
+
+    host = Host(settings, definitions)
+    terminal = sys.stdout.isatty() and not arguments.json
+
+    def ready(host: Host) -> None:
+        if arguments.json:
+            print(json.dumps(announcement(host)), flush=True)
+        elif terminal:
+            announce(host)
+        if not terminal:
+            log.info(
+                "ready", extra={"address": host.address, "metrics": host.exporter.port, "host": host.host_id}
+            )
+
+    grace = settings.drain_deadline + 5.0
+    shutdown = event_loop.run(run_process(lambda process: host.run(process, ready), grace=grace))
+    return INTERRUPTED if shutdown.forced else 0
+
+
+def host_settings(arguments: argparse.Namespace) -> HostSettings:
+    """The host's settings: the environment's, and the command line's on top.
+
+    Raises:
+        SettingsError: with every mistake there is.
+    """
+    overrides = {
+        "listen": arguments.listen,
+        "metrics_listen": arguments.metrics,
+        "workers": arguments.workers,
+        "drain_deadline": arguments.drain_deadline,
+        "broker": arguments.broker,
+        "pool": arguments.pool,
+        "name": arguments.name,
+    }
+    if arguments.slots is not None and "ENVMESH_HOST_SLOTS" not in os.environ:
+        overrides["slots"] = max(arguments.slots * len(arguments.targets), HostSettings().slots)
+    return load(HostSettings, os.environ, overrides)
+
+
+def announcement(host: Host) -> dict[str, object]:
+    """What is served and where, for programs."""
+    return {
+        "address": host.address,
+        "metrics": metrics_url(host),
+        "host_id": host.host_id,
+        "pool": host.settings.pool,
+        "broker": host.settings.broker or None,
+        "environments": [
+            {
+                "environment": definition.key,
+                "target": definition.target,
+                "isolation": definition.declaration.isolation.value,
+                "recovery": definition.declaration.recovery.value,
+                "declared": definition.declaration.declared,
+            }
+            for definition in host.definitions
+        ],
+    }
+
+
+def metrics_url(host: Host) -> str | None:
+    """Where the host's metrics are."""
+    if not host.settings.metrics_listen:
+        return None
+    where = host.settings.metrics_listen.rpartition(":")[0] or "127.0.0.1"
+    return f"http://{where}:{host.exporter.port}/metrics"
+
+
+def announce(host: Host) -> None:
+    """What is served and where, for people."""
+    from rich.padding import Padding
+
+    from envmesh_cli.tables import open_console, plain_table
+
+    console = open_console()
+    table = plain_table("environment", "isolation", "recovery", "target")
+    for definition in host.definitions:
+        declaration = definition.declaration
+        table.add_row(
+            definition.key, declaration.isolation.value, declaration.recovery.value, definition.target
+        )
+    console.print()
+    console.print(Padding(table, (0, 0, 1, 2)))
+    place = f"in pool {host.settings.pool} of {host.settings.broker}" if host.settings.broker else "alone"
+    connect_to = host.settings.broker or host.address
+    name = host.definitions[0].name
+    console.print(
+        f"  [bold]listening[/]  {host.address}, {place}; at most {host.settings.slots:,} episodes at once"
+    )
+    if url := metrics_url(host):
+        console.print(f"  [bold]metrics[/]    {url}")
+    console.print(f'  [bold]connect[/]    async with envmesh.connect("{connect_to}") as mesh:', markup=True)
+    console.print(
+        f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
+    )
+    elsewhere = "" if connect_to == "127.0.0.1:7070" else f" --mesh {connect_to}"
+    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}")
+    console.print()
+    for definition in host.definitions:
+        if sentence := advice(definition):
+            console.print(f"  [yellow]note[/]       {sentence}")
+            console.print()
+    console.print("  [dim]Ctrl-C drains; a second one ends at once.[/]")

@@ -1,0 +1,160 @@
+"""``envmesh up``: a local mesh, watched in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from envmesh import event_loop
+from envmesh.target import split_target
+from envmesh_cli.child import Line
+from envmesh_cli.failures import INTERRUPTED
+from envmesh_cli.local_mesh import DRAIN_SECONDS, LocalMesh
+from envmesh_cli.pools import plan_pools
+from envmesh_cli.tables import open_console, plain_table
+from envmesh_cli.targets import declaration_flags, declarations
+from envmesh_service.lifecycle import Process, run_process
+from envmesh_service.settings import parse_duration
+
+__all__ = ["LineWriter", "up"]
+
+_COLOURS = (
+    "cyan",
+    "green",
+    "magenta",
+    "blue",
+    "bright_cyan",
+    "bright_green",
+    "bright_magenta",
+    "bright_blue",
+)
+_LEVELS = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "red"}
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Run a mesh until told to end."""
+    declarations(arguments)  # told here when wrong, and not by every host
+    flags = declaration_flags(arguments)
+    plans = plan_pools(arguments.targets, arguments.pool, hosts=arguments.hosts, flags=flags)
+    settings: dict[str, str] = {}
+    drain = DRAIN_SECONDS
+    if arguments.drain_deadline is not None:
+        drain = parse_duration(arguments.drain_deadline) + 10.0
+        settings["ENVMESH_HOST_DRAIN_DEADLINE"] = arguments.drain_deadline
+    if arguments.workers is not None:
+        settings["ENVMESH_HOST_WORKERS"] = str(arguments.workers)
+    writer = LineWriter(open_console(stderr=True), verbose=arguments.verbose)
+    mesh = LocalMesh(
+        plans, listen=arguments.listen, host_settings=settings, tell=writer.tell, verbose=arguments.verbose
+    )
+    shutdown = event_loop.run(
+        run_process(lambda process: _body(process, mesh, arguments, drain), grace=drain + 10.0)
+    )
+    if shutdown.forced:
+        sys.stderr.write("ended at once; episodes that were running are lost\n")
+        return INTERRUPTED
+    return 0
+
+
+async def _body(process: Process, mesh: LocalMesh, arguments: argparse.Namespace, drain: float) -> None:
+    console = open_console(stderr=True)
+    hosts = sum(pool.hosts for pool in mesh.pools)
+    if not arguments.json:
+        console.print(f"[dim]starting a broker and {_hosts(hosts)} …[/]")
+    started = time.perf_counter()
+    main = asyncio.current_task()
+    assert main is not None
+    impatient = process.spawn(_cancel_when(process, main), name="interrupted-start")
+    async with mesh:
+        impatient.cancel()
+        if arguments.json:
+            print(json.dumps(announcement(mesh)), flush=True)
+        else:
+            announce(mesh, time.perf_counter() - started)
+        await process.shutdown.wait()
+        console.print("\n[bold]draining[/]: running episodes may end; Ctrl-C again ends at once")
+        await mesh.drain(drain)
+    console.print("[dim]everything has ended[/]")
+
+
+async def _cancel_when(process: Process, main: asyncio.Task[Any]) -> None:
+    """A signal during the start ends it."""
+    await process.shutdown.wait()
+    process.shutdown.forced = True
+    main.cancel()
+
+
+def announcement(mesh: LocalMesh) -> dict[str, object]:
+    """What runs and where, for programs."""
+    return {
+        "address": mesh.address,
+        "metrics": mesh.metrics,
+        "pools": [
+            {"pool": pool.name, "hosts": pool.hosts, "targets": list(pool.targets)} for pool in mesh.pools
+        ],
+        "processes": {child.name: child.process_id for child in mesh.children},
+    }
+
+
+def announce(mesh: LocalMesh, took: float) -> None:
+    """What runs and where, for people."""
+    console = open_console()
+    table = plain_table("pool", "hosts", "serves", right=("hosts",))
+    for pool in mesh.pools:
+        table.add_row(pool.name, str(pool.hosts), "  ".join(pool.targets))
+    console.print()
+    console.print(Padding(table, (0, 0, 1, 2)))
+    name = environment_name(mesh.pools[0].targets[0])
+    elsewhere = "" if mesh.address == "127.0.0.1:7070" else f" --mesh {mesh.address}"
+    console.print(f"  [bold]listening[/]  {mesh.address} [dim](the broker; ready after {took:.1f} s)[/]")
+    console.print(f'  [bold]connect[/]    async with envmesh.connect("{mesh.address}") as mesh:')
+    console.print(
+        f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
+    )
+    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}      envmesh top{elsewhere}")
+    urls = list(mesh.metrics.items())
+    for number, (process, url) in enumerate(urls):
+        console.print(f"  [bold]{'metrics' if number == 0 else '':<9}[/]  {url}  [dim]{process}[/]")
+    console.print("\n  [dim]Ctrl-C drains; a second one ends at once.[/]\n")
+
+
+def environment_name(text: str) -> str:
+    """What ``[NAME=]TARGET`` will be called."""
+    name, target = split_target(text)
+    return name or target
+
+
+class LineWriter:
+    """Writes what processes say, each line with its process before it; less than all unless ``verbose``."""
+
+    def __init__(self, console: Console, *, verbose: bool = False):
+        self._console = console
+        self._verbose = verbose
+        self._colours: dict[str, str] = {}
+
+    def tell(self, line: Line) -> None:
+        """Write a line, where it says something that a person wants to know."""
+        if not self._wanted(line):
+            return
+        colour = self._colours.setdefault(line.source, _COLOURS[len(self._colours) % len(_COLOURS)])
+        varying = "".join(f"  {name}={value}" for name, value in line.fields.items())
+        text = Text(f"{line.source:<14} ", style=colour)
+        text.append(f"{line.text}{varying}", style=_LEVELS.get(line.level, ""))
+        self._console.print(text, soft_wrap=True)
+
+    def _wanted(self, line: Line) -> bool:
+        if line.text.startswith("envmesh "):
+            return False  # why a child could not start; the command says it itself
+        return self._verbose or line.level not in ("debug", "info")
+
+
+def _hosts(count: int) -> str:
+    return f"{count} host{'s' * (count > 1)}"
