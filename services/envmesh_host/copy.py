@@ -7,6 +7,7 @@ is kept, and the same command again gets the same reply. The table is in protoco
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -31,12 +32,16 @@ class EpisodeCopy:
     """One live copy.
 
     ``next_index`` is the index that may be acted on at once, or ``CLOSED_TO_STEPS``; the stream's reader looks at
-    nothing else on its fast path. ``index`` is that of the last reply, ``action`` the bytes that led to it and ``row``
-    the reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
+    nothing else on its fast path. There it notes a reply as a position in the ``record`` of a whole frame; ``index``,
+    ``action`` and ``row`` say the same one by one: the last reply's index, the action's bytes that led to it, and the
+    reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
+    ``grade`` is the reply to Reward and the index it was given at.
     """
 
     __slots__ = (
-        "action",
+        "_action",
+        "_index",
+        "_row",
         "born",
         "client_id",
         "connection",
@@ -47,11 +52,11 @@ class EpisodeCopy:
         "handle",
         "holding",
         "idle_since",
-        "index",
         "next_index",
         "play",
+        "position",
+        "record",
         "return_",
-        "row",
         "running",
         "seat",
         "tenant",
@@ -72,13 +77,37 @@ class EpisodeCopy:
         self.handle = 0
         self.seat: Any = None
         self.play: Any = None
-        self.index = -1
         self.next_index = CLOSED_TO_STEPS
-        self.action = b""
-        self.row: Any = None
+        self.record: Record | None = None
+        self.position = 0
+        self._index = -1
+        self._action = b""
+        self._row: Any = None
         self.running: Any = None
-        self.grade: Any = None
+        self.grade: tuple[int, Any] | None = None
         self.return_ = 0.0
+
+    @property
+    def index(self) -> int:
+        """The index of the last reply, -1 before the first."""
+        return self._index if self.next_index == CLOSED_TO_STEPS else self.next_index - 1
+
+    @property
+    def action(self) -> bytes:
+        """The bytes of the command that led to the last reply."""
+        self.compact()
+        return self._action
+
+    @property
+    def row(self) -> Any:
+        """The last reply, or the refusal that ended the episode; None before the first."""
+        self.compact()
+        return self._row
+
+    @row.setter
+    def row(self, row: Any) -> None:
+        self.compact()
+        self._row = row
 
     @property
     def failed(self) -> bool:
@@ -90,14 +119,38 @@ class EpisodeCopy:
         """Whether no further step can follow."""
         return self.failed or (self.row is not None and bool(self.row[2] & 3))
 
+    def compact(self) -> None:
+        """Take the last reply out of its frame's record, which lets go of the rest of the frame."""
+        record = self.record
+        if record is not None:
+            self.record = None
+            at = self.position
+            self._action = record[0][at]
+            self._row = tuple(column[at] for column in record[1])
+
+    def close_to_steps(self) -> None:
+        """The next command has to be looked at with care."""
+        self._index = self.index
+        self.next_index = CLOSED_TO_STEPS
+
+    def open_to_steps(self) -> None:
+        """The next step may be acted on at once."""
+        self.next_index = self._index + 1
+
     def settle(self, index: int, action: bytes, row: Any) -> None:
         """Take note of a command's reply, which acknowledges the one before."""
-        self.index = index
-        self.action = action
-        self.row = row
-        self.grade = None
+        self.record = None
+        self._index = index
+        self._action = action
+        self._row = row
         self.running = None
-        self.next_index = CLOSED_TO_STEPS if self.ended else index + 1
+        self.next_index = CLOSED_TO_STEPS
+        if self.play is not None and not self.ended:
+            self.next_index = index + 1
+
+
+Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
+"""The actions of a frame, and the columns of their outcomes."""
 
 
 class RunningStep:

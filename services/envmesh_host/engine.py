@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.copy import CLOSED_TO_STEPS, EpisodeCopy, RunningStep, Verdict, acknowledge, judge_epoch, judge_step
+from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, acknowledge, judge_epoch, judge_step
 from envmesh_host.hosted import Hosted, Waiter
 from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW, outcome_of_row, row_of_outcome
@@ -199,8 +199,8 @@ class Engine:
         """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
         if not copy.environment.info.grades:
             raise Refusal(f"{copy.environment.key} has no reward()", reason="UNSUPPORTED")
-        if copy.grade is not None and not again:
-            waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade)
+        if copy.grade is not None and copy.grade[0] == copy.index and not again:
+            waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade[1])
             return
         self._aside(copy, pb.COMMAND_KIND_REWARD, waiter)
 
@@ -222,7 +222,7 @@ class Engine:
             for sink, handle, index in copy.running.waiters:
                 sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
             copy.running.waiters = []
-        copy.next_index = CLOSED_TO_STEPS
+        copy.close_to_steps()
         if environment.served is not None:
             self._retire(copy)
         elif copy.seat is not None:
@@ -235,7 +235,7 @@ class Engine:
         waiters = copy.running.waiters if copy.running is not None else []
         copy.running = None
         copy.row = refusal
-        copy.next_index = CLOSED_TO_STEPS
+        copy.close_to_steps()
         self._count_failure(copy, refusal)
         for sink, handle, index in waiters:
             sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
@@ -249,7 +249,7 @@ class Engine:
         running = RunningStep(index, action, None)
         running.waiters = waiters
         copy.running = running
-        copy.next_index = CLOSED_TO_STEPS
+        copy.close_to_steps()
         if environment.served is not None:
             started = time.perf_counter()
             try:
@@ -271,19 +271,22 @@ class Engine:
             return player.step(payload)  # type: ignore[no-any-return]
         if player is None:
             player = copy.seat = copy.environment.player()
-            copy.play = player.step
+            if copy.environment.read_actions is not None:
+                copy.play = player.step_instance
         if kind == RESET:
             return player.reset(pb.ResetRequest.FromString(payload))  # type: ignore[no-any-return]
         return player.resume(pb.ResumeRequest.FromString(payload))  # type: ignore[no-any-return]
 
     def settled(
-        self, copy: EpisodeCopy, running: RunningStep, kind: int, result: Row | Refusal, seconds: float
+        self, copy: EpisodeCopy, running: RunningStep, kind: int, result: Row | Refusal, seconds: float | None
     ) -> None:
-        """A reset, resume or step ended: note it, and answer those who wait."""
+        """A reset, resume or step ended: note it, and answer those who wait. ``seconds`` is the environment's time,
+        None where it was observed already."""
         if copy.running is not running:
             return
         observed = copy.environment.observed
-        (observed.step_seconds if kind == STEP else observed.reset_seconds).append(seconds)
+        if seconds is not None:
+            (observed.step_seconds if kind == STEP else observed.reset_seconds).append(seconds)
         waiters, running.waiters = running.waiters, []
         reply_kind = REPLY_KINDS[kind]
         if isinstance(result, Refusal):
@@ -298,8 +301,6 @@ class Engine:
                 if kind == pb.COMMAND_KIND_RESUME:
                     row = _last_row(row)
                 copy.settle(running.index, running.action, row)
-                if copy.play is None:
-                    copy.next_index = CLOSED_TO_STEPS
                 if row[1]:
                     copy.return_ += row[1]
                 if row[2] & 3:
@@ -317,10 +318,11 @@ class Engine:
             copy.settle(running.index, running.action, refusal)
             self._count_failure(copy, refusal)
         elif copy.play is not None:
-            copy.next_index = copy.index + 1
+            copy.open_to_steps()
 
     def refused_inline(self, copy: EpisodeCopy, index: int, action: bytes, refusal: Refusal) -> None:
         """A step of the reader's fast path was refused."""
+        copy.close_to_steps()
         self._refused(copy, RunningStep(index, action, None), STEP, refusal)
 
     def too_large(self, copy: EpisodeCopy, row: Row) -> Refusal:
@@ -340,20 +342,20 @@ class Engine:
         environment, at = copy.environment, copy.index
         running = copy.running = RunningStep(-2, b"", None)
         running.waiters = [waiter]
-        copy.next_index = CLOSED_TO_STEPS
+        copy.close_to_steps()
 
         def done(job: Job | None, result: Row | Refusal) -> None:
             if copy.running is not running:
                 return
             copy.running = None
             if copy.play is not None and not copy.ended:
-                copy.next_index = copy.index + 1
+                copy.open_to_steps()
             waiters, running.waiters = running.waiters, []
             if not isinstance(result, Refusal):
                 result = self._note_aside(copy, kind, result)
             elif result.ends_episode:
                 copy.row = result
-                copy.next_index = CLOSED_TO_STEPS
+                copy.close_to_steps()
                 self._count_failure(copy, result)
             if job is not None and kind == pb.COMMAND_KIND_REWARD:
                 environment.observed.reward_seconds.append(job.running_seconds)
@@ -376,7 +378,7 @@ class Engine:
 
     def _note_aside(self, copy: EpisodeCopy, kind: int, row: Row) -> Row:
         if kind == pb.COMMAND_KIND_REWARD:
-            copy.grade = row
+            copy.grade = (copy.index, row)
             components = copy.environment.observed.components
             for component in pb.RewardResponse.FromString(row[0]).components:
                 components.setdefault(component.name, []).append(component.value)

@@ -15,8 +15,9 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
-from envmesh_host.isolation.inline import AsyncInlineRunner
+from envmesh_host.isolation.inline import InlineRunner
 from envmesh_host.isolation.process import ProcessRunner
+from envmesh_host.isolation.process_settings import ProcessSettings
 from envmesh_host.isolation.thread import ThreadRunner
 from envmesh_host.meters import HostMeters
 from envmesh_host.rights import HostRights
@@ -81,7 +82,7 @@ class Host:
             metrics=RpcMetrics(self.registry),
         )
         lag = LoopLag()
-        hosted = await self._start_environments()
+        hosted = list(await asyncio.gather(*(self._start(process, each) for each in self.definitions)))
         self._assemble(hosted)
         meters = HostMeters(self.registry, self.engine, self.servicer, lag)
         upkeep = Upkeep(self.engine, self.servicer, settings)
@@ -110,24 +111,21 @@ class Host:
 
     # ---- assembling
 
-    async def _start_environments(self) -> list[Hosted]:
-        return list(await asyncio.gather(*(self._start(definition) for definition in self.definitions)))
-
-    async def _start(self, definition: Definition) -> Hosted:
-        declaration = definition.declaration
+    async def _start(self, process: Process, definition: Definition) -> Hosted:
+        declaration, settings = definition.declaration, self.settings
         slots = self._slots_of(definition)
+        runner: Any
         if declaration.isolation is Isolation.PROCESS:
-            runner: Any = ProcessRunner(
-                definition, slots=slots, workers=self.settings.workers or None, copies_lost=self._copies_lost
-            )
+            bounds = ProcessSettings(workers=settings.workers or None, max_value_bytes=settings.max_value_bytes)
+            runner = ProcessRunner(definition, slots=slots, copies_lost=self._copies_lost, settings=bounds)
+        elif declaration.isolation is Isolation.THREAD:
+            threads = min(slots, settings.threads)
+            runner = ThreadRunner(definition, slots=slots, copies_lost=self._copies_lost, threads=threads)
         else:
             served = Served.prepare(definition)
-            if declaration.isolation is Isolation.THREAD:
-                runner = ThreadRunner(served, threads=self.settings.threads)
-            elif served.asynchronous:
-                runner = AsyncInlineRunner(served)
-            else:
+            if not served.asynchronous:
                 return Hosted(served.info, served=served, runner=None, reuse=declaration.reuse, definition=definition)
+            runner = InlineRunner(served, spawn=process.spawn)
         info = await runner.start()
         return Hosted(info, served=None, runner=runner, reuse=False, definition=definition)
 

@@ -23,6 +23,7 @@ class Observed:
     """
 
     step_seconds: list[float] = field(default_factory=list)
+    step_batches: list[Any] = field(default_factory=list)
     reset_seconds: list[float] = field(default_factory=list)
     reward_seconds: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
@@ -35,7 +36,8 @@ class Observed:
 
 class Hosted:
     """One environment on this host. ``served`` is set where it is played inline and synchronously, by the stream's
-    reader itself; otherwise ``runner`` plays it."""
+    reader itself; otherwise ``runner`` plays it. ``read_actions`` and ``write_outcomes`` are its forms for whole columns,
+    ``step_cost`` a running estimate of a step's seconds."""
 
     __slots__ = (
         "_tasks",
@@ -47,6 +49,7 @@ class Hosted:
         "key",
         "observed",
         "players",
+        "read_actions",
         "reset_limit",
         "return_sum",
         "reuse",
@@ -54,8 +57,10 @@ class Hosted:
         "runner",
         "served",
         "slot_seconds",
+        "step_cost",
         "step_limit",
         "steps",
+        "write_outcomes",
     )
 
     def __init__(self, info: pb.EnvironmentInfo, *, served: Served | None, runner: Runner | None, reuse: bool,
@@ -72,6 +77,11 @@ class Hosted:
         self.step_limit = info.step_limit.ToMilliseconds() / 1e3
         self.reward_limit = info.reward_limit.ToMilliseconds() / 1e3
         self.observed = Observed()
+        self.read_actions: Any = None
+        self.write_outcomes: Any = None
+        self.step_cost = 1e-5
+        if served is not None and not info.agents:
+            self.read_actions, self.write_outcomes = served.batch_forms()
         self.begun = 0
         self.ended = 0
         self.failed = 0
@@ -87,7 +97,7 @@ class Hosted:
     def take_observed(self) -> Observed:
         """What was observed since the last call."""
         taken, self.observed = self.observed, Observed()
-        self.steps += len(taken.step_seconds)
+        self.steps += len(taken.step_seconds) + sum(map(len, taken.step_batches))
         return taken
 
     def tasks(self) -> dict[tuple[str, str], Task]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.engine import Engine
 from envmesh_host.servicer import EnvironmentServicer
@@ -66,6 +68,8 @@ class HostMeters:
             label = self._environment(environment.key)
             seen = environment.take_observed()
             self.step.labels(label).observe_many(seen.step_seconds)
+            if seen.step_batches:
+                self.step.labels(label).observe_many(np.concatenate(seen.step_batches))
             self.reset.labels(label).observe_many(seen.reset_seconds)
             self.reward.labels(label).observe_many(seen.reward_seconds)
             self.returns.labels(label).observe_many(seen.returns)
@@ -79,9 +83,11 @@ class HostMeters:
             for (kind, reason), count in seen.refused.items():
                 self.commands.add(count, KINDS.get(kind, "other"), "ERROR", reason)
         for connection in self._servicer.connections.values():
-            seconds, connection.command_seconds = connection.command_seconds, []
-            self.command.labels("step").observe_many(seconds)
-            self.commands.add(len(seconds), "step", "OK", "")
+            batches, connection.command_seconds = connection.command_seconds, []
+            if batches:
+                seconds = np.concatenate(batches)
+                self.command.labels("step").observe_many(seconds)
+                self.commands.add(len(seconds), "step", "OK", "")
             sizes, connection.frame_sizes = connection.frame_sizes, []
             self.frames.labels().observe_many(sizes)
         samples, self._lag.samples = self._lag.samples, []

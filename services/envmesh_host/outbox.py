@@ -1,4 +1,4 @@
-"""Events on their way to a client, and their packing into frames (pure).
+"""Events on their way to a client, as columns, and their packing into frames (pure).
 
 A frame takes whatever is ready, up to a share of what the connection has open: with everything in one frame both sides
 would work in turns. Values over 256 KiB go apart, so that they can travel on a stream of their own.
@@ -6,65 +6,87 @@ would work in turns. Values over 256 KiB go apart, so that they can travel on a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.served import Row
+from envmesh_host.served import OutcomeColumns, Row
 
-__all__ = ["LARGE_VALUE_BYTES", "Event", "Outbox", "pack"]
-
-Event = tuple[int, int, int, Row]
-"""Handle, index, kind, row."""
+__all__ = ["LARGE_VALUE_BYTES", "Outbox"]
 
 LARGE_VALUE_BYTES = 256 * 1024
-FRAME_BYTES = 1 << 20
 LEAST_EVENTS, MOST_EVENTS = 32, 512
 
 OUTCOME = pb.EVENT_KIND_OUTCOME
 
 
 class Outbox:
-    """Events that wait to be written. ``bytes`` counts the large values among them."""
+    """Events that wait to be written. ``large_bytes`` counts the large values among them."""
 
-    __slots__ = ("events", "large_bytes")
+    __slots__ = ("digests", "flags", "handles", "indices", "infos", "kinds", "large_bytes", "payloads", "rewards")
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self._clear()
         self.large_bytes = 0
 
-    def take(self, open_episodes: int) -> list[Event]:
-        """The events of the next frame, oldest first."""
-        limit = min(MOST_EVENTS, max(LEAST_EVENTS, open_episodes // 4))
-        events = self.events
-        if len(events) <= limit:
-            taken, self.events = events, []
+    def _clear(self) -> None:
+        self.handles: list[int] = []
+        self.indices: list[int] = []
+        self.kinds: list[int] = []
+        self.payloads: list[bytes] = []
+        self.rewards: list[float] = []
+        self.flags: list[int] = []
+        self.digests: list[int] = []
+        self.infos: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def add(self, handle: int, index: int, kind: int, row: Row) -> None:
+        """Queue one event."""
+        self.handles.append(handle)
+        self.indices.append(index)
+        self.kinds.append(kind)
+        self.payloads.append(row[0])
+        self.rewards.append(row[1])
+        self.flags.append(row[2])
+        self.digests.append(row[3])
+        self.infos.append(row[4])
+        if len(row[0]) >= LARGE_VALUE_BYTES:
+            self.large_bytes += len(row[0])
+
+    def extend(self, handles: Sequence[int], indices: Sequence[int], outcomes: OutcomeColumns) -> None:
+        """Queue many outcomes."""
+        self.handles += handles
+        self.indices += indices
+        self.kinds += [OUTCOME] * len(handles)
+        self.payloads += outcomes[0]
+        self.rewards += outcomes[1]
+        self.flags += outcomes[2]
+        self.digests += outcomes[3]
+        self.infos += outcomes[4]
+
+    def take(self, open_episodes: int) -> pb.StreamResponse:
+        """The next frame, oldest events first; a column whose values are all the default is absent from it."""
+        limit = min(MOST_EVENTS, max(LEAST_EVENTS, open_episodes // 2))
+        columns = (self.handles, self.indices, self.kinds, self.payloads, self.rewards, self.flags, self.digests,
+                   self.infos)  # fmt: skip
+        if len(self.handles) <= limit:
+            self._clear()
         else:
-            taken = events[:limit]
-            del events[:limit]
-        return taken
-
-
-def split_large(events: list[Event]) -> tuple[list[Event], list[Event]]:
-    """(small, large) events; costs next to nothing where none is large."""
-    if sum([len(event[3][0]) for event in events]) < LARGE_VALUE_BYTES:
-        return events, []
-    small = [event for event in events if len(event[3][0]) < LARGE_VALUE_BYTES]
-    return small, [event for event in events if len(event[3][0]) >= LARGE_VALUE_BYTES]
-
-
-def pack(events: list[Event]) -> pb.StreamResponse:
-    """One frame; a column whose values are all the default stays absent."""
-    if not events:
-        return pb.StreamResponse()
-    handles, indices, kinds, rows = zip(*events, strict=True)
-    payloads, rewards, flags, digests, infos = zip(*rows, strict=True)
-    frame = pb.StreamResponse(handles=handles, indices=indices, payloads=payloads)
-    if any(digests):
-        frame.digests.extend(digests)
-    if any(rewards):
-        frame.rewards.extend(rewards)
-    if any(flags):
-        frame.flags.extend(flags)
-    if any(infos):
-        frame.infos.extend(infos)
-    if kinds.count(OUTCOME) != len(kinds):
-        frame.kinds.extend(kinds)
-    return frame
+            taken = tuple(column[:limit] for column in columns)
+            for column in columns:
+                del column[:limit]
+            columns = taken  # type: ignore[assignment]
+        handles, indices, kinds, payloads, rewards, flags, digests, infos = columns
+        if self.large_bytes:
+            self.large_bytes = sum(size for payload in self.payloads if (size := len(payload)) >= LARGE_VALUE_BYTES)
+        return pb.StreamResponse(
+            handles=handles,
+            indices=indices,
+            payloads=payloads,
+            rewards=rewards if any(rewards) else None,
+            flags=flags if any(flags) else None,
+            digests=digests if any(digests) else None,
+            kinds=kinds if kinds.count(OUTCOME) != len(kinds) else None,  # type: ignore[arg-type]
+            infos=infos if any(infos) else None,
+        )

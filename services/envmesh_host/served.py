@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import inspect
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import concat as concatenate
 from typing import Any
 
 from google.protobuf import duration_pb2
 from xxhash import xxh3_64_intdigest
 
 from envmesh import spaces, values
+from envmesh.columns import decoder_of, encoder_of
 from envmesh.env import Definition, Isolation, Recovery, Task
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["Row", "Served", "reset_outcome"]
+__all__ = ["OutcomeColumns", "Row", "Served", "reset_outcome"]
 
 Row = tuple[bytes, float, int, int, bytes]
 """What a command led to, as the columns of one row of a ``StreamResponse``: payload, reward, flags, digest, info."""
+
+OutcomeColumns = tuple[Sequence[bytes], Sequence[float], Sequence[int], Sequence[int], Sequence[bytes]]
+"""Payloads, rewards, flags, digests, infos: rows, seen from the side."""
 
 _TERMINATED = pb.OUTCOME_FLAG_TERMINATED
 _TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
@@ -51,6 +56,7 @@ class Served:
     action: spaces.Codec
     agent_actions: Mapping[str, spaces.Codec]
     _tasks: dict[tuple[str, str], Task] | None = field(default=None, repr=False)
+    _plain_forms: tuple[Callable[[bytes], Any], Callable[[Any], Row]] | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(cls, definition: Definition) -> Served:
@@ -98,7 +104,9 @@ class Served:
     def forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
         """How to read this instance's actions, and how to write its outcomes."""
         if not self.definition.declaration.agents:
-            return self._action_reader(), self._outcome_writer()
+            if self._plain_forms is None:
+                self._plain_forms = self._action_reader(), self._outcome_writer()
+            return self._plain_forms
         return (
             lambda action: self._read_actions(action, tuple(instance.acting)),
             lambda result: self._write_agents(result, tuple(instance.acting)),
@@ -165,6 +173,39 @@ class Served:
             return payload, reward, flags, xxh3_64_intdigest(payload + _pack_suffix(reward, flags)), info
 
         return write
+
+    def batch_forms(self) -> tuple[Callable[[Sequence[bytes]], list[Any]], Callable[[Sequence[Any]], OutcomeColumns]]:
+        """How to read a column of actions and write a column of outcomes. Both raise whatever they raise where one of
+        them is wrong; the one by one forms then say which, and what. Not for several agents."""
+        decode, check = decoder_of(self.action.decode), self.action.check
+        encode, encode_info = encoder_of(self.observation.encode), values.encode
+        unchecked = spaces.codec(None).check is check
+
+        def read(column: Sequence[bytes]) -> list[Any]:
+            actions = decode(column)
+            if not unchecked and any(map(check, actions)):
+                raise ValueError("an action does not belong to its space")
+            return actions
+
+        def write(results: Sequence[Any]) -> OutcomeColumns:
+            observations, rewards, terminated, truncated, infos = zip(*results, strict=True)
+            payloads = encode(observations)
+            rewards = list(map(float, rewards))
+            if not isfinite(sum(rewards)):
+                raise ValueError("a reward is not finite")
+            if any(terminated) or any(truncated):
+                flags = [_TERMINATED * bool(t) + _TRUNCATED * bool(c) for t, c in zip(terminated, truncated, strict=True)]
+            else:
+                flags = [0] * len(rewards)
+            suffixes = map(_pack_suffix, rewards, flags)
+            digests = list(map(xxh3_64_intdigest, map(concatenate, payloads, suffixes)))
+            if any(infos):
+                infos = [encode_info(info) if info else b"" for info in infos]
+            else:
+                infos = [b""] * len(rewards)
+            return payloads, rewards, flags, digests, infos
+
+        return read, write
 
     def _read_actions(self, action: bytes, acting: tuple[str, ...]) -> dict[str, Any]:
         try:

@@ -1,7 +1,7 @@
 """The Stream call: reading frames, stepping what can be stepped at once, writing what is ready.
 
-The reader writes itself whenever nobody else is writing, so a lone step costs no switch of tasks. A writer task steps in
-when events appear while the reader waits. Nothing is delayed by a timer.
+With few episodes the reader writes itself, so a lone step costs no switch of tasks. With many a writer task does, and
+what the reader steps while a frame is in flight gathers for the next one. Nothing is delayed by a timer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from google.protobuf.message import DecodeError
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.connection import Columns, Connection
-from envmesh_host.outbox import Outbox, pack
-from envmesh_host.watchdog import StepOverrun
+from envmesh_host.outbox import Outbox
+
+_DONE = object()
 
 __all__ = ["FrameWriter", "StreamSession"]
 
 MAX_UNSENT_LARGE_BYTES = 32 << 20
-"""Beyond this many unsent bytes of large values a host stops reading commands."""
+MAX_UNSENT_EVENTS = 4096
+"""Beyond this many unsent bytes of large values, or unsent events, a host stops reading commands."""
+
+FEW_EPISODES = 4
+"""Up to so many the reader writes itself: no switch of tasks. Beyond, a frame in flight lets the next ones gather."""
 
 
 class FrameWriter:
@@ -36,6 +41,8 @@ class FrameWriter:
         self._drained = asyncio.Event()
         self.busy = False
         self.heartbeat_due = False
+        self.taken = 0
+        self.taken_due = False
         self._sequence = 0
 
     def wake(self) -> None:
@@ -56,38 +63,36 @@ class FrameWriter:
             return
         self.busy = True
         try:
-            remaining = len(self._outbox.events)
-            while remaining > 0 or self.heartbeat_due:
+            remaining = len(self._outbox)
+            while remaining > 0 or self.heartbeat_due or self.taken_due:
                 remaining -= await self._write_frame()
         finally:
             self.busy = False
-            if self._outbox.events:
+            if len(self._outbox):
                 self._ready.set()
             self._drained.set()
 
     async def room(self) -> None:
-        """Wait until the unsent large values are below their bound."""
-        while self._outbox.large_bytes > MAX_UNSENT_LARGE_BYTES:
+        """Wait until what is unsent is below its bounds."""
+        while self._outbox.large_bytes > MAX_UNSENT_LARGE_BYTES or len(self._outbox) > MAX_UNSENT_EVENTS:
             self._drained.clear()
             self.wake()
             await self._drained.wait()
 
     async def _write_frame(self) -> int:
         connection = self._connection
-        events = self._outbox.take(len(connection.bindings))
-        if self._outbox.large_bytes:
-            self._outbox.large_bytes = sum(
-                size for event in self._outbox.events if (size := len(event[3][0])) >= 256 * 1024
-            )
-        frame = pack(events)
+        frame = self._outbox.take(len(connection.bindings))
+        count = len(frame.handles)
         if self.heartbeat_due:
             self.heartbeat_due = False
             self._sequence += 1
             frame.heartbeat.sequence = self._sequence
             frame.heartbeat.challenge = connection.challenge if connection.fenced else 0
-        connection.frame_sizes.append(len(events))
+        frame.taken = self.taken
+        self.taken_due = False
+        connection.frame_sizes.append(count)
         await self._context.write(frame.SerializeToString())
-        return len(events)
+        return count
 
 
 class StreamSession:
@@ -134,21 +139,21 @@ class StreamSession:
 
     async def _carry_out(self, columns: Columns) -> None:
         connection, writer = self.connection, self.writer
-        done = columns.count == 0
+        work = connection.work(columns)
+        done = False
+        writer.taken += 1
+        writer.taken_due = True
         while not done:
-            mine = not writer.busy
-            writer.busy = True
-            try:
-                done = connection.run(columns)
-            except StepOverrun:
-                overrun(connection, columns)
-            finally:
-                writer.busy = not mine
-            if mine:
+            idle, writer.busy = not writer.busy, True
+            done = next(work, _DONE) is _DONE
+            writer.busy = not idle
+            if idle and len(connection.bindings) <= FEW_EPISODES:
                 await writer.write()
-            else:
+            elif idle:
+                writer.wake()
+            if not done:
                 await asyncio.sleep(0)
-            if connection.outbox.large_bytes:
+            if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
                 await writer.room()
 
     def _hold(self, columns: Columns) -> None:
@@ -166,20 +171,3 @@ class StreamSession:
             connection.challenge += 1
         if frame.HasField("heartbeat"):
             connection.answered = max(connection.answered, min(frame.heartbeat.answer, connection.challenge))
-
-
-def overrun(connection: Connection, columns: Columns) -> None:
-    """The watchdog raised in the reader: the row that was running has overrun its limit."""
-    position = int(connection.watch[1])
-    connection.watch[0] = 0.0
-    handle, index = columns.handles[position], columns.indices[position]
-    columns.position = position + 1
-    copy = connection.bindings.get(handle)
-    if copy is None:
-        return
-    refusal = Refusal(
-        f"step {index} of {copy.environment.key} ran longer than its limit of {copy.environment.step_limit:g} s",
-        reason="LIMIT_EXCEEDED",
-    )
-    connection.engine.refused_inline(copy, index, columns.payloads[position], refusal)
-    connection.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)

@@ -77,6 +77,7 @@ class Upkeep:
             engine.on_slot_freed()
         engine.slots.stuck = sum(h.runner.stuck for h in engine.hosted.values() if h.runner is not None)
         for copy in list(engine.episodes.values()):
+            copy.compact()
             why = expiry(copy, self._settings, engine.clock())
             if why is not None:
                 refusal = Refusal(why, reason="EXPIRED")

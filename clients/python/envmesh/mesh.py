@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import random
-import weakref
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -85,7 +84,7 @@ class Mesh:
         self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
         self.now = 0.0
         self.placement: Any = None
-        self.episodes: weakref.WeakSet[Episode] = weakref.WeakSet()
+        self.episodes: set[Episode] = set()
         self.vectors: set[Vector] = set()
         self._credentials = credentials
         self._pid = os.getpid()

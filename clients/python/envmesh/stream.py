@@ -36,6 +36,8 @@ LARGE_VALUE_BYTES = 256 * 1024
 FRAME_BYTES = 1 << 20
 LEAST_EVENTS, MOST_EVENTS = 32, 512
 FEW_SESSIONS = 4
+FRAMES_AHEAD = 2
+"""Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""
 
 
 def channel_options(max_message_bytes: int = 64 << 20) -> list[tuple[str, Any]]:
@@ -105,6 +107,7 @@ class HostConnection:
         self._sequence = 0
         self._challenge = 0
         self._heartbeat_due = False
+        self._sent = self._taken = 0
         self._large_rows: list[tuple[int, int, int, bytes]] = []
         self._large_wake = asyncio.Event()
 
@@ -183,11 +186,11 @@ class HostConnection:
 
     async def flush(self) -> None:
         """Wait until everything queued so far has been written."""
-        while self.rows and self.lost is None:
+        while (self.rows or self._writing) and self.lost is None:
             if self._writing:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
             else:
-                await self._write()
+                await self._write(ahead=len(self.rows))
 
     def give_up(self, error: EnvmeshError) -> None:
         """The host is as good as lost."""
@@ -247,12 +250,12 @@ class HostConnection:
             wake.clear()
             await self._write()
 
-    async def _write(self) -> None:
+    async def _write(self, ahead: int = FRAMES_AHEAD) -> None:
         if self._writing:
             return
         self._writing = True
         try:
-            while (self.rows or self._heartbeat_due) and self.lost is None:
+            while (self.rows and self._sent - self._taken < ahead or self._heartbeat_due) and self.lost is None:
                 limit = min(MOST_EVENTS, max(LEAST_EVENTS, len(self.sessions) // 2))
                 rows = self.rows
                 if len(rows) <= limit:
@@ -260,6 +263,7 @@ class HostConnection:
                 else:
                     rows = rows[:limit]
                     del self.rows[:limit]
+                self._sent += 1
                 await self._call.write(self._frame(rows).SerializeToString())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self._call.cancel()  # the reader says why
@@ -309,6 +313,8 @@ class HostConnection:
                 self.heard_at = loop.time()
                 self._reading = True
                 self._deliver(frame)
+                if frame.taken:
+                    self._taken = frame.taken
                 if frame.HasField("heartbeat"):
                     self._heard(frame.heartbeat)
                 for callback in tuple(self.after_frame):

@@ -66,6 +66,7 @@ class Nursery:
         self._due: deque[tuple[int, socket.socket, int]] = deque()
         self._unconfirmed: set[int] = set()
         self._refusal: Refusal | None = None
+        self._serving = False
 
     @property
     def process_id(self) -> int | None:
@@ -97,6 +98,7 @@ class Nursery:
         ours.sendall(EVENT_HEAD.pack(len(body)) + body)
         ours.setblocking(False)
         self._control, self._buffer, self._refusal = ours, b"", None
+        self._serving = False
         asyncio.get_running_loop().add_reader(ours, self._read)
         self._send_due()
 
@@ -125,6 +127,8 @@ class Nursery:
         self._due.clear()
         self._unconfirmed.clear()
         if self._process is not None:
+            if not self._serving:
+                self._process.kill()  # deep in an import, it would not notice
             try:
                 self._process.wait(timeout=1.0)
             except subprocess.TimeoutExpired:
@@ -169,6 +173,7 @@ class Nursery:
     def _hear(self, event: dict[str, Any]) -> None:
         match event:
             case {"event": "ready"}:
+                self._serving = True
                 self._parent.nursery_ready()
             case {"event": "started", "worker": number}:
                 self._unconfirmed.discard(number)

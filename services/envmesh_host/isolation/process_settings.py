@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from envmesh.env import Definition
@@ -32,6 +32,10 @@ class ProcessSettings:
                 raise ValueError(f"{name} must be more than 0; got {value!r}")
 
 
+NOT_SENT = ("name", "declared", "observation_space", "action_space")
+"""Fields of a declaration that a forkserver finds by itself: the spaces are in the code, or in what a worker says."""
+
+
 def worker_bounds(workers: int | None, seats_each: int, slots: int) -> tuple[int, int]:
     """How many workers episodes are spread over, and how many there may be at most."""
     if workers is not None:
@@ -47,22 +51,11 @@ def worker_bounds(workers: int | None, seats_each: int, slots: int) -> tuple[int
 
 def configuration_of(definition: Definition, settings: ProcessSettings) -> dict[str, Any]:
     """What a forkserver has to know: the target, loaded anew there, and what was declared over it."""
-    declaration, limits = definition.declaration, definition.declaration.limits
-    plain = (
-        "version",
-        "agents",
-        "options",
-        "seeded",
-        "deterministic",
-        "global_random",
-        "episodes_per_worker",
-    )
-    declared = {name: getattr(declaration, name) for name in (*plain, "slots", "reward_components")}
-    declared["recovery"], declared["isolation"] = declaration.recovery.value, declaration.isolation.value
-    declared["limits"] = {
-        "reset_seconds": limits.reset_seconds,
-        "step_seconds": limits.step_seconds,
-        "reward_seconds": limits.reward_seconds,
+    declaration = definition.declaration
+    declared = {
+        field.name: plain(getattr(declaration, field.name))
+        for field in fields(declaration)
+        if field.name not in NOT_SENT
     }
     return {
         "target": definition.target,
@@ -72,3 +65,8 @@ def configuration_of(definition: Definition, settings: ProcessSettings) -> dict[
         "max_value_bytes": settings.max_value_bytes,
         "memory_bytes": settings.memory_bytes,
     }
+
+
+def plain(value: Any) -> Any:
+    """A field of a declaration as JSON has it."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

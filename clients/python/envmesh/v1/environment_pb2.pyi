@@ -1445,6 +1445,12 @@ class StreamResponse(_message.Message):
     INFOS_FIELD_NUMBER: _builtins.int
     WELCOME_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    taken: _builtins.int
+    """How many requests of this stream the host has taken up so far, hello not counted. A host that has nothing to answer
+    at once says so in a response of its own. A client that sends no more than two requests ahead of it lets its commands
+    gather while the host is busy; one that does not care may ignore it. Default 0.
+    """
     @_builtins.property
     def handles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Which episode (or lease)."""
@@ -1498,10 +1504,11 @@ class StreamResponse(_message.Message):
         infos: _abc.Iterable[_builtins.bytes] | None = ...,
         welcome: Global___Welcome | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "flags", b"flags", "handles", b"handles", "heartbeat", b"heartbeat", "indices", b"indices", "infos", b"infos", "kinds", b"kinds", "payloads", b"payloads", "rewards", b"rewards", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "flags", b"flags", "handles", b"handles", "heartbeat", b"heartbeat", "indices", b"indices", "infos", b"infos", "kinds", b"kinds", "payloads", b"payloads", "rewards", b"rewards", "taken", b"taken", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
