@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -157,7 +158,7 @@ class Trainers:
 
     async def ask(self, client_id: bytes, due: float) -> None:
         request = placement_pb2.AcquireRequest(environment="echo", count=REQUEST, client_id=client_id)
-        leases = []
+        leases: list[placement_pb2.Lease] = []
         async for response in self._stub.Acquire(request):
             leases.extend(response.grant.leases)
             self.queued += response.HasField("queued")
@@ -194,15 +195,15 @@ async def measure(arguments, address: str, shown: socket.socket) -> dict:
     reader, writer = await asyncio.open_connection(sock=shown)
     await reader.readexactly(1)
     async with grpc.aio.insecure_channel(address) as channel:
-        registration = fleet_pb2_grpc.FleetServiceStub(channel).Register()
+        fleet_stub: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        registration = fleet_stub.Register()
         await registration.write(fleet_pb2.RegisterRequest(identity=SimulatedHost(99_999).identity()))
         verifier = LeaseVerifier((await registration.read()).lease_keys)
         registration.cancel()
-        fleet_stub = fleet_pb2_grpc.FleetServiceStub(channel)
         began = time.perf_counter()
         fleet = (await fleet_stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
         ready = sum(host.state == fleet_pb2.HOST_STATE_READY for host in fleet.hosts)
-        result = {"hosts": ready, "get_fleet_seconds": time.perf_counter() - began}
+        result: dict[str, Any] = {"hosts": ready, "get_fleet_seconds": time.perf_counter() - began}
         for name, load_ in (
             ("warm-up", lambda t: t.at_rate(arguments.rate, 3.0)),
             ("at_rate", lambda t: t.at_rate(arguments.rate, arguments.seconds)),

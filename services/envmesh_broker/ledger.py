@@ -277,6 +277,7 @@ class Ledger:
         for environment, gone_at in list(self._remembered.items()):
             if now - gone_at > self.bounds.remember:
                 del self._remembered[environment]
+                self.catalog_version += 1
         return lapsed
 
     # ---- what is asked

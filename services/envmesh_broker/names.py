@@ -19,7 +19,7 @@ def split(name: str) -> tuple[str, str]:
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key for the natural order of versions: 2 before 10, 1.0 before 1.0.1, 1-rc before 1."""
     parts = _PARTS.findall(version)
-    key = tuple((1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts)
+    key = tuple((1, int(part), "") if part.isdecimal() else (-1, 0, part) for part in parts)
     return (*key, (0, 0, ""))
 
 

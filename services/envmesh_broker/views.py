@@ -41,8 +41,8 @@ def host_of(identity: fleet_pb2.HostIdentity) -> Host:
         (not 0 < identity.slots <= _MOST_SLOTS, f"slots must be 1 to {_MOST_SLOTS:,}; got {identity.slots}"),
         (not keys or len(set(keys)) != len(keys), "environments must be there, each once"),
         (
-            not all(i.name and i.version for i in identity.environments),
-            "an environment needs name and version",
+            not all(0 < len(i.name) <= 100 and 0 < len(i.version) <= 100 for i in identity.environments),
+            "an environment needs a name and a version, of at most 100 characters each",
         ),
         (not all(key and equals for key, equals, _ in metadata), "metadata entries are written key=value"),
     ):
