@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import compress
 from typing import Protocol, TypeAlias
 
@@ -16,9 +17,8 @@ Columns: TypeAlias = tuple[
 class Block(Protocol):
     """Whom whole columns are for: episodes that are stepped together."""
 
-    def owns(self, handle: int) -> bool:
-        """Whether rows of this handle are for this block."""
-        ...
+    owns: Callable[[object], bool]
+    """Whether rows of this handle are for this block; asked for every row."""
 
     def on_columns(self, columns: Columns) -> None:
         """Rows came, all of them this block's; whether their indices are expected is for the block to see."""

@@ -1,0 +1,274 @@
+"""Many episodes stepped with arrays: ``mesh.vector(environment, n)``.
+
+Commands leave and outcomes arrive as whole columns of a frame; nothing is done for a single event that can be done for
+all of a frame. ``recv`` gives whatever is ready first, so slow episodes hold nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from envmesh.batch_codec import BatchCodec
+from envmesh.env import Recovery
+from envmesh.errors import DeadlineExceeded, InvalidRequest, MeshUnavailable
+from envmesh.journal import Journal
+from envmesh.session import PATIENCE_BEYOND_LIMIT
+from envmesh.tensors import Array
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.vector_batch import Batch, Rows
+from envmesh.vector_episodes import NOTHING, VectorEpisodes
+from envmesh.vector_seeds import SeedSequence
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["Batch", "Vector"]
+
+FEW_ROWS = 4
+
+
+class Vector(VectorEpisodes):
+    """``n`` episodes of one environment, numbered from 0, each in a slot of its own.
+
+    After an episode has ended, its next action is ignored and begins a new one, whose first observation is the answer,
+    with reward 0 (Gymnasium's next-step autoreset); ``autoreset=False`` leaves that to ``reset``. The first episodes
+    have the seeds ``seed``, ``seed + 1``, …; the later ones get theirs from one sequence that ``seed`` begins, whatever
+    the order in which they end.
+
+    An episode that fails gives one row with ``valid`` False: reward NaN, neither terminated nor truncated, its
+    ``Failure`` in ``batch.failures``. Its next action begins a new one.
+
+    Use it in ``async with``. It is not for several tasks at once, but one may send while another receives.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        environment: str,
+        n: int,
+        *,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        autoreset: bool = True,
+        timeout: float | None = None,
+        step_timeout: float | None = None,
+    ):
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
+        super().__init__(mesh, environment, n, SeedSequence(n, mesh.draw_seed() if seed is None else seed), options)
+        self.autoreset = autoreset
+        self._seed_given = seed is not None
+        self._timeout = timeout or mesh.settings.slot_timeout
+        self._step_timeout = step_timeout
+        mesh.vectors.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._ready_rows} ready>"
+
+    def __len__(self) -> int:
+        return self.n
+
+    async def __aenter__(self) -> Self:
+        await self.prepare()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- what callers do
+
+    async def prepare(self) -> None:
+        """Find out what the environment is like; ``reset`` does it too. Raises: NotFound, MeshUnavailable."""
+        self._check_usable()
+        if self._spec is not None:
+            return
+        spec = await self.mesh.describe(self.environment)
+        if spec.agents:
+            raise InvalidRequest(f"{spec.key} has several agents; play it with rollouts", reason="UNSUPPORTED")
+        if self._seed_given and not spec.seeded:
+            raise InvalidRequest(f"{spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
+        self._observations = BatchCodec(_space(spec.message, "observation_space"))
+        self._actions = BatchCodec(_space(spec.message, "action_space"))
+        self._keeps_journal = spec.recovery is not Recovery.NONE
+        self._spec = spec
+
+    async def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        ids: Iterable[int] | None = None,
+        timeout: float | None = None,
+    ) -> Batch:
+        """Begin new episodes, everywhere or at ``ids``, and wait for all of them. The batch is in order of ids.
+
+        ``seed`` as in Gymnasium: one for each, or one number that the ids are added to, which also begins the sequence
+        anew. ``options`` hold until the next reset. ``timeout`` bounds the wait, slots included, in seconds.
+
+        Raises:
+            NotFound, InvalidRequest: no such environment, seed or option. DeadlineExceeded: not within ``timeout``.
+        """
+        await self.prepare()
+        chosen = self._everybody if ids is None else self._checked(ids)
+        if options is not None:
+            self.options = options
+        if seed is not None:
+            if not self.spec.seeded:
+                raise InvalidRequest(f"{self.spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
+            self._seeds.restart(seed, chosen.tolist())
+        self._drop_ready(chosen)
+        self._begin(chosen)
+        batch = await self.recv(min_ready=self._ready_rows + self._outstanding, timeout=timeout)
+        if ids is None or len(batch) == len(chosen):
+            return batch.ordered()
+        mine = np.isin(batch.ids, chosen)
+        self._give_back(batch.rows.chosen(np.flatnonzero(~mine)))
+        return Batch(batch.rows.chosen(np.flatnonzero(mine)), self._observations).ordered()
+
+    async def send(self, actions: Any, ids: Any = None) -> None:
+        """Step the episodes ``ids`` (all of them, by default), each with its action.
+
+        Raises:
+            InvalidRequest: a number of actions that is not that of the ids, an id that is not there, is being stepped
+                already or (without autoreset) has ended, or an action without a form on the wire. Nothing was sent.
+        """
+        numbers = self._everybody if ids is None else self._checked(ids)
+        if len(actions) != len(numbers):
+            raise InvalidRequest(f"{len(actions)} actions for {len(numbers)} episodes")
+        self._check_usable()
+        if (self._awaited[numbers] != NOTHING).any():
+            number = numbers[self._awaited[numbers] != NOTHING][0]
+            raise InvalidRequest(f"episode {number} is being stepped already", reason="STEP_CONFLICT")
+        over = self._ended[numbers]
+        if self._broken:
+            over |= np.isin(numbers, list(self._broken))
+        if over.any():
+            self._check_over(numbers, over)
+            live = np.flatnonzero(~over)
+            payloads = self._encoded(_picked(actions, live)) if len(live) else []
+            self._answer_or_reset(numbers[over])
+            numbers = numbers[live]
+        else:
+            payloads = self._encoded(actions)
+        if payloads:
+            self._step(numbers, payloads)
+            if len(payloads) <= FEW_ROWS:
+                await self._write_alone()
+
+    async def recv(self, min_ready: int = 1, *, timeout: float | None = None) -> Batch:
+        """The outcomes that are there, as soon as there are ``min_ready`` (or all that were asked for, if fewer).
+
+        Raises:
+            InvalidRequest: an action was refused (its episode is unharmed and may be sent another), or nothing is
+                being stepped. DeadlineExceeded: too few came within ``timeout`` seconds; receive again.
+        """
+        if self._waiter is not None:
+            raise InvalidRequest("somebody else is receiving already")
+        if not self._ready and not self._outstanding and not self._errors:
+            raise InvalidRequest("nothing is being stepped: reset or send first", reason="STEP_INDEX")
+        self._needed = max(1, min(min_ready, self._ready_rows + self._outstanding))
+        if self._ready_rows < self._needed and not self._errors:
+            self._check_usable()
+            await self._wait(timeout)
+        if self._errors:
+            raise self._errors.popleft()
+        ready, self._ready, self._ready_rows = self._ready, [], 0
+        return Batch(Rows.joined(ready), self._observations)
+
+    async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
+        """Step all episodes and wait for all of them. The batch is in order of ids. Raises as they do."""
+        await self.send(actions)
+        return (await self.recv(self.n, timeout=timeout)).ordered()
+
+    async def close(self) -> None:
+        """End every episode and give the slots back."""
+        if self._closed:
+            return
+        self._closed = True
+        self.mesh.vectors.discard(self)
+        for number in range(self.n):
+            slot = self._vacate(number)
+            if slot is not None:
+                self._pool.give(slot)
+        for block in self._blocks:
+            block.end()
+        for waiter in self._slot_waiters:
+            waiter.cancel()
+        self._wake(MeshUnavailable("the vector was closed", reason="CANCELLED"))
+
+    def journal(self, number: int) -> Journal:
+        """How episode ``number`` came to be where it is. Raises: KeyError where none is kept."""
+        return self.journals.journal(number)[0]
+
+    # ---- waiting
+
+    async def _wait(self, timeout: float | None) -> None:
+        if timeout is None:
+            limits = self.spec.limits
+            timeout = self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
+            if self._wanting:
+                timeout = max(timeout, self._timeout)
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(timeout, self._patience_ended, timeout)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _patience_ended(self, timeout: float) -> None:
+        slots = f"; {len(self._wanting)} wait for a slot: {self._pool.queued or 'asking'}" if self._wanting else ""
+        late = f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"
+        self._wake(DeadlineExceeded(late))
+
+    def _drop_ready(self, numbers: Array) -> None:
+        """Outcomes of episodes that are reset before anybody has looked at them."""
+        if self._ready:
+            rows = Rows.joined(self._ready)
+            self._ready, self._ready_rows = [], 0
+            self._give_back(rows.chosen(np.flatnonzero(~np.isin(rows.ids, numbers))))
+
+    def _give_back(self, rows: Rows) -> None:
+        if len(rows):
+            self._ready.insert(0, rows)
+            self._ready_rows += len(rows)
+
+    # ---- checks
+
+    def _check_usable(self) -> None:
+        self.mesh.check_usable()
+        if self._closed:
+            raise MeshUnavailable("the vector is closed", reason="CANCELLED")
+
+    def _checked(self, ids: Any) -> Array:
+        numbers = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+        if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
+            raise InvalidRequest(f"ids are whole numbers in one dimension; got {numbers.dtype}{numbers.shape}")
+        numbers = numbers.astype(np.int64, copy=False)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.n:
+            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {numbers.min()} to {numbers.max()}")
+        if np.bincount(numbers, minlength=1).max() > 1:
+            raise InvalidRequest("an id is there twice")
+        return numbers
+
+    def _check_over(self, numbers: Array, over: Array) -> None:
+        if not self.autoreset and (ended := numbers[over & self._ended[numbers]]).size:
+            raise InvalidRequest(f"episode {ended[0]} has ended: reset(ids=[{ended[0]}])", reason="EPISODE_ENDED")
+        if (fresh := numbers[~over & (self._index[numbers] == NOTHING)]).size:
+            raise InvalidRequest(f"episode {fresh[0]} has not begun: reset first", reason="STEP_INDEX")
+
+
+def _space(message: pb.EnvironmentInfo, name: str) -> Any:
+    return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
+
+
+def _picked(actions: Any, rows: Array) -> Any:
+    return actions[rows] if isinstance(actions, np.ndarray) else [actions[row] for row in rows.tolist()]

@@ -1,0 +1,120 @@
+"""The episodes of a vector that one connection carries: whole frames in, whole columns out."""
+
+from __future__ import annotations
+
+from itertools import compress, repeat
+from typing import TYPE_CHECKING
+
+from envmesh.batch_codec import integers
+from envmesh.blocks import Columns
+from envmesh.errors import EnvmeshError
+from envmesh.leases import Slot
+from envmesh.stream import HostConnection
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.vector_episodes import VectorEpisodes
+
+__all__ = ["Block"]
+
+STEP, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_CLOSE
+OUTCOME, FAILURE, CLOSED = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_CLOSED
+
+
+class Member:
+    """One episode's session, for what is told to it alone: the loss of its connection or copy."""
+
+    __slots__ = ("_block", "_number")
+
+    def __init__(self, block: Block, number: int):
+        self._block = block
+        self._number = number
+
+    @property
+    def expected(self) -> int:
+        """The index whose outcome is awaited."""
+        return self._block.vector.awaited(self._number)
+
+    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+        """An outcome that came in a frame with others'."""
+        vector = self._block.vector
+        vector.on_outcomes(integers([self._number]), [index], [payload], [reward], [flags], [digest], [info])
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """A failure."""
+        if kind == FAILURE:
+            self._block.vector.on_failure(self._number, index, payload)
+
+    def on_lost(self, error: EnvmeshError) -> None:
+        """The connection is gone, or this copy is."""
+        self._block.vector.on_lost(self._number, error)
+
+
+class Block:
+    """Which handles of a connection are which episodes of the vector."""
+
+    def __init__(self, vector: VectorEpisodes, connection: HostConnection):
+        self.vector = vector
+        self.connection = connection
+        self.numbers: dict[int, int] = {}
+        self.owns = self.numbers.__contains__
+        connection.blocks.append(self)
+
+    # ---- what the connection tells
+
+    def on_columns(self, columns: Columns) -> None:
+        """Take rows, all of which are this block's."""
+        handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
+        if kinds is not None:
+            for handle, index, payload, kind in zip(handles, indices, payloads, kinds, strict=True):
+                if kind == FAILURE:
+                    self.vector.on_failure(self.numbers[handle], index, payload)
+            outcomes = [kind == OUTCOME for kind in kinds]
+            handles = list(compress(handles, outcomes))
+            if not handles:
+                return
+            indices, payloads = list(compress(indices, outcomes)), list(compress(payloads, outcomes))
+            rewards, flags = list(compress(rewards, outcomes)), list(compress(flags, outcomes))
+            digests, infos = list(compress(digests, outcomes)), list(compress(infos, outcomes))
+        numbers = self.numbers
+        self.vector.on_outcomes(
+            integers([numbers[handle] for handle in handles]), indices, payloads, rewards, flags, digests, infos
+        )
+
+    # ---- what the vector says
+
+    def place(self, number: int) -> int:
+        """A new handle for an episode."""
+        handle = self.connection.bind(Member(self, number))  # type: ignore[arg-type]  # nobody sets `expected`
+        self.numbers[handle] = number
+        return handle
+
+    def leave(self, handle: int) -> None:
+        """The handle names nothing any more; whatever copy it names is closed."""
+        if self.numbers.pop(handle, None) is not None and self.connection.lost is None:
+            self.connection.send(handle, 0, CLOSE, b"")
+        self.connection.unbind(handle)
+
+    def step(self, handles: list[int], indices: list[int], payloads: list[bytes], large: bool) -> None:
+        """Send steps."""
+        if large:
+            for handle, index, payload in zip(handles, indices, payloads, strict=True):
+                self.connection.send(handle, index, STEP, payload)
+            return
+        self.connection.rows.extend(zip(handles, indices, repeat(STEP), payloads))
+        self.connection.wake()
+
+    def begin(self, handle: int, request: bytes, *, close: bool) -> None:
+        """Send a reset, after the close of the copy before it."""
+        if close:
+            self.connection.send(handle, 0, CLOSE, b"")
+        self.connection.send(handle, 0, pb.COMMAND_KIND_RESET, request)
+
+    def end(self) -> None:
+        """No more frames for this block."""
+        if self in self.connection.blocks:
+            self.connection.blocks.remove(self)
+
+    def takes(self, slot: Slot) -> bool:
+        """Whether the slot is on this block's connection."""
+        return slot.connection is self.connection

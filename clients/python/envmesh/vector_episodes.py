@@ -1,0 +1,306 @@
+"""The episodes of a vector: where each stands, and how commands and outcomes reach it, whole columns at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envmesh.batch_codec import BatchCodec, integers, reals
+from envmesh.episode import FIRST_EPOCH
+from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
+from envmesh.leases import Slot
+from envmesh.mesh import make_beginning
+from envmesh.outcome import EnvironmentSpec
+from envmesh.session import ELSEWHERE
+from envmesh.stream import failure_of
+from envmesh.tensors import Array
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.vector_batch import Rows
+from envmesh.vector_block import Block
+from envmesh.vector_journal import VectorJournal
+from envmesh.vector_seeds import SeedSequence
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["NOTHING", "VectorEpisodes"]
+
+NOTHING = -1
+ENDED = 3
+ACKNOWLEDGED_BYTES = 65536
+LARGE_VALUE_BYTES = 256 * 1024
+
+
+class VectorEpisodes:
+    """``n`` episodes of one environment, by number. Their state is kept in arrays.
+
+    ``_index`` is the last step whose outcome is held (-1 before the reset's), ``_awaited`` the one that is awaited
+    (-1: none), ``_ended`` whether an episode is over, ``_open`` whether a host has a copy under its handle.
+    """
+
+    def __init__(
+        self, mesh: Mesh, environment: str, n: int, seeds: SeedSequence, options: Mapping[str, Any] | None
+    ):
+        self.mesh = mesh
+        self.environment = environment
+        self.n = n
+        self.options = options
+        self.journals = VectorJournal(n)
+        self._pool = mesh.pool(environment)
+        self._seeds = seeds
+        self._spec: EnvironmentSpec | None = None
+        self._observations = BatchCodec(None)
+        self._actions = BatchCodec(None)
+        self._keeps_journal = False
+        self._everybody = np.arange(n, dtype=np.int64)
+        self._index = np.full(n, NOTHING, np.int64)
+        self._awaited = np.full(n, NOTHING, np.int64)
+        self._ended = np.zeros(n, np.bool_)
+        self._open = np.zeros(n, np.bool_)
+        self._handles = np.zeros(n, np.int64)
+        self._places = np.full(n, NOTHING, np.int64)
+        self._slots: list[Slot | None] = [None] * n
+        self._blocks: list[Block] = []
+        self._wanting: deque[int] = deque()
+        self._broken: dict[int, Failure] = {}
+        self._ready: list[Rows] = []
+        self._ready_rows = self._outstanding = self._needed = 0
+        self._errors: deque[EnvmeshError] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._slot_waiters: list[asyncio.Future[Slot]] = []
+        self._closed = False
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """The environment; known once the vector is in use. Raises: MeshUnavailable."""
+        if self._spec is None:
+            raise MeshUnavailable("the vector is not in use yet: use it in `async with`, or reset it")
+        return self._spec
+
+    # ---- commands
+
+    def _encoded(self, actions: Any) -> list[bytes]:
+        try:
+            return self._actions.encode(actions)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"an action has no form on the wire: {error}", reason="ACTION_INVALID") from None
+
+    def _step(self, numbers: Array, payloads: list[bytes]) -> None:
+        indices = self._index[numbers] + 1
+        self._awaited[numbers] = indices
+        self._outstanding += len(payloads)
+        if self._keeps_journal:
+            self.journals.sent(numbers, payloads)
+        size = self._actions.size
+        large = (max(map(len, payloads)) if size is None else size) >= LARGE_VALUE_BYTES
+        handles = self._handles[numbers]
+        if len(self._blocks) == 1:
+            self._blocks[0].step(handles.tolist(), indices.tolist(), payloads, large)
+            return
+        places = self._places[numbers]
+        for place in np.unique(places).tolist():
+            rows = np.flatnonzero(places == place)
+            chosen = [payloads[row] for row in rows.tolist()]
+            self._blocks[place].step(handles[rows].tolist(), indices[rows].tolist(), chosen, large)
+
+    async def _write_alone(self) -> None:
+        """A few steps are written by their caller, without a switch of tasks."""
+        for block in self._blocks:
+            connection = block.connection
+            if connection.rows and not connection._writing and connection.lost is None:
+                await connection.flush()
+
+    def _begin(self, numbers: Array) -> None:
+        """Begin new episodes."""
+        fresh = int((self._awaited[numbers] == NOTHING).sum())
+        again = self._awaited[numbers] != NOTHING
+        for number in numbers[again].tolist():
+            self._rebind(number)
+        self._outstanding += fresh
+        self._awaited[numbers] = 0
+        self._index[numbers] = NOTHING
+        self._ended[numbers] = False
+        identities = os.urandom(16 * len(numbers))
+        wanted = 0
+        for at, number in enumerate(numbers.tolist()):
+            self._broken.pop(number, None)
+            slot = self._slots[number]
+            if slot is None or slot.connection.lost is not None or slot.connection.draining:
+                self._vacate(number)
+                if number not in self._wanting:
+                    self._wanting.append(number)
+                    wanted += 1
+            else:
+                self._reset(number, slot, identities[16 * at : 16 * at + 16])
+        if wanted:
+            self._want(wanted)
+
+    def _reset(self, number: int, slot: Slot, identity: bytes) -> None:
+        spec = slot.binding.spec or self.spec
+        seed = self._seeds.following(number) if spec.seeded else None
+        beginning = make_beginning(seed, self.options, "", "")
+        request = beginning.request(identity, FIRST_EPOCH, slot.binding.number)
+        if self._keeps_journal:
+            self.journals.begin(number, beginning, spec)
+        block = self._blocks[self._places[number]]
+        block.begin(int(self._handles[number]), request, close=bool(self._open[number]))
+        self._open[number] = True
+
+    def _answer_or_reset(self, numbers: Array) -> None:
+        """Episodes that are over: those that fell while nobody waited say so, the others begin anew."""
+        anew = []
+        for number in numbers.tolist():
+            failure = self._broken.pop(number, None)
+            if failure is None:
+                anew.append(number)
+            else:
+                self._ended[number] = True
+                self._add(Rows.failed(number, failure))
+        if anew:
+            self._begin(integers(anew))
+
+    # ---- slots
+
+    def _want(self, count: int) -> None:
+        self._slot_waiters = [waiter for waiter in self._slot_waiters if not waiter.done()]
+        self._slot_waiters += self._pool.want(count, self._slot_came, self._no_slot)
+
+    def _slot_came(self, slot: Slot) -> None:
+        if self._closed or not self._wanting:
+            self._pool.give(slot)
+            return
+        number = self._wanting.popleft()
+        place = next((at for at, block in enumerate(self._blocks) if block.takes(slot)), None)
+        if place is None:
+            place = len(self._blocks)
+            self._blocks.append(Block(self, slot.connection))
+        self._slots[number] = slot
+        self._places[number] = place
+        self._handles[number] = self._blocks[place].place(number)
+        self._open[number] = False
+        self._reset(number, slot, os.urandom(16))
+
+    def _no_slot(self, error: EnvmeshError) -> None:
+        if self._wanting:
+            number = self._wanting.popleft()
+            self._awaited[number] = NOTHING
+            self._ended[number] = True
+            self._outstanding -= 1
+        self._refuse(error)
+
+    def _rebind(self, number: int) -> None:
+        """Another handle, so that what is still on its way for the old episode cannot be taken for the new one's."""
+        place = int(self._places[number])
+        if place != NOTHING:
+            self._blocks[place].leave(int(self._handles[number]))
+            self._handles[number] = self._blocks[place].place(number)
+            self._open[number] = False
+
+    def _vacate(self, number: int) -> Slot | None:
+        """Leave the slot; it is returned."""
+        place, slot = int(self._places[number]), self._slots[number]
+        if place != NOTHING:
+            self._blocks[place].leave(int(self._handles[number]))
+        self._slots[number], self._places[number], self._handles[number] = None, NOTHING, 0
+        self._open[number] = False
+        return slot
+
+    # ---- what the connections tell
+
+    def awaited(self, number: int) -> int:
+        """The index that episode ``number`` awaits, -1 where it awaits none."""
+        return int(self._awaited[number])
+
+    def on_outcomes(self, numbers: Array, indices: list[int], payloads: list[bytes], rewards: list[float],
+                    flags: list[int], digests: list[int], infos: list[bytes]) -> None:  # fmt: skip
+        """Outcomes came: take those that are awaited."""
+        came = integers(indices)
+        wanted = self._awaited[numbers] == came
+        if not wanted.all():
+            keep = np.flatnonzero(wanted).tolist()
+            if keep:
+                every: tuple[list[Any], ...] = (indices, payloads, rewards, flags, digests, infos)
+                self.on_outcomes(numbers[keep], *([column[row] for row in keep] for column in every))
+            return
+        self._awaited[numbers] = NOTHING
+        self._index[numbers] = came
+        self._outstanding -= len(payloads)
+        endings = None
+        if any(flags):
+            endings = integers(flags) & ENDED
+            self._ended[numbers[endings != 0]] = True
+        if self._keeps_journal:
+            self.journals.received(numbers, digests)
+        size = self._observations.size
+        if (max(map(len, payloads)) if size is None else size) > ACKNOWLEDGED_BYTES:
+            self._acknowledge(numbers, came, payloads)
+        self._add(Rows(numbers, payloads, reals(rewards), endings, infos if any(infos) else None))
+
+    def _acknowledge(self, numbers: Array, indices: Array, payloads: list[bytes]) -> None:
+        for number, index, payload in zip(numbers.tolist(), indices.tolist(), payloads, strict=True):
+            if len(payload) > ACKNOWLEDGED_BYTES:
+                connection = self._blocks[self._places[number]].connection
+                connection.send(int(self._handles[number]), index, pb.COMMAND_KIND_ACKNOWLEDGE, b"")
+
+    def on_failure(self, number: int, index: int, payload: bytes) -> None:
+        """A command failed."""
+        if self._awaited[number] != index:
+            return
+        error = failure_of(payload)
+        aborted = isinstance(error, EpisodeAborted)
+        if index == 0 and error.reason in ELSEWHERE:
+            self._vacate(number)
+            self._wanting.append(number)
+            self._want(1)
+        elif not aborted and (index == 0 or isinstance(error, InvalidRequest)):
+            self._awaited[number] = NOTHING
+            self._ended[number] = index == 0
+            self._outstanding -= 1
+            self._refuse(type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason))
+        else:
+            self._fell(number, Failure.of(error.reason, Exception.__str__(error)))
+
+    def on_lost(self, number: int, error: EnvmeshError) -> None:
+        """The connection of this episode is gone, or its copy is."""
+        gone = isinstance(error, EpisodeAborted)
+        if not gone:
+            self._vacate(number)
+        if not self._closed:
+            self._fell(number, Failure.of(error.reason if gone else "HOST_LOST", Exception.__str__(error)))
+
+    def _fell(self, number: int, failure: Failure) -> None:
+        self.journals.forget(number)
+        if self._awaited[number] == NOTHING:
+            if not self._ended[number]:
+                self._broken[number] = failure
+            return
+        self._awaited[number] = NOTHING
+        self._outstanding -= 1
+        self._ended[number] = True
+        self._add(Rows.failed(number, failure))
+
+    # ---- what is ready
+
+    def _add(self, rows: Rows) -> None:
+        self._ready.append(rows)
+        self._ready_rows += len(rows)
+        if self._waiter is not None and self._ready_rows >= self._needed:
+            self._wake(None)
+
+    def _refuse(self, error: EnvmeshError) -> None:
+        self._errors.append(error)
+        self._wake(None)
+
+    def _wake(self, error: EnvmeshError | None) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

@@ -1,0 +1,135 @@
+"""The journals of many episodes, kept as whole frames (pure).
+
+Every step of a vector belongs into its episode's journal, and hardly ever does anybody want to read one. So what was
+sent and what came back is kept as it travelled, a column at a time, and is sorted into episodes only when one of them
+must be rebuilt, or when the oldest frames hold little but episodes that are over.
+"""
+
+from __future__ import annotations
+
+from array import array as flat_array
+from collections import deque
+from typing import TypeAlias
+
+import numpy as np
+
+from envmesh.episode import Beginning
+from envmesh.journal import Journal
+from envmesh.outcome import EnvironmentSpec
+from envmesh.tensors import Array
+
+__all__ = ["VectorJournal"]
+
+_Sent: TypeAlias = tuple[Array, list[bytes], None]
+_Received: TypeAlias = tuple[Array, None, "flat_array[int]"]
+
+ROWS_AN_EPISODE = 64
+LEAST_ROWS = 1 << 14
+PRUNE_EVERY = 64
+
+
+class _Unpacked:
+    """An episode's journal so far, and the action whose outcome is to come."""
+
+    __slots__ = ("begun", "journal", "pending")
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.begun = False
+        self.pending = b""
+
+
+class VectorJournal:
+    """The journals of ``count`` episodes, numbered from 0."""
+
+    def __init__(self, count: int):
+        self._log: deque[_Sent | _Received] = deque()
+        self._head = 0
+        self._rows = 0
+        self._limit = max(LEAST_ROWS, ROWS_AN_EPISODE * count)
+        self._since = np.zeros(count, np.int64)
+        self._beginnings: list[tuple[Beginning, EnvironmentSpec] | None] = [None] * count
+        self._unpacked: dict[int, _Unpacked] = {}
+        self._until_prune = PRUNE_EVERY
+
+    def __len__(self) -> int:
+        """How many rows are kept as frames."""
+        return self._rows
+
+    def begin(self, number: int, beginning: Beginning, spec: EnvironmentSpec) -> None:
+        """Episode ``number`` begins anew: what came before is not needed."""
+        self._since[number] = self._head + len(self._log)
+        self._beginnings[number] = (beginning, spec)
+        self._unpacked.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        """Episode ``number`` is over for good."""
+        self._since[number] = np.iinfo(np.int64).max
+        self._beginnings[number] = None
+        self._unpacked.pop(number, None)
+
+    def sent(self, numbers: Array, actions: list[bytes]) -> None:
+        """These episodes are being stepped with these actions."""
+        self._log.append((numbers, actions, None))
+        self._rows += len(actions)
+
+    def received(self, numbers: Array, digests: list[int]) -> None:
+        """These outcomes of resets and steps were accepted."""
+        self._log.append((numbers, None, flat_array("Q", digests)))
+        self._rows += len(digests)
+        self._until_prune -= 1
+        if self._until_prune <= 0:
+            self._until_prune = PRUNE_EVERY
+            self.prune()
+
+    def prune(self) -> None:
+        """Drop frames that hold nothing but episodes that are over; unpack the oldest beyond the bound."""
+        oldest = int(self._since.min())
+        log = self._log
+        while log and self._head < oldest:
+            self._rows -= len(log.popleft()[0])
+            self._head += 1
+        while log and self._rows > self._limit:
+            frame = log.popleft()
+            for row in np.flatnonzero(self._since[frame[0]] <= self._head).tolist():
+                number = int(frame[0][row])
+                state = self._unpacked.get(number)
+                if state is None:
+                    state = self._unpacked[number] = _Unpacked()
+                self._unpack(number, state, frame, row)
+            self._rows -= len(frame[0])
+            self._head += 1
+
+    def journal(self, number: int) -> tuple[Journal, bytes]:
+        """The journal of one episode, and the action (or nothing) that was sent since its last outcome.
+
+        Raises:
+            KeyError: the episode has not begun.
+        """
+        if self._beginnings[number] is None:
+            raise KeyError(f"episode {number} has not begun")
+        known = self._unpacked.get(number)
+        state = _Unpacked()
+        if known is not None:
+            state.journal = Journal.unpacked(known.journal.packed()) if known.begun else Journal()
+            state.begun, state.pending = known.begun, known.pending
+        since = int(self._since[number])
+        for position, frame in enumerate(self._log, start=self._head):
+            if position >= since:
+                for row in np.flatnonzero(frame[0] == number).tolist():
+                    self._unpack(number, state, frame, row)
+        return state.journal, state.pending
+
+    def _unpack(self, number: int, state: _Unpacked, frame: _Sent | _Received, row: int) -> None:
+        _, actions, digests = frame
+        if actions is not None:
+            state.pending = actions[row]
+        elif digests is not None:
+            if state.begun:
+                state.journal.act(state.pending, digests[row])
+                state.pending = b""
+                return
+            begun = self._beginnings[number]
+            assert begun is not None
+            state.journal.begin(begun[0].entry(begun[1]), digests[row])
+            state.begun = True

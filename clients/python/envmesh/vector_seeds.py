@@ -1,0 +1,65 @@
+"""The seeds of a vector's episodes: one sequence, whatever the order in which episodes end (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envmesh.errors import InvalidRequest
+
+__all__ = ["SeedSequence"]
+
+MASK = (1 << 64) - 1
+
+
+class SeedSequence:
+    """The first episode at place i has the seed ``base + i``, as Gymnasium's vectors have it; the k-th has element
+    ``k * count + i`` of a sequence that ``base`` begins. So the episodes at one place do not depend on those at
+    others, nor on who is quick.
+
+    Raises:
+        InvalidRequest: a seed is no whole number from 0 to 2**31 - 1.
+    """
+
+    def __init__(self, count: int, base: int):
+        self._count = count
+        self._base = _checked(base)
+        self._rounds = [0] * count
+        self._given: dict[int, int] = {}
+
+    def restart(self, seed: int | Sequence[int], places: Sequence[int]) -> None:
+        """Begin anew: from one number, or with one for each of ``places``. Raises: InvalidRequest."""
+        if isinstance(seed, int):
+            self._base = _checked(seed)
+            self._given.clear()
+            for place in places:
+                self._rounds[place] = 0
+            return
+        if len(seed) != len(places):
+            raise InvalidRequest(f"{len(seed)} seeds for {len(places)} episodes", reason="SEED_UNSUPPORTED")
+        self._given.update({place: _checked(each) for place, each in zip(places, seed, strict=True)})
+
+    def following(self, place: int) -> int:
+        """The seed of the next episode at a place."""
+        given = self._given.pop(place, None)
+        played = self._rounds[place]
+        self._rounds[place] = played + 1
+        if given is not None:
+            return given
+        if played == 0:
+            return self._base + place
+        return mixed(self._base, played * self._count + place)
+
+
+def mixed(base: int, element: int) -> int:
+    """31 bits that look random. Source: SplitMix64 (Steele, Lea and Flood, 2014)."""
+    state = (base * 0xD1342543DE82EF95 + (element + 1) * 0x9E3779B97F4A7C15) & MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+    return (state ^ (state >> 31)) >> 33
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
+        raise InvalidRequest(f"a seed of a vector is a whole number from 0 to 2**31 - 1; got {seed!r}",
+                             reason="SEED_UNSUPPORTED")  # fmt: skip
+    return seed
