@@ -8,7 +8,14 @@ from typing import Any
 
 from envmesh.errors import InvalidRequest, MissingExtra
 from envmesh.outcome import EnvironmentSpec, Trajectory
-from envmesh.recording import FORMAT_VERSION, Recorder, failure_form, grade_form, made_trajectory, packed_annotations
+from envmesh.recording import (
+    FORMAT_VERSION,
+    Recorder,
+    failure_form,
+    grade_form,
+    made_trajectory,
+    packed_annotations,
+)
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import encode
 
