@@ -61,7 +61,8 @@ class Episode(EpisodeState):
         return f"<Episode {self.episode_id.hex()[:8]} {where} step {self.index}{' done' * self.done}>"
 
     async def __aenter__(self) -> Self:
-        await self.begin()
+        if self._slot is None:  # an attached episode has begun already
+            await self.begin()
         return self
 
     async def __aexit__(
@@ -289,9 +290,7 @@ class Episode(EpisodeState):
             if not isinstance(error, DeadlineExceeded):
                 self.expected = NOTHING_EXPECTED
             self._resolve(None, error)
-        elif kind == pb.EVENT_KIND_RESUMED:
-            self._resolve(payload, None)
-        elif kind in (pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED):
+        elif kind == pb.EVENT_KIND_RESUMED or kind in (pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED):
             self._resolve(payload, None)
 
     def on_lost(self, error: EnvmeshError) -> None:
