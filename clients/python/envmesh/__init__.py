@@ -6,6 +6,8 @@ A trainer connects and streams thousands of concurrent episodes::
         async for trajectory in mesh.rollouts("cartpole", policy, episodes=10_000, concurrency=2_000):
             buffer.add(trajectory)
 
+``envmesh.connect_sync`` is the same without ``async``, and ``mesh.vector`` steps many episodes with arrays.
+
 An environment is a Gymnasium-style class; ``envmesh.environment`` declares what it can promise.
 """
 
@@ -27,15 +29,25 @@ from envmesh.errors import (
 )
 from envmesh.mesh import Mesh, connect
 from envmesh.outcome import AgentsOutcome, EnvironmentSpec, Outcome, Trajectory
+from envmesh.policies import Act, batched, per_episode, random_policy
+from envmesh.recording import Recorder
+from envmesh.recording import read as read_recording
+from envmesh.replay import Difference, replay
+from envmesh.rollouts import Group, Rollouts
 from envmesh.session import Episode
+from envmesh.sync import SyncEpisode, SyncMesh, SyncRollouts, SyncVector, connect_sync
 from envmesh.values import Blob, Json
+from envmesh.vector import Batch, Vector
 
 __all__ = [
+    "Act",
     "AgentsOutcome",
     "Backpressure",
+    "Batch",
     "Blob",
     "DeadlineExceeded",
     "Declaration",
+    "Difference",
     "Environment",
     "EnvironmentSpec",
     "EnvmeshError",
@@ -45,6 +57,7 @@ __all__ = [
     "EpisodeTakenOver",
     "Failure",
     "ForkedClient",
+    "Group",
     "InvalidRequest",
     "Isolation",
     "Json",
@@ -55,10 +68,23 @@ __all__ = [
     "NotFound",
     "Outcome",
     "PermissionDenied",
+    "Recorder",
     "Recovery",
     "RewardResult",
+    "Rollouts",
+    "SyncEpisode",
+    "SyncMesh",
+    "SyncRollouts",
+    "SyncVector",
     "Task",
     "Trajectory",
+    "Vector",
+    "batched",
     "connect",
+    "connect_sync",
     "environment",
+    "per_episode",
+    "random_policy",
+    "read_recording",
+    "replay",
 ]

@@ -1,0 +1,1 @@
+"""envmesh as other libraries know environments. Each module needs the library it is named after."""

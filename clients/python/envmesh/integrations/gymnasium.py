@@ -1,0 +1,155 @@
+"""Episodes of a mesh as a ``gymnasium.vector.VectorEnv``, for trainers that know those.
+
+::
+
+    with envmesh.connect_sync("localhost:7070") as mesh:
+        environments = MeshVectorEnv(mesh, "cartpole", num_envs=64)
+        observations, infos = environments.reset(seed=7)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from envmesh.errors import InvalidRequest, MissingExtra
+from envmesh.sync import SyncMesh, connect_sync
+from envmesh.vector_batch import Batch
+
+try:
+    import gymnasium
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+except ImportError:
+    raise MissingExtra("the adapter needs gymnasium: pip install 'envmesh[mesh]'") from None
+
+__all__ = ["MeshVectorEnv"]
+
+
+class MeshVectorEnv(VectorEnv[Any, Any, Any]):
+    """``num_envs`` episodes of a mesh, stepped together.
+
+    ``mesh`` is a synchronous client, or the ``host:port`` to connect to; then it is closed with the environments.
+    Autoreset is next-step, on the client, with seeds from one sequence that ``reset(seed=…)`` begins.
+
+    A failed episode has NaN as reward, False in ``infos["valid"]`` (which is there at every step) and its cause in
+    ``infos["failure"]``; it is neither terminated nor truncated, and begins anew at the next step.
+
+    Raises:
+        InvalidRequest: the environment declares no Gymnasium spaces, or has several agents.
+    """
+
+    def __init__(
+        self,
+        mesh: SyncMesh | str,
+        environment: str,
+        num_envs: int,
+        *,
+        options: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        step_timeout: float | None = None,
+    ):
+        self._own_mesh: SyncMesh | None = None
+        if isinstance(mesh, str):
+            mesh = self._own_mesh = connect_sync(mesh)
+            mesh.__enter__()
+        try:
+            self._vector = mesh.vector(
+                environment, num_envs, options=options, timeout=timeout, step_timeout=step_timeout
+            )
+            self._vector.prepare()
+            observation_space, action_space = (
+                self._vector.spec.observation_space, self._vector.spec.action_space
+            )  # fmt: skip
+            for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+                if not isinstance(space, gymnasium.Space):
+                    declared = "none" if space is None else type(space).__name__
+                    raise InvalidRequest(f"{environment} must declare a Gymnasium {name}; it declares {declared}")
+        except BaseException:
+            self._close_all()
+            raise
+        self.num_envs = num_envs
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+        self.render_mode = None
+        self.spec = None
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes everywhere, or where ``options["reset_mask"]`` is True.
+
+        Raises: as ``Vector.reset``.
+        """
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        given: Any = seed
+        if isinstance(seed, list):
+            given = None if all(each is None for each in seed) else seed
+            if given is not None and None in seed:
+                raise InvalidRequest("give every episode a seed, or none", reason="SEED_UNSUPPORTED")
+        if mask is None:
+            batch = self._vector.reset(seed=given, options=options or None)
+            self._observations = self._stacked(batch, create_empty_array(self.single_observation_space, self.num_envs))
+            return self._observations, self._infos(batch)
+        ids = np.flatnonzero(mask)
+        batch = self._vector.reset(seed=given, options=options or None, ids=ids.tolist())
+        self._observations = self._replaced(batch, ids)
+        return self._observations, self._infos(batch)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step every episode; those that ended begin anew instead. Raises: as ``Vector.step``."""
+        column = actions if isinstance(actions, np.ndarray) else list(iterate(self.action_space, actions))
+        batch = self._vector.step(column)
+        self._observations = self._stacked(batch, create_empty_array(self.single_observation_space, self.num_envs))
+        return self._observations, batch.rewards, batch.terminated, batch.truncated, self._infos(batch)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the episodes, and the client where it is our own."""
+        self._close_all()
+
+    def _close_all(self) -> None:
+        vector = getattr(self, "_vector", None)
+        if vector is not None:
+            vector.__exit__(None, None, None)
+        if self._own_mesh is not None:
+            self._own_mesh.close()
+
+    def _stacked(self, batch: Batch, empty: Any) -> Any:
+        observations = batch.observations
+        if isinstance(observations, np.ndarray):
+            return observations
+        items = [
+            observation if valid else self._nothing()
+            for observation, valid in zip(observations, batch.valid.tolist(), strict=True)
+        ]
+        return concatenate(self.single_observation_space, items, empty)
+
+    def _nothing(self) -> Any:
+        """What stands for the observation of a failed episode."""
+        one: Any = create_empty_array(self.single_observation_space, 1)
+        return next(iter(iterate(batch_space(self.single_observation_space, 1), one)))
+
+    def _replaced(self, batch: Batch, ids: Any) -> Any:
+        items = list(iterate(self.observation_space, self._observations))
+        for number, observation in zip(ids.tolist(), batch.observations, strict=True):
+            items[number] = observation
+        empty: Any = create_empty_array(self.single_observation_space, self.num_envs)
+        return concatenate(self.single_observation_space, items, empty)
+
+    def _infos(self, batch: Batch) -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        if batch.rows.infos is not None:
+            for number, info in zip(batch.ids.tolist(), batch.infos, strict=True):
+                infos = self._add_info(infos, info, number)
+        for number, failure in batch.failures.items():
+            infos = self._add_info(infos, {"failure": failure.cause}, number)
+        valid = np.ones(self.num_envs, np.bool_)
+        valid[batch.ids] = batch.valid
+        infos["valid"] = valid
+        return infos
