@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -207,6 +208,33 @@ async def test_no_process_is_left_after_stop():
         assert not descendants()
         with pytest.raises(Refusal, match="PREEMPTED"):
             await step
+
+
+HOST = """
+import asyncio, sys
+from tests.integration.runner_play import descendants, playing
+from tests.integration.test_isolation_process import pool
+
+async def main():
+    async with playing(pool(), "Misbehaving") as play:
+        episodes = [await play.episode() for _ in range(3)]
+        step = episodes[0].begin_step("spin", limit=600.0)
+        print(*descendants(), flush=True)
+        await step
+
+asyncio.run(main())
+"""
+
+
+async def test_workers_die_with_their_host():
+    host = await asyncio.create_subprocess_exec(sys.executable, "-c", HOST, stdout=asyncio.subprocess.PIPE)
+    assert host.stdout is not None
+    below = [int(pid) for pid in (await host.stdout.readline()).split()]
+    assert len(below) >= 4
+    host.kill()
+    await host.wait()
+    for pid in below:
+        await gone(pid)
 
 
 async def test_workers_are_reused_and_surplus_ones_end():
