@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from wsgiref.simple_server import WSGIServer
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -136,7 +137,7 @@ class HistogramSeries:
         else:
             self.loss -= value
 
-    def observe_many(self, values: Sequence[float]) -> None:
+    def observe_many(self, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Take in many finite values at once; an array of float64 is taken as it is."""
         if len(values) < _FEW:
             for value in values:

@@ -218,6 +218,8 @@ _CODE_NAMES = {code: "".join(part.title() for part in code.name.split("_")) for 
 
 
 async def _abort(context: Any, error: BaseException) -> None:
+    if isinstance(error, NotImplementedError) and _code_name(context.code()) == "Unimplemented":
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))  # the generated base class's own words
     status = status_of(error)
     trailers = ((_STATUS_TRAILER, status.SerializeToString()),)
     await context.abort(_CODES[status.code], status.message, trailers)

@@ -96,10 +96,10 @@ class Simulation:
         self.register(host)
         self.after(self.random.random(), self.report, host)
 
-    def register(self, host):
+    def register(self, host: SimulatedHost):
         host.session = self.core.register(host.host, self.now)
 
-    def report(self, host):
+    def report(self, host: SimulatedHost):
         if self.hosts.get(host.host.host_id) is not host:
             return
         rows = [*host.rows.values(), *(LeaseRow(lease, "", "e@1", 0, 0, b"") for lease in host.ended)]
@@ -121,7 +121,7 @@ class Simulation:
         self.after(1.0, self.report, host)
         self.decide()
 
-    def kill(self, host):
+    def kill(self, host: SimulatedHost):
         """Its episodes lose their host, and ask for slots elsewhere before everybody else."""
         del self.hosts[host.host.host_id]
         self.core.disconnected(host.host.host_id, host.session, self.now)
@@ -160,7 +160,7 @@ class Simulation:
         )
         self.after(self.random.expovariate(1 / 20.0), self.end_episodes, host, grant.lease_id)
 
-    def end_episodes(self, host, lease_id):
+    def end_episodes(self, host: SimulatedHost, lease_id):
         """The episodes of a lease end together; the lease goes on with new ones, less what was recalled."""
         row = host.rows.pop(lease_id, None)
         if row is None or self.hosts.get(host.host.host_id) is not host:

@@ -1,0 +1,45 @@
+import io
+import json
+import logging
+
+import pytest
+
+from envmesh_service.logs import configure
+
+
+@pytest.fixture
+def stream():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield io.StringIO()
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
+
+
+def test_json_lines_have_what_varies_as_fields(stream):
+    configure("info", service="broker", stream=stream)
+    log = logging.getLogger("envmesh.test")
+    log.debug("not seen")
+    log.info("host lost", extra={"host": "h0", "after": 1.5})
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        log.exception("failed")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first.pop("time").endswith("+00:00")
+    said = {"level": "info", "service": "broker", "logger": "envmesh.test", "message": "host lost"}
+    assert first == said | {"host": "h0", "after": 1.5}
+    assert "ValueError: broken" in second["traceback"]
+
+
+def test_text_is_one_line_for_people(stream):
+    configure("debug", service="host", form="text", stream=stream)
+    logging.getLogger("envmesh.test").warning("slow", extra={"lag": 0.3})
+    assert stream.getvalue()[13:] == "warning host  slow  lag=0.3\n"
+
+
+def test_unknown_levels_and_forms_are_refused(stream):
+    with pytest.raises(ValueError, match="debug, info, warning, error"):
+        configure("loud", service="x", stream=stream)
+    with pytest.raises(ValueError, match="auto, text or json"):
+        configure("info", service="x", form="xml", stream=stream)
