@@ -95,7 +95,7 @@ def _print(console: Console, environment: str, concurrencies: list[int], results
         report = counts.report()
         steps = report["step_seconds"]
         table.add_row(
-            f"{concurrency:,}", rate(len(counts.step_seconds) / counts.seconds),
+            f"{concurrency:,}", rate(counts.steps_per_second),
             *(seconds(steps[quantile]) for quantile in ("p50", "p90", "p99")),
             seconds(report["reset_seconds"]["p50"]), f"{counts.episodes:,}", f"{counts.failed:,}",
         )  # fmt: skip

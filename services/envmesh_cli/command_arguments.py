@@ -192,7 +192,7 @@ def check(parser: argparse.ArgumentParser) -> None:
 def replay(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh replay``."""
     parser.add_argument("file", metavar="FILE", help="a recording, .jsonl or .parquet")
-    parser.add_argument("--environment", metavar="NAME", help="another environment than the recording names")
+    parser.add_argument("--host", action="store_true", help="start a host for what the recording names")
     _json(parser)
     _client(parser)
 

@@ -133,7 +133,8 @@ COMMANDS: dict[str, Command] = {
         command_arguments.replay,
         "Plays the recorded actions again with the recorded seeds and compares every outcome. Exit status 1 when one\n"
         "differs.\n\n"
-        "  envmesh run cartpole --record run.jsonl\n  envmesh replay run.jsonl",
+        "  envmesh run cartpole --record run.jsonl\n  envmesh replay run.jsonl\n"
+        "  envmesh replay run.jsonl --host              with a host of its own",
     ),
     "version": Command(
         _LOOKING,

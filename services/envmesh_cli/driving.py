@@ -44,6 +44,7 @@ async def drive(mesh: Mesh, plan: Plan, tally: Tally) -> None:
         seeds=plan.seeds, max_steps=plan.max_steps, retries=plan.retries, grade=plan.grade, record=plan.record,
         options=plan.options, measure=True,
     )  # fmt: skip
+    tally.open_episodes = rollouts.live
     tally.step_seconds, tally.reset_seconds = rollouts.step_seconds, rollouts.reset_seconds
     started = time.perf_counter()
     try:
@@ -51,10 +52,9 @@ async def drive(mesh: Mesh, plan: Plan, tally: Tally) -> None:
             async for trajectory in rollouts:
                 tally.add(trajectory)
                 tally.seconds = time.perf_counter() - started
-                tally.live, tally.peak = len(rollouts.live), rollouts.peak
     except TimeoutError:
         if not limit.expired():
             raise
     finally:
         tally.seconds = time.perf_counter() - started
-        tally.live, tally.peak = 0, rollouts.peak
+        tally.peak = rollouts.peak

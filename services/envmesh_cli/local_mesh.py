@@ -26,7 +26,7 @@ __all__ = ["LocalHost", "LocalMesh"]
 START_SECONDS = 180.0
 REGISTER_SECONDS = 30.0
 DRAIN_SECONDS = 40.0
-END_SECONDS = 5.0
+END_SECONDS = 3.0
 
 
 class _Processes:
@@ -90,13 +90,15 @@ class _Processes:
         self._supervising.append(self._tasks.create_task(child.supervise(), name=f"child-{child.name}"))
 
     async def _end(self, children: Sequence[Child], seconds: float) -> None:
-        """Ask children to end, and wait until they have; at most ``seconds``."""
+        """Ask children to end, and wait until they have; after ``seconds`` they are ended."""
         for child in children:
             child.end()
         named = {f"child-{child.name}" for child in children}
         tasks = [task for task in self._supervising if task.get_name() in named]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+        for child in children:
+            child.kill()
 
 
 class LocalHost(_Processes):

@@ -68,6 +68,6 @@ class ProgressLine:
     def _rates(self, elapsed: float) -> str:
         counts = self._counts
         failed = f"  [red]{counts.failed:,} failed[/]" if counts.failed else ""
-        per_second = counts.steps / elapsed if elapsed else 0.0
+        per_second = counts.all_steps / elapsed if elapsed else 0.0
         episodes = rate(counts.episodes / elapsed if elapsed else 0.0)
         return f"{counts.live:,} at once  {rate(per_second)} steps/s  {episodes} episodes/s{failed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from pathlib import Path
 
 from envmesh_cli.chosen_policy import load_policy, policy_for
 from envmesh_cli.connecting import open_mesh, run_until_interrupted
@@ -13,6 +14,7 @@ from envmesh_cli.failures import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from envmesh_cli.progress_line import ProgressLine
 from envmesh_cli.tables import open_console, plain_table, rate, seconds, tally
 from envmesh_cli.tally import Tally
+from envmesh_cli.targets import looks_like_target
 
 __all__ = ["print_tally", "run"]
 
@@ -25,8 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
         load_policy(arguments.policy)  # a mistake is told before anything starts
     if arguments.record and not arguments.record.endswith((".jsonl", ".parquet")):
         raise CommandFailed(
-            f"--record {arguments.record}: a file that ends in .jsonl or .parquet is right", USAGE
+            f"--record {arguments.record}: a name that ends in .jsonl or .parquet is right", USAGE
         )
+    if arguments.record and Path(arguments.record).exists():
+        raise CommandFailed(f"--record {arguments.record}: there is such a file already; it is kept", USAGE)
     return run_until_interrupted(lambda: _run(arguments))
 
 
@@ -52,13 +56,18 @@ async def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(counts.report()))
     else:
-        print_tally(counts, interrupted=interrupted, record=arguments.record)
+        print_tally(counts, interrupted=interrupted)
+        if arguments.record:
+            with_host = "" if arguments.mesh or not looks_like_target(arguments.environment) else " --host"
+            print(
+                f"recorded in {arguments.record}; `envmesh replay {arguments.record}{with_host}` repeats it"
+            )
     if interrupted:
         return INTERRUPTED
     return FAILED if counts.failed else OK
 
 
-def print_tally(counts: Tally, *, interrupted: bool = False, record: str | None = None) -> None:
+def print_tally(counts: Tally, *, interrupted: bool = False) -> None:
     """The table, for people."""
     console = open_console()
     report = counts.report()
@@ -71,7 +80,7 @@ def print_tally(counts: Tally, *, interrupted: bool = False, record: str | None 
         f"{counts.episodes:,}",
         f"{rate(counts.episodes_per_second)}/s, {counts.peak:,} at once at the peak",
     )
-    table.add_row("steps", f"{counts.steps:,}", f"{rate(counts.steps_per_second)}/s")
+    table.add_row("steps", f"{counts.all_steps:,}", f"{rate(counts.steps_per_second)}/s")
     for what, found in (("step", steps), ("reset", resets)):
         table.add_row(
             f"{what} time", seconds(found["p50"]), f"p90 {seconds(found['p90'])}, p99 {seconds(found['p99'])}"
@@ -90,5 +99,3 @@ def print_tally(counts: Tally, *, interrupted: bool = False, record: str | None 
     for cause, count in counts.failures.most_common():
         console.print(f"[red]failed[/]  {count:,} × {cause}: ", end="")
         console.print(counts.messages[cause] or "no more is known", markup=False)
-    if record:
-        console.print(f"[dim]recorded in {record}; `envmesh replay {record}` repeats it[/]")

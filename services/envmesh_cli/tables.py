@@ -24,7 +24,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without frame; the columns named in ``right`` hold numbers."""
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=column != "target")
     return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,11 @@ class Tally:
     """Takes in trajectories as they finish."""
 
     environment: str
+    agent: str = ""
+    """With several agents: whose rewards count; empty: the sum of all."""
     episodes: int = 0
     steps: int = 0
     failed: int = 0
-    live: int = 0
     peak: int = 0
     seconds: float = 0.0
     returns: list[float] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)
     """By cause, what the first such failure said."""
+    open_episodes: Collection[Any] = ()
     step_seconds: Sequence[float] = ()
     reset_seconds: Sequence[float] = ()
 
@@ -45,11 +47,21 @@ class Tally:
         self.outcomes[trajectory.outcome] += 1
         failure = trajectory.failure
         if failure is None:
-            self.returns.append(float(sum(trajectory.rewards)))
+            self.returns.append(_return_of(trajectory, self.agent))
         else:
             self.failed += 1
             self.failures[failure.cause] += 1
             self.messages.setdefault(failure.cause, failure.message)
+
+    @property
+    def live(self) -> int:
+        """Episodes that are open now."""
+        return len(self.open_episodes)
+
+    @property
+    def all_steps(self) -> int:
+        """Every step that was answered, those of unfinished episodes too."""
+        return max(self.steps, len(self.step_seconds))
 
     @property
     def episodes_per_second(self) -> float:
@@ -58,8 +70,8 @@ class Tally:
 
     @property
     def steps_per_second(self) -> float:
-        """Steps of finished episodes over the whole time."""
-        return self.steps / self.seconds if self.seconds else 0.0
+        """Steps over the whole time."""
+        return self.all_steps / self.seconds if self.seconds else 0.0
 
     def report(self) -> dict[str, Any]:
         """One JSON object. A number that nothing was measured for is null."""
@@ -67,7 +79,7 @@ class Tally:
         return {
             "environment": self.environment,
             "episodes": self.episodes,
-            "steps": self.steps,
+            "steps": self.all_steps,
             "seconds": round(self.seconds, 6),
             "episodes_per_second": round(self.episodes_per_second, 3),
             "steps_per_second": round(self.steps_per_second, 3),
@@ -88,6 +100,12 @@ class Tally:
         }
 
 
+def _return_of(trajectory: Trajectory, agent: str) -> float:
+    if not agent:
+        return float(sum(trajectory.rewards))
+    return float(sum(outcome.reward.get(agent, 0.0) for outcome in trajectory.outcomes()[1:]))
+
+
 def latencies(seconds: Sequence[float]) -> dict[str, float | None]:
     """``p50``, ``p90`` and ``p99`` in seconds; null where nothing was measured."""
     values = np.asarray(seconds, dtype=np.float64)
@@ -104,7 +122,6 @@ def merged(tallies: Sequence[Tally], seconds: float) -> Tally:
         whole.steps += tally.steps
         whole.failed += tally.failed
         whole.peak += tally.peak
-        whole.live += tally.live
         whole.lengths += tally.lengths
         whole.returns += tally.returns
         whole.outcomes.update(tally.outcomes)

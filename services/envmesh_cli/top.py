@@ -5,22 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
-import grpc
-from google.protobuf import duration_pb2
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from envmesh import errors
-from envmesh.mesh import Mesh
-from envmesh.stream import channel_options
-from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.connecting import channel_credentials, connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import OK
-from envmesh_cli.fleet_view import View, view_of_fleet, view_of_pools
+from envmesh_cli.fleet_view import View
+from envmesh_cli.fleet_watch import watch_views
 from envmesh_cli.tables import open_console, plain_table, rate, seconds
 
 __all__ = ["top"]
@@ -37,7 +31,12 @@ def top(arguments: argparse.Namespace) -> int:
 async def _top(arguments: argparse.Namespace) -> int:
     console = open_console()
     async with connected(arguments) as mesh:
-        views = _views(arguments, mesh)
+        views = watch_views(
+            mesh_address(arguments),
+            mesh,
+            interval=arguments.interval,
+            credentials=channel_credentials(arguments),
+        )
         try:
             if arguments.json:
                 async for view in views:
@@ -57,46 +56,8 @@ async def _top(arguments: argparse.Namespace) -> int:
             if arguments.once:
                 raise
         finally:
-            await views.aclose()  # type: ignore[attr-defined]
+            await views.aclose()
     return OK
-
-
-async def _views(arguments: argparse.Namespace, mesh: Mesh) -> AsyncIterator[View]:
-    """A view at every interval; the first one already has rates."""
-    target = mesh_address(arguments)
-    credentials = channel_credentials(arguments)
-    options = channel_options()
-    channel = (
-        grpc.aio.secure_channel(target, credentials, options) if credentials
-        else grpc.aio.insecure_channel(target, options)
-    )  # fmt: skip
-    async with channel:
-        watching = fleet_pb2_grpc.FleetServiceStub(channel).WatchFleet(
-            fleet_pb2.WatchFleetRequest(interval=_duration(max(0.1, arguments.interval))),
-            metadata=mesh.metadata,
-        )
-        before: fleet_pb2.Fleet | None = None
-        loop = asyncio.get_running_loop()
-        then = loop.time()
-        try:
-            async for response in watching:
-                now = loop.time()
-                if before is not None:
-                    yield view_of_fleet(response.fleet, before, now - then)
-                before, then = response.fleet, now
-            return
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise errors.from_rpc_error(error) from None
-    while True:  # a host alone
-        yield view_of_pools(await mesh.pools())
-        await asyncio.sleep(arguments.interval)
-
-
-def _duration(value: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(int(value * 1e9))
-    return duration
 
 
 def _drawn(view: View, where: str) -> Group:
