@@ -98,6 +98,7 @@ class Connection:
         self.has_large_stream = False
         self.wake: Callable[[], None] = _nobody
         self.wake_large: Callable[[], None] = _nobody
+        self.end: Callable[[Refusal | None], None] = _nobody
         self.heard_at = time.monotonic()
         self.challenge = 0
         self.answered = 0
@@ -283,10 +284,15 @@ class Connection:
                     packed.Unpack(notice.failure)
         self.reply(0, 0, pb.EVENT_KIND_NOTICE, (notice.SerializeToString(), 0.0, 0, 0, b""))
 
-    def notify_draining(self, deadline: float | None) -> None:
-        """This host takes no new episode; those here should move within ``deadline`` seconds (None: no end)."""
-        fields = {} if deadline is None else {"deadline": duration_pb2.Duration(seconds=int(deadline))}
-        self.notify(pb.NOTICE_KIND_DRAINING, (), **fields)
+    def notify_draining(self, draining: bool, deadline: float | None) -> None:
+        """This host takes no new episode; those here should move within ``deadline`` seconds (None: no end). Or: it
+        does again."""
+        if not draining:
+            self.notify(pb.NOTICE_KIND_DRAIN_CANCELLED, ())
+        elif deadline is None:
+            self.notify(pb.NOTICE_KIND_DRAINING, ())
+        else:
+            self.notify(pb.NOTICE_KIND_DRAINING, (), deadline=duration_pb2.Duration(seconds=int(deadline)))
 
     # ---- every other command
 
@@ -370,7 +376,7 @@ class Connection:
 
     def _bind(self, handle: int, index: int, payload: bytes) -> None:
         engine = self.engine
-        claim = engine.rights.claim(payload, self.client_id)
+        claim = engine.rights.claim(payload, self.client_id, engine.slots.holding)
         if claim.tenant != self.tenant:
             raise Refusal("the lease is another tenant's", reason="LEASE_INVALID")
         environment = engine.environment(claim.environment)

@@ -52,8 +52,11 @@ class Sink(Protocol):
 class Rights(Protocol):
     """Who may do what: reads leases, seals checkpoints, makes attach tokens."""
 
-    def claim(self, token: bytes, client_id: bytes) -> Claim:
-        """The claim a lease's token makes here. Raises: Refusal LEASE_INVALID."""
+    def claim(self, token: bytes, client_id: bytes, known: Callable[[bytes], Holding | None]) -> Claim:
+        """The claim a lease's token makes here; one that is ``known`` by its id does not expire any more.
+
+        Raises: Refusal LEASE_INVALID.
+        """
         ...
 
     def attach_token(self, copy: EpisodeCopy) -> bytes:
@@ -93,6 +96,7 @@ class Engine:
         self.episodes: dict[bytes, EpisodeCopy] = {}
         self.draining = False
         self.on_slot_freed: Callable[[], None] = lambda: None
+        self.on_slot_taken: Callable[[], None] = lambda: None
         self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
 
     # ---- looking things up

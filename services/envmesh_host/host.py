@@ -19,6 +19,7 @@ from envmesh_host.isolation.inline import InlineRunner
 from envmesh_host.isolation.process import ProcessRunner
 from envmesh_host.isolation.process_settings import ProcessSettings
 from envmesh_host.isolation.thread import ThreadRunner
+from envmesh_host.membership import Membership
 from envmesh_host.meters import HostMeters
 from envmesh_host.rights import HostRights
 from envmesh_host.self_placement import SelfPlacement
@@ -37,6 +38,9 @@ from envmesh_service.rpc import Endpoint, RpcMetrics, Server, make_server
 __all__ = ["Host"]
 
 log = logging.getLogger("envmesh.host")
+
+GOODBYE_SECONDS = 0.2
+"""For the last report to the broker, and the last events to the clients."""
 
 
 class Host:
@@ -57,6 +61,8 @@ class Host:
         self.engine: Engine
         self.servicer: EnvironmentServicer
         self.server: Server
+        self.verifier: LeaseVerifier
+        self.membership: Membership | None = None
         self._watch = [0.0, 0.0]
 
     @property
@@ -96,13 +102,13 @@ class Host:
                 self.exporter.start(where or "127.0.0.1", int(port))
             process.spawn(upkeep.run(), name="upkeep")
             process.spawn(lag.run(), name="loop-lag")
-            if not settings.broker:
-                await self.server.health.set(ready=True, accepting=True)
-            else:
-                self._register(process, lag)
+            if settings.broker:
+                self.membership = Membership(self, lag, self.set_draining)
+                process.spawn(self.membership.run(), name="registration")
+            await self.server.health.set(ready=True, accepting=True)
             ready(self)
             await process.shutdown.wait()
-            await self._drain()
+            await self._leave()
         finally:
             watchdog.stop()
             await self.server.stop(grace=0.2)
@@ -141,9 +147,9 @@ class Host:
         settings = self.settings
         bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < settings.slots}
         signer = self._signer()
-        verifier = LeaseVerifier(signer.public_keys if signer else ())
+        self.verifier = LeaseVerifier(signer.public_keys if signer else ())
         sealer = Sealer(read_seal_keys(settings.seal_keys_file)) if settings.seal_keys_file else Sealer.generate()
-        rights = HostRights(self.host_id, verifier, sealer)
+        rights = HostRights(self.host_id, self.verifier, sealer)
         self.engine = Engine(
             hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
         )
@@ -177,26 +183,38 @@ class Host:
     def _copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
         self.engine.copies_lost(seats, refusal)
 
-    def _register(self, process: Process, lag: LoopLag) -> None:
-        raise NotImplementedError
-
     # ---- leaving
 
-    async def _drain(self) -> None:
-        """Take nothing new, tell the clients, and wait until the episodes are gone or their time is over."""
-        engine, settings = self.engine, self.settings
-        engine.draining = True
-        await self.server.health.set(accepting=False)
-        until = time.monotonic() + settings.drain_deadline
+    def set_draining(self, draining: bool, deadline: float | None = None) -> None:
+        """Begin to drain, or take the drain back: nothing new is taken, idle leases go back, the clients are told."""
+        engine = self.engine
+        engine.draining = draining
+        log.info("draining" if draining else "the drain was taken back")
+        if draining:
+            for holding in list(engine.slots):
+                engine.slots.give_back(holding, 0)
         for connection in self.servicer.connections.values():
-            connection.notify_draining(settings.drain_deadline)
+            connection.notify_draining(draining, deadline)
+        if self.membership is not None:
+            self.membership.registration.changed()
+
+    async def _leave(self) -> None:
+        """Drain, wait until the episodes are gone or their time is over, and say goodbye."""
+        engine, settings = self.engine, self.settings
+        await self.server.health.set(accepting=False)
+        self.set_draining(True, settings.drain_deadline)
+        until = time.monotonic() + settings.drain_deadline
         while engine.episodes and time.monotonic() < until:
             await asyncio.sleep(0.05)
         left = list(engine.episodes.values())
         if left:
             log.warning("%d episodes could not leave within %g s", len(left), settings.drain_deadline)
         for copy in left:
-            engine.abort(copy, Refusal("the host had to go before the episode could be moved", reason="PREEMPTED"))
-        await asyncio.sleep(0)
-
-
+            refusal = Refusal("the host had to go before the episode could be moved", reason="PREEMPTED")
+            engine.abort(copy, refusal)
+            engine.close(copy, refusal)
+        for connection in list(self.servicer.connections.values()):
+            connection.end(None)
+        if self.membership is not None:
+            self.membership.registration.leave()
+            await asyncio.sleep(GOODBYE_SECONDS)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
-from envmesh_host.slots import Claim
+from envmesh_host.slots import Claim, Holding
 from envmesh_service.leases import LeaseVerifier, Sealer
 
 __all__ = ["HostRights"]
@@ -27,9 +27,15 @@ class HostRights:
         self._sealer = sealer
         self._wall = wall
 
-    def claim(self, token: bytes, client_id: bytes) -> Claim:
-        """What a lease's token entitles to here. Raises: Refusal LEASE_INVALID."""
-        claims = self.verifier.verify(token, host_id=self.host_id, now=self._wall())
+    def claim(self, token: bytes, client_id: bytes, known: Callable[[bytes], Holding | None]) -> Claim:
+        """What a lease's token entitles to here; once shown, the host keeps it and it expires no more.
+
+        Raises:
+            Refusal: LEASE_INVALID.
+        """
+        claims = self.verifier.authentic(token)
+        if known(claims.lease_id) is None:
+            claims = self.verifier.verify(token, host_id=self.host_id, now=self._wall())
         return Claim(
             lease_id=claims.lease_id,
             tenant=claims.tenant,

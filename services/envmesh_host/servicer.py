@@ -33,6 +33,7 @@ log = logging.getLogger("envmesh.host")
 
 PROTOCOL_VERSION = 1
 DEFAULT_PAGE, MAX_PAGE = 1000, 10_000
+LAST_EVENTS_SECONDS = 0.1
 
 
 class UnaryCall:
@@ -190,9 +191,23 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         await context.write(self._welcome(window).SerializeToString())
         self.connections[hello.connection_id] = connection
         self.writers[hello.connection_id] = session.writer
+        reading = asyncio.current_task()
+        assert reading is not None
+        ending: list[Refusal | None] = []
+
+        def end(why: Refusal | None) -> None:
+            ending.append(why)
+            asyncio.get_running_loop().call_later(LAST_EVENTS_SECONDS, reading.cancel)
+
+        connection.end = end
         try:
             async with _running(session.writer.run(), "stream-writer"):
                 await session.read()
+        except asyncio.CancelledError:
+            if not ending:
+                raise
+            if ending[0] is not None:
+                raise ending[0] from None
         finally:
             if self.connections.get(hello.connection_id) is connection:
                 del self.connections[hello.connection_id]
@@ -264,7 +279,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     def _holding(self, request: Any, environment: str, call: UnaryCall) -> Holding:
         engine = self.engine
         if request.lease:
-            claim = engine.rights.claim(request.lease, request.client_id)
+            claim = engine.rights.claim(request.lease, request.client_id, engine.slots.holding)
             if claim.tenant != call.tenant or claim.environment != environment:
                 raise Refusal("the lease is for another tenant or environment", reason="LEASE_INVALID")
             return engine.slots.show(claim, engine.clock())

@@ -6,7 +6,7 @@ added and subtracted on the side, so nothing can drift.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from envmesh.errors import Refusal
@@ -63,10 +63,16 @@ class SlotTable:
         self.slots = slots
         self.bounds = bounds or {}
         self.stuck = 0
+        self.ended: list[Holding] = []
         self._holdings: dict[bytes, Holding] = {}
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self._holdings.values())
+
+    def take_ended(self) -> list[Holding]:
+        """The leases that have ended since the last call."""
+        ended, self.ended = self.ended, []
+        return ended
 
     @property
     def held(self) -> int:
@@ -138,13 +144,16 @@ class SlotTable:
         """Give back idle slots, all of them for 0. Returns how many went."""
         return self._shrink(holding, min(count or holding.idle, holding.idle))
 
-    def recall(self, lease_id: bytes, count: int) -> int:
-        """The broker wants slots back: idle ones go at once, others as their episodes close."""
-        holding = self._holdings.get(lease_id)
-        if holding is None:
-            return 0
-        holding.recalled = min(max(holding.recalled, count), holding.count)
-        return self._shrink(holding, min(holding.recalled, holding.idle))
+    def recall(self, keep: Mapping[bytes, int]) -> list[tuple[Holding, int]]:
+        """The broker wants leases to shrink to so many slots: idle ones go at once, others as their episodes close.
+        The whole list: a lease that is not in it is not recalled any more. Returns (holding, slots that went)."""
+        back = []
+        for holding in list(self._holdings.values()):
+            holding.recalled = max(0, holding.count - keep.get(holding.lease_id, holding.count))
+            count = min(holding.recalled, holding.idle)
+            if count:
+                back.append((holding, self._shrink(holding, count)))
+        return back
 
     def lapse(self, now: float, idle_after: float) -> list[tuple[Holding, int]]:
         """Give back what was granted and never shown, and what has been idle for too long: (holding, slots)."""
@@ -181,4 +190,5 @@ class SlotTable:
         holding.recalled = max(0, holding.recalled - count)
         if holding.count == 0:
             self._holdings.pop(holding.lease_id, None)
+            self.ended.append(holding)
         return count

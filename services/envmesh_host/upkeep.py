@@ -84,6 +84,8 @@ class Upkeep:
                 if copy.connection is not None:
                     copy.connection.notify(pb.NOTICE_KIND_EXPIRED, (copy,), refusal)
                 engine.close(copy, refusal)
+        if not self._settings.broker:
+            engine.slots.take_ended()
         self.on_sweep()
 
     def _fence_all(self, pause: float) -> None:

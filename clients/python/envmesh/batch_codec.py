@@ -26,10 +26,11 @@ REMEMBERED_INTEGERS = 1 << 16
 
 
 class BatchCodec:
-    """How columns of the values of one space travel; None is the space of any value."""
+    """How columns of the values of one space travel; None is the space of any value. ``action`` as in
+    ``envmesh.spaces.codec``."""
 
-    def __init__(self, message: space_pb2.Space | None):
-        codec = spaces.codec(message)
+    def __init__(self, message: space_pb2.Space | None, *, action: bool = False):
+        codec = spaces.codec(message, action=action)
         self.size: int | None = None  # how many bytes each value takes, where all take the same
         self._encode: Callable[[Any], bytes] = codec.encode
         self._decode: Callable[[bytes], Any] = codec.decode

@@ -249,14 +249,14 @@ class Mesh:
 
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> Rollouts:
         """Play many episodes with a policy: ``async for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""
-        from envmesh.rollouts import Rollouts  # noqa: PLC0415 - rollouts imports this module
+        from envmesh.rollouts import Rollouts
 
         self.check_usable()
         return Rollouts(self, environment, policy, **arguments)
 
     def vector(self, environment: str, n: int, **arguments: Any) -> Vector:
         """``n`` episodes stepped with arrays; see ``Vector``."""
-        from envmesh.vector import Vector  # noqa: PLC0415 - vector imports this module
+        from envmesh.vector import Vector
 
         self.check_usable()
         return Vector(self, environment, n, **arguments)

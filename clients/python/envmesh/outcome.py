@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envmesh import spaces, values
@@ -13,6 +13,9 @@ from envmesh.v1 import environment_pb2 as pb
 __all__ = ["AgentsOutcome", "EnvironmentSpec", "Outcome", "Trajectory"]
 
 TERMINATED, TRUNCATED, AGENTS = 1, 2, 4
+
+OutcomeRow = tuple[bytes, float, int, int, bytes]
+"""Payload, reward, flags, digest, info: an outcome's columns."""
 
 _UNDECODED: Any = object()
 
@@ -65,14 +68,16 @@ class EnvironmentSpec:
     def observation_codec(self) -> Any:
         """How observations are written; with several agents, in the general form."""
         if self._observation_codec is None:
-            self._observation_codec = spaces.codec(None if self.agents else self.observation_space)
+            declared = self.message.HasField("observation_space") and not self.agents
+            self._observation_codec = spaces.codec(self.message.observation_space if declared else None)
         return self._observation_codec
 
     @property
     def action_codec(self) -> Any:
         """How actions are written; with several agents, in the general form."""
         if self._action_codec is None:
-            self._action_codec = spaces.codec(None if self.agents else self.action_space)
+            declared = self.message.HasField("action_space") and not self.agents
+            self._action_codec = spaces.codec(self.message.action_space if declared else None, action=True)
         return self._action_codec
 
 
@@ -170,11 +175,9 @@ class Trajectory:
 
     __slots__ = (
         "_actions",
-        "_infos",
-        "_observations",
+        "_rows",
         "annotations",
         "build",
-        "digests",
         "environment",
         "episode_id",
         "failure",
@@ -182,7 +185,6 @@ class Trajectory:
         "grade",
         "group",
         "options",
-        "rewards",
         "seconds",
         "seed",
         "spec",
@@ -204,24 +206,50 @@ class Trajectory:
         self.task = task
         self.split = split
         self.group = group
-        self.rewards: list[float] = []
-        self.digests: list[int] = []
         self.flags = 0
         self.failure: Failure | None = None
         self.grade: Any = None
         self.annotations: dict[int, Any] | None = None
         self.seconds = 0.0
         self.step_seconds: Any = None
-        self._observations: list[bytes] = []
+        self._rows: list[OutcomeRow] = []
         self._actions: list[bytes] = []
-        self._infos: dict[int, bytes] | None = None
 
     def __repr__(self) -> str:
         end = f"failed: {self.failure.cause}" if self.failure else f"return={self.return_:g}"
         return f"<Trajectory {self.environment}@{self.version} seed={self.seed} steps={len(self)} {end}>"
 
     def __len__(self) -> int:
-        return len(self.rewards)
+        return max(0, len(self._rows) - 1)
+
+    def fill(self, rows: Iterable[OutcomeRow], actions: Iterable[bytes]) -> None:
+        """Take recorded rows (the reset's first) and actions in place of what is there."""
+        self._rows, self._actions = list(rows), list(actions)
+
+    @property
+    def rewards(self) -> list[float]:
+        """The reward of each step; with several agents the sum of theirs."""
+        return [row[1] for row in self._rows[1:]]
+
+    @property
+    def digests(self) -> list[int]:
+        """The digest of each outcome, the reset's first."""
+        return [row[3] for row in self._rows]
+
+    @property
+    def packed_observations(self) -> list[bytes]:
+        """The observations' serialized Values."""
+        return [row[0] for row in self._rows]
+
+    @property
+    def packed_actions(self) -> list[bytes]:
+        """The actions' serialized Values."""
+        return self._actions
+
+    @property
+    def packed_infos(self) -> dict[int, bytes]:
+        """The infos' serialized Values, by step index; an empty info is not there."""
+        return {index: row[4] for index, row in enumerate(self._rows) if row[4]}
 
     @property
     def return_(self) -> float | None:
@@ -248,34 +276,25 @@ class Trajectory:
     @property
     def observations(self) -> list[Any]:
         """All observations, decoded; with several agents dicts keyed by agent."""
-        if self.spec.agents:
-            return [make_outcome(0, data, 0.0, AGENTS, 0, b"", None).observation for data in self._observations]
-        return [self.spec.observation_codec.decode(data) for data in self._observations]
+        return [outcome.observation for outcome in self.outcomes()]
 
     @property
     def actions(self) -> list[Any]:
         """All actions, decoded."""
-        return [self.spec.action_codec.decode(data) for data in self._actions]
+        return list(map(self.spec.action_codec.decode, self._actions))
 
     @property
     def infos(self) -> list[Any]:
         """All infos, decoded."""
-        infos = self._infos or {}
-        return [values.decode(infos[i]) if i in infos else {} for i in range(len(self._observations))]
+        return [outcome.info for outcome in self.outcomes()]
 
     def outcomes(self) -> list[Outcome]:
         """Every outcome, the reset's first."""
-        infos = self._infos or {}
         decode = self.spec.observation_codec.decode
-        last = len(self._observations) - 1
-        agents = AGENTS if self.spec.agents else 0
         return [
-            make_outcome(
-                i, data, self.rewards[i - 1] if i else 0.0, (self.flags if i == last else 0) | agents, self.digests[i],
-                infos.get(i, b""), decode,
-            )
-            for i, data in enumerate(self._observations)
-        ]  # fmt: skip
+            make_outcome(index, payload, reward, flags, digest, info, decode)
+            for index, (payload, reward, flags, digest, info) in enumerate(self._rows)
+        ]
 
 
 _RECOVERY = {

@@ -18,6 +18,7 @@ from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
+    from envmesh.policy_block import PolicyBlock
     from envmesh.rollouts import Rollouts
 
 __all__ = ["BatchPlayers", "PolicyPlayer", "TaskPlayer"]
@@ -30,12 +31,15 @@ TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
 class PolicyPlayer(EpisodeState):
     """Plays one episode inside the connection's reader. The trajectory's columns are its journal."""
 
-    __slots__ = ("act", "connection", "decode", "encode", "handle", "retries", "rollouts", "rows", "sent_at", "slot",
-                 "started", "trajectory")  # fmt: skip
+    __slots__ = ("act", "acted", "block", "connection", "decode", "encode", "handle", "note", "retries", "rollouts",
+                 "sent_at", "slot", "started", "trajectory")  # fmt: skip
 
     def __init__(self, rollouts: Rollouts, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
-                 trajectory: Trajectory, retries: int):  # fmt: skip
+                 trajectory: Trajectory, retries: int, block: PolicyBlock | None = None):  # fmt: skip
         super().__init__(spec, trajectory.episode_id, beginning)
+        self.block = block
+        self.note = trajectory._rows.append
+        self.acted = trajectory._actions.append
         self.rollouts = rollouts
         self.slot = slot
         self.connection = slot.connection
@@ -57,6 +61,8 @@ class PolicyPlayer(EpisodeState):
             self.act = for_agents(policy) if self.spec.agents else policy
         connection = self.connection
         self.handle = connection.bind(self)
+        if self.block is not None:
+            self.block.players[self.handle] = self
         self.started = self.sent_at = time.perf_counter()
         payload = self.beginning.request(self.episode_id, self.epoch, self.slot.binding.number)
         self.expect(0, payload)
@@ -66,16 +72,10 @@ class PolicyPlayer(EpisodeState):
 
     def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
         """An outcome came: note it, ask the policy, send the next step."""
-        trajectory = self.trajectory
-        trajectory._observations.append(payload)
-        trajectory.digests.append(digest)
+        self.note((payload, reward, flags, digest, info))
         self.index = index
-        if index:
-            trajectory.rewards.append(reward)
-        else:
+        if not index:
             self._begun()
-        if info:
-            self._note_info(index, info)
         if flags and self._special(payload, flags):
             return
         act = self.act
@@ -95,7 +95,7 @@ class PolicyPlayer(EpisodeState):
 
     def play(self, data: bytes) -> None:
         """Send the next step. ``data`` is the action's serialized Value."""
-        self.trajectory._actions.append(data)
+        self.acted(data)
         self.expected = index = self.index + 1
         connection = self.connection
         if len(data) < 65536:
@@ -135,12 +135,6 @@ class PolicyPlayer(EpisodeState):
     def _begun(self) -> None:
         self.rollouts.reset_seconds.append(time.perf_counter() - self.started)
 
-    def _note_info(self, index: int, info: bytes) -> None:
-        infos = self.trajectory._infos
-        if infos is None:
-            infos = self.trajectory._infos = {}
-        infos[index] = info
-
     # ---- ends
 
     def _over(self, flags: int) -> None:
@@ -155,15 +149,20 @@ class PolicyPlayer(EpisodeState):
         trajectory, connection = self.trajectory, self.connection
         trajectory.seconds = time.perf_counter() - self.started
         connection.send(self.handle, 0, CLOSE, b"")
-        connection.unbind(self.handle)
+        self._unbind()
         self.rollouts.finished(self, self.slot if slot_good else None)
+
+    def _unbind(self) -> None:
+        self.connection.unbind(self.handle)
+        if self.block is not None:
+            self.block.players.pop(self.handle, None)
 
     def cancel(self) -> None:
         """The episode is not wanted any more."""
         self.expected = NOTHING_EXPECTED
         if self.connection.lost is None:
             self.connection.send(self.handle, 0, CLOSE, b"")
-        self.connection.unbind(self.handle)
+        self._unbind()
 
     def on_event(self, kind: int, index: int, payload: bytes) -> None:
         """A grade, or a failure."""
@@ -182,7 +181,7 @@ class PolicyPlayer(EpisodeState):
     def _failed(self, error: EnvmeshError) -> None:
         self.expected = NOTHING_EXPECTED
         if self.index < 0 and error.reason in ELSEWHERE:
-            self.connection.unbind(self.handle)
+            self._unbind()
             self.rollouts.elsewhere(self)
             return
         if self.index < 0 and isinstance(error, InvalidRequest):
@@ -199,6 +198,7 @@ class PolicyPlayer(EpisodeState):
         if self.connection.lost is None:
             self._leave()
         else:
+            self._unbind()
             self.rollouts.finished(self, None)
 
     def _policy_failed(self, error: Exception) -> None:
@@ -282,16 +282,10 @@ class TaskPlayer(PolicyPlayer):
 
     def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
         """An outcome came: note it, and wake the policy's task."""
-        trajectory = self.trajectory
-        trajectory._observations.append(payload)
-        trajectory.digests.append(digest)
+        self.note((payload, reward, flags, digest, info))
         self.index = index
-        if index:
-            trajectory.rewards.append(reward)
-        else:
+        if not index:
             self._begun()
-        if info:
-            self._note_info(index, info)
         self.expected = NOTHING_EXPECTED
         self.flags = flags
         limit = self.rollouts.max_steps

@@ -20,7 +20,7 @@ from google.protobuf import json_format
 
 from envmesh.env import RewardResult
 from envmesh.errors import Failure, InvalidRequest
-from envmesh.outcome import EnvironmentSpec, Trajectory
+from envmesh.outcome import AGENTS, EnvironmentSpec, Trajectory
 from envmesh.recorded_values import agents_to_json, payload_from_json, payload_to_json
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import decode, encode
@@ -140,7 +140,7 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
     """A trajectory as a JSON object. Raises: InvalidRequest as ``Recorder.write``."""
     spec = trajectory.spec
     observe, act = spec.observation_codec, spec.action_codec
-    observations = trajectory._observations
+    observations = trajectory.packed_observations
     grade, failure = trajectory.grade, trajectory.failure
     return {
         "kind": "trajectory",
@@ -162,10 +162,10 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "observations": [
             agents_to_json(data) if spec.agents else payload_to_json(data, observe) for data in observations
         ],
-        "actions": [payload_to_json(data, act) for data in trajectory._actions],
+        "actions": [payload_to_json(data, act) for data in trajectory.packed_actions],
         "rewards": trajectory.rewards,
         "digests": [f"{digest:016x}" for digest in trajectory.digests],
-        "infos": {str(index): payload_to_json(data) for index, data in (trajectory._infos or {}).items()},
+        "infos": {str(index): payload_to_json(data) for index, data in trajectory.packed_infos.items()},
         "annotations": {str(i): payload_to_json(data) for i, data in packed_annotations(trajectory).items()},
         "grade": None if grade is None else grade_form(grade),
         "failure": None if failure is None else failure_form(failure),
@@ -276,17 +276,18 @@ def made_trajectory(spec: EnvironmentSpec, form: dict[str, Any], *, episode_id: 
         spec, episode_id, seed=form["seed"], options=decode(options) if options else None, task=form["task"],
         split=form["split"], group=form["group"],
     )  # fmt: skip
-    trajectory._observations, trajectory._actions = observations, actions
-    trajectory.rewards = [float(reward) for reward in form["rewards"]]
-    trajectory.digests = digests
-    if len(digests) != len(observations) or len(observations) not in (0, len(trajectory.rewards) + 1):
+    rewards = [float(reward) for reward in form["rewards"]]
+    if len(digests) != len(observations) or len(observations) not in (0, len(rewards) + 1):
         raise ValueError(
-            f"{len(observations)} observations, {len(digests)} digests and {len(trajectory.rewards)} rewards do not "
+            f"{len(observations)} observations, {len(digests)} digests and {len(rewards)} rewards do not "
             "make a trajectory"
         )
     trajectory.flags = int(form["flags"])
+    several = AGENTS if spec.agents else 0
+    flags = [several] * (len(digests) - 1) + [trajectory.flags | several]
+    packed_infos = [infos.get(index, b"") for index in range(len(digests))]
+    trajectory.fill(zip(observations, [0.0, *rewards], flags, digests, packed_infos, strict=False), actions)
     trajectory.seconds = float(form["seconds"])
-    trajectory._infos = infos or None
     trajectory.annotations = {index: decode(data) for index, data in annotations.items()} or None
     if form["grade"] is not None:
         trajectory.grade = RewardResult(**form["grade"])

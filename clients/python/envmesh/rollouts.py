@@ -25,8 +25,10 @@ from envmesh.mesh import make_beginning
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
 from envmesh.policies import kind_of
+from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
+from envmesh.stream import HostConnection
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
@@ -130,6 +132,10 @@ class Rollouts:
         self._parked: list[Slot] = []
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None
+        kind = self.kind
+        plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
+        self._in_blocks = plain and max_steps is None and not measure
+        self._blocks: dict[HostConnection, PolicyBlock] = {}
         self._planned_all = False
         self._started = False
         self._closed = False
@@ -187,6 +193,8 @@ class Rollouts:
         for player in list(self.live):
             player.cancel()
         self.live.clear()
+        for block in self._blocks.values():
+            block.close()
         pool = self.mesh.pool(self.environment)
         if self._wanted_slots:
             pool.unwant()
@@ -291,13 +299,23 @@ class Rollouts:
             spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
             split=beginning.split, group=beginning.group,
         )  # fmt: skip
-        player = self._player_kind(self, slot, spec, beginning, trajectory, retries)
+        player = self._player_kind(self, slot, spec, beginning, trajectory, retries, self._block(slot, spec))
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)
         if beginning.group is not None:
             self._members.setdefault(beginning.group, set()).add(player)
         player.begin()
+
+    def _block(self, slot: Slot, spec: EnvironmentSpec) -> PolicyBlock | None:
+        """Who plays the ordinary steps of an episode together with those of others; None where each plays its own."""
+        if not self._in_blocks or spec.agents:
+            return None
+        connection = slot.connection
+        block = self._blocks.get(connection)
+        if block is None:
+            block = self._blocks[connection] = PolicyBlock(self, connection, spec)
+        return block
 
     def _unpark(self) -> None:
         parked, self._parked = self._parked, []

@@ -255,7 +255,7 @@ class HostConnection:
             return
         self._writing = True
         try:
-            while (self.rows and self._sent - self._taken < ahead or self._heartbeat_due) and self.lost is None:
+            while ((self.rows and self._sent - self._taken < ahead) or self._heartbeat_due) and self.lost is None:
                 limit = min(MOST_EVENTS, max(LEAST_EVENTS, len(self.sessions) // 2))
                 rows = self.rows
                 if len(rows) <= limit:

@@ -65,6 +65,7 @@ class Vector(VectorEpisodes):
         self._seed_given = seed is not None
         self._timeout = timeout or mesh.settings.slot_timeout
         self._step_timeout = step_timeout
+        self._marks = np.zeros(n, np.bool_)
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
@@ -95,7 +96,7 @@ class Vector(VectorEpisodes):
         if self._seed_given and not spec.seeded:
             raise InvalidRequest(f"{spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
         self._observations = BatchCodec(_space(spec.message, "observation_space"))
-        self._actions = BatchCodec(_space(spec.message, "action_space"))
+        self._actions = BatchCodec(_space(spec.message, "action_space"), action=True)
         self._keeps_journal = spec.recovery is not Recovery.NONE
         self._spec = spec
 
@@ -118,7 +119,7 @@ class Vector(VectorEpisodes):
         await self.prepare()
         chosen = self._everybody if ids is None else self._checked(ids)
         if options is not None:
-            self.options = options
+            self.set_options(options)
         if seed is not None:
             if not self.spec.seeded:
                 raise InvalidRequest(f"{self.spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
@@ -156,6 +157,7 @@ class Vector(VectorEpisodes):
             self._answer_or_reset(numbers[over])
             numbers = numbers[live]
         else:
+            self._check_begun(numbers)
             payloads = self._encoded(actions)
         if payloads:
             self._step(numbers, payloads)
@@ -253,17 +255,29 @@ class Vector(VectorEpisodes):
         if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
             raise InvalidRequest(f"ids are whole numbers in one dimension; got {numbers.dtype}{numbers.shape}")
         numbers = numbers.astype(np.int64, copy=False)
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.n:
-            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {numbers.min()} to {numbers.max()}")
-        if np.bincount(numbers, minlength=1).max() > 1:
+        marks = self._marks
+        try:
+            marks[numbers] = True
+        except IndexError:
+            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {numbers.max()}") from None
+        different = np.count_nonzero(marks)
+        marks[:] = False
+        if different != len(numbers):
             raise InvalidRequest("an id is there twice")
+        if len(numbers) and numbers.min() < 0:
+            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {numbers.min()}")
         return numbers
 
     def _check_over(self, numbers: Array, over: Array) -> None:
         if not self.autoreset and (ended := numbers[over & self._ended[numbers]]).size:
             raise InvalidRequest(f"episode {ended[0]} has ended: reset(ids=[{ended[0]}])", reason="EPISODE_ENDED")
-        if (fresh := numbers[~over & (self._index[numbers] == NOTHING)]).size:
-            raise InvalidRequest(f"episode {fresh[0]} has not begun: reset first", reason="STEP_INDEX")
+        self._check_begun(numbers[~over])
+
+    def _check_begun(self, numbers: Array) -> None:
+        fresh = self._index[numbers] == NOTHING
+        if fresh.any():
+            number = numbers[fresh][0]
+            raise InvalidRequest(f"episode {number} has not begun: reset first", reason="STEP_INDEX")
 
 
 def _space(message: pb.EnvironmentInfo, name: str) -> Any:

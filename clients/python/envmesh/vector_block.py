@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Block"]
 
-STEP, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_CLOSE
-OUTCOME, FAILURE, CLOSED = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_CLOSED
+STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
+OUTCOME, FAILURE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE
+LARGE_VALUE_BYTES = 256 * 1024
 
 
 class Member:
@@ -65,21 +66,20 @@ class Block:
     def on_columns(self, columns: Columns) -> None:
         """Take rows, all of which are this block's."""
         handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
+        known = self.numbers
+        numbers = [known[handle] for handle in handles]
         if kinds is not None:
-            for handle, index, payload, kind in zip(handles, indices, payloads, kinds, strict=True):
+            for number, index, payload, kind in zip(numbers, indices, payloads, kinds, strict=True):
                 if kind == FAILURE:
-                    self.vector.on_failure(self.numbers[handle], index, payload)
+                    self.vector.on_failure(number, index, payload)
             outcomes = [kind == OUTCOME for kind in kinds]
-            handles = list(compress(handles, outcomes))
-            if not handles:
+            numbers = list(compress(numbers, outcomes))
+            if not numbers:
                 return
             indices, payloads = list(compress(indices, outcomes)), list(compress(payloads, outcomes))
             rewards, flags = list(compress(rewards, outcomes)), list(compress(flags, outcomes))
             digests, infos = list(compress(digests, outcomes)), list(compress(infos, outcomes))
-        numbers = self.numbers
-        self.vector.on_outcomes(
-            integers([numbers[handle] for handle in handles]), indices, payloads, rewards, flags, digests, infos
-        )
+        self.vector.on_outcomes(integers(numbers), indices, payloads, rewards, flags, digests, infos)
 
     # ---- what the vector says
 
@@ -104,11 +104,18 @@ class Block:
         self.connection.rows.extend(zip(handles, indices, repeat(STEP), payloads))
         self.connection.wake()
 
-    def begin(self, handle: int, request: bytes, *, close: bool) -> None:
-        """Send a reset, after the close of the copy before it."""
-        if close:
-            self.connection.send(handle, 0, CLOSE, b"")
-        self.connection.send(handle, 0, pb.COMMAND_KIND_RESET, request)
+    def begin(self, handles: list[int], requests: list[bytes], opens: list[bool]) -> None:
+        """Send resets, each after the close of the copy before it, where there is one."""
+        connection = self.connection
+        if requests and len(requests[0]) >= LARGE_VALUE_BYTES:
+            send = connection.send
+        else:
+            send = lambda *row: connection.rows.append(row)  # noqa: E731
+        for handle, request, close in zip(handles, requests, opens, strict=True):
+            if close:
+                send(handle, 0, CLOSE, b"")
+            send(handle, 0, RESET, request)
+        connection.wake()
 
     def end(self) -> None:
         """No more frames for this block."""

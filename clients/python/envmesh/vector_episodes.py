@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Mapping
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from envmesh.batch_codec import BatchCodec, integers, reals
-from envmesh.episode import FIRST_EPOCH
+from envmesh.episode import FIRST_EPOCH, Beginning
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
 from envmesh.leases import Slot
 from envmesh.mesh import make_beginning
@@ -49,13 +50,15 @@ class VectorEpisodes:
         self.mesh = mesh
         self.environment = environment
         self.n = n
-        self.options = options
-        self.journals = VectorJournal(n)
+        self.journals = VectorJournal(n, self._reset_entry)
         self._pool = mesh.pool(environment)
         self._seeds = seeds
         self._spec: EnvironmentSpec | None = None
         self._observations = BatchCodec(None)
         self._actions = BatchCodec(None)
+        self._beginning = make_beginning(None, options, "", "")
+        self._reset_request = pb.ResetRequest()
+        self.set_options(options)
         self._keeps_journal = False
         self._everybody = np.arange(n, dtype=np.int64)
         self._index = np.full(n, NOTHING, np.int64)
@@ -65,6 +68,7 @@ class VectorEpisodes:
         self._handles = np.zeros(n, np.int64)
         self._places = np.full(n, NOTHING, np.int64)
         self._slots: list[Slot | None] = [None] * n
+        self._lease_numbers = [0] * n
         self._blocks: list[Block] = []
         self._wanting: deque[int] = deque()
         self._broken: dict[int, Failure] = {}
@@ -81,6 +85,16 @@ class VectorEpisodes:
         if self._spec is None:
             raise MeshUnavailable("the vector is not in use yet: use it in `async with`, or reset it")
         return self._spec
+
+    def set_options(self, options: Mapping[str, Any] | None) -> None:
+        """The reset options from now on. Raises: InvalidRequest."""
+        self._beginning = make_beginning(None, options, "", "")
+        self._reset_request = pb.ResetRequest(epoch=FIRST_EPOCH, options=self._beginning.options_value)
+
+    def _reset_entry(self, seed: int | None) -> pb.ResetEntry:
+        """How an episode with this seed begins, for its journal."""
+        begun = self._beginning
+        return Beginning(seed, begun.options, begun.options_value).entry(self.spec)
 
     # ---- commands
 
@@ -117,39 +131,55 @@ class VectorEpisodes:
 
     def _begin(self, numbers: Array) -> None:
         """Begin new episodes."""
-        fresh = int((self._awaited[numbers] == NOTHING).sum())
-        again = self._awaited[numbers] != NOTHING
-        for number in numbers[again].tolist():
-            self._rebind(number)
-        self._outstanding += fresh
+        awaited = self._awaited[numbers] != NOTHING
+        if awaited.any():
+            for number in numbers[awaited].tolist():
+                self._rebind(number)
+        self._outstanding += len(numbers) - int(awaited.sum())
         self._awaited[numbers] = 0
         self._index[numbers] = NOTHING
         self._ended[numbers] = False
-        identities = os.urandom(16 * len(numbers))
-        wanted = 0
-        for at, number in enumerate(numbers.tolist()):
-            self._broken.pop(number, None)
-            slot = self._slots[number]
-            if slot is None or slot.connection.lost is not None or slot.connection.draining:
-                self._vacate(number)
-                if number not in self._wanting:
-                    self._wanting.append(number)
-                    wanted += 1
-            else:
-                self._reset(number, slot, identities[16 * at : 16 * at + 16])
-        if wanted:
-            self._want(wanted)
+        for number in self._broken.keys() & set(numbers.tolist()) if self._broken else ():
+            del self._broken[number]
+        homeless = self._places[numbers] == NOTHING
+        if any(block.connection.lost is not None or block.connection.draining for block in self._blocks):
+            homeless = np.array([self._find_homeless(number) for number in numbers.tolist()])
+        if homeless.any():
+            wanting = [number for number in numbers[homeless].tolist() if number not in self._wanting]
+            self._wanting.extend(wanting)
+            self._want(len(wanting))
+            numbers = numbers[~homeless]
+        if len(numbers):
+            self._reset(numbers)
 
-    def _reset(self, number: int, slot: Slot, identity: bytes) -> None:
-        spec = slot.binding.spec or self.spec
-        seed = self._seeds.following(number) if spec.seeded else None
-        beginning = make_beginning(seed, self.options, "", "")
-        request = beginning.request(identity, FIRST_EPOCH, slot.binding.number)
+    def _find_homeless(self, number: int) -> bool:
+        """Whether an episode needs another slot. One on a host that is lost or drains is left."""
+        slot = self._slots[number]
+        if slot is not None and slot.connection.lost is None and not slot.connection.draining:
+            return False
+        self._vacate(number)
+        return True
+
+    def _reset(self, numbers: Array) -> None:
+        """Send resets of episodes that have a slot."""
+        seeds = self._seeds.following(numbers) if self.spec.seeded else None
         if self._keeps_journal:
-            self.journals.begin(number, beginning, spec)
-        block = self._blocks[self._places[number]]
-        block.begin(int(self._handles[number]), request, close=bool(self._open[number]))
-        self._open[number] = True
+            self.journals.begin(numbers, seeds)
+        identities = os.urandom(16 * len(numbers))
+        places, members = self._places[numbers], numbers.tolist()
+        requests = []
+        template = self._reset_request
+        for at, number in enumerate(members):
+            template.episode_id = identities[16 * at : 16 * at + 16]
+            template.lease_number = self._lease_numbers[number]
+            if seeds is not None:
+                template.seed = seeds[at]
+            requests.append(template.SerializeToString(deterministic=True))
+        handles, opens = self._handles[numbers].tolist(), self._open[numbers].tolist()
+        self._open[numbers] = True
+        for place in {*places.tolist()}:
+            mine = (places == place).tolist()
+            self._blocks[place].begin(*(list(compress(column, mine)) for column in (handles, requests, opens)))
 
     def _answer_or_reset(self, numbers: Array) -> None:
         """Episodes that are over: those that fell while nobody waited say so, the others begin anew."""
@@ -180,10 +210,11 @@ class VectorEpisodes:
             place = len(self._blocks)
             self._blocks.append(Block(self, slot.connection))
         self._slots[number] = slot
+        self._lease_numbers[number] = slot.binding.number
         self._places[number] = place
         self._handles[number] = self._blocks[place].place(number)
         self._open[number] = False
-        self._reset(number, slot, os.urandom(16))
+        self._reset(integers([number]))
 
     def _no_slot(self, error: EnvmeshError) -> None:
         if self._wanting:

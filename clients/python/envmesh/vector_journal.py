@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from array import array as flat_array
 from collections import deque
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 
-from envmesh.episode import Beginning
 from envmesh.journal import Journal
-from envmesh.outcome import EnvironmentSpec
 from envmesh.tensors import Array
+from envmesh.v1 import environment_pb2 as pb
 
 __all__ = ["VectorJournal"]
 
@@ -26,6 +26,7 @@ _Received: TypeAlias = tuple[Array, None, "flat_array[int]"]
 ROWS_AN_EPISODE = 64
 LEAST_ROWS = 1 << 14
 PRUNE_EVERY = 64
+NEVER = np.iinfo(np.int64).max
 
 
 class _Unpacked:
@@ -40,15 +41,17 @@ class _Unpacked:
 
 
 class VectorJournal:
-    """The journals of ``count`` episodes, numbered from 0."""
+    """The journals of ``count`` episodes, numbered from 0. ``reset_entry`` says how an episode with a seed (None: it has
+    none) begins."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, reset_entry: Callable[[int | None], pb.ResetEntry]):
         self._log: deque[_Sent | _Received] = deque()
         self._head = 0
         self._rows = 0
         self._limit = max(LEAST_ROWS, ROWS_AN_EPISODE * count)
-        self._since = np.zeros(count, np.int64)
-        self._beginnings: list[tuple[Beginning, EnvironmentSpec] | None] = [None] * count
+        self._since = np.full(count, NEVER, np.int64)
+        self._seeds = np.full(count, -1, np.int64)
+        self._reset_entry = reset_entry
         self._unpacked: dict[int, _Unpacked] = {}
         self._until_prune = PRUNE_EVERY
 
@@ -56,16 +59,18 @@ class VectorJournal:
         """How many rows are kept as frames."""
         return self._rows
 
-    def begin(self, number: int, beginning: Beginning, spec: EnvironmentSpec) -> None:
-        """Episode ``number`` begins anew: what came before is not needed."""
-        self._since[number] = self._head + len(self._log)
-        self._beginnings[number] = (beginning, spec)
-        self._unpacked.pop(number, None)
+    def begin(self, numbers: Array, seeds: list[int] | None) -> None:
+        """These episodes begin anew, with these seeds: what came before is not needed."""
+        self._since[numbers] = self._head + len(self._log)
+        if seeds is not None:
+            self._seeds[numbers] = seeds
+        if self._unpacked:
+            for number in numbers.tolist():
+                self._unpacked.pop(number, None)
 
     def forget(self, number: int) -> None:
         """Episode ``number`` is over for good."""
-        self._since[number] = np.iinfo(np.int64).max
-        self._beginnings[number] = None
+        self._since[number] = NEVER
         self._unpacked.pop(number, None)
 
     def sent(self, numbers: Array, actions: list[bytes]) -> None:
@@ -106,7 +111,7 @@ class VectorJournal:
         Raises:
             KeyError: the episode has not begun.
         """
-        if self._beginnings[number] is None:
+        if self._since[number] == NEVER:
             raise KeyError(f"episode {number} has not begun")
         known = self._unpacked.get(number)
         state = _Unpacked()
@@ -129,7 +134,6 @@ class VectorJournal:
                 state.journal.act(state.pending, digests[row])
                 state.pending = b""
                 return
-            begun = self._beginnings[number]
-            assert begun is not None
-            state.journal.begin(begun[0].entry(begun[1]), digests[row])
+            seed = int(self._seeds[number])
+            state.journal.begin(self._reset_entry(None if seed < 0 else seed), digests[row])
             state.begun = True

@@ -1,0 +1,100 @@
+"""The fast path of ``rollouts``: a plain policy, and all rows of a frame taken as columns.
+
+A block plays the steps of its rollouts' episodes on one connection. What is out of the ordinary (a reset's outcome, an
+end, a failure) goes to the episode's ``PolicyPlayer``; the steps in between never touch it but to note a row and the
+next index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import compress, repeat
+from typing import TYPE_CHECKING, Any
+
+from envmesh.blocks import Columns
+from envmesh.columns import decoder_of, encoder_of
+from envmesh.outcome import EnvironmentSpec
+from envmesh.policies import Act
+from envmesh.stream import LARGE_VALUE_BYTES, OUTCOME, STEP, HostConnection
+
+if TYPE_CHECKING:
+    from envmesh.players import PolicyPlayer
+    from envmesh.rollouts import Rollouts
+
+__all__ = ["PolicyBlock"]
+
+
+class PolicyBlock:
+    """Plays the steps of one rollouts' episodes on one connection. ``players`` are those episodes, by handle."""
+
+    def __init__(self, rollouts: Rollouts, connection: HostConnection, spec: EnvironmentSpec):
+        self.players: dict[int, PolicyPlayer] = {}
+        self.owns: Callable[[object], bool] = self.players.__contains__
+        self._rollouts = rollouts
+        self._connection = connection
+        self._policy = rollouts.policy
+        self._decode = decoder_of(spec.observation_codec.decode)
+        self._encode = encoder_of(spec.action_codec.encode)
+        connection.blocks.append(self)
+
+    def on_columns(self, columns: Columns) -> None:
+        """A frame's rows: the ordinary steps together, the rest one by one."""
+        handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
+        players = list(map(self.players.__getitem__, handles))
+        expected = [player.expected for player in players]
+        if kinds is not None or expected != indices or 0 in indices or any(flags):
+            kinds = kinds or [OUTCOME] * len(handles)
+            plain = [
+                kind == OUTCOME and not flag and wanted == index and index > 0
+                for kind, flag, wanted, index in zip(kinds, flags, expected, indices, strict=True)
+            ]
+            special = [not each for each in plain]
+            rows = zip(players, kinds, indices, payloads, rewards, flags, digests, infos, strict=True)
+            for player, kind, index, payload, reward, flag, digest, info in compress(rows, special):
+                if kind != OUTCOME:
+                    player.on_event(kind, index, payload)
+                elif player.expected == index:
+                    player.on_outcome(index, payload, reward, flag, digest, info)
+            if True not in plain:
+                return
+            players, indices, payloads, rewards, flags, digests, infos, handles = (
+                list(compress(column, plain))
+                for column in (players, indices, payloads, rewards, flags, digests, infos, handles)
+            )
+        self._step(players, handles, indices, payloads, zip(payloads, rewards, flags, digests, infos, strict=True))
+
+    def _step(self, players: list[PolicyPlayer], handles: list[int], indices: list[int], payloads: list[bytes],
+              rows: Any) -> None:  # fmt: skip
+        for player, row in zip(players, rows, strict=True):
+            player.note(row)
+        try:
+            actions = list(map(self._policy, self._decode(payloads)))
+            if Act in set(map(type, actions)):
+                actions = self._annotated(players, indices, actions)
+            data = self._encode(actions)
+        except Exception as error:  # the policy's own, or an action that has no form
+            self._rollouts.fail(error)
+            return
+        following = [index + 1 for index in indices]
+        for player, action, index in zip(players, data, following, strict=True):
+            player.acted(action)
+            player.expected = index
+        connection = self._connection
+        if max(map(len, data)) < LARGE_VALUE_BYTES:
+            connection.rows.extend(zip(handles, following, repeat(STEP), data))
+        else:
+            for handle, index, action in zip(handles, following, data, strict=True):
+                connection.send(handle, index, STEP, action)
+
+    @staticmethod
+    def _annotated(players: list[PolicyPlayer], indices: list[int], actions: list[Any]) -> list[Any]:
+        for position, action in enumerate(actions):
+            if isinstance(action, Act):
+                players[position].index = indices[position]
+                actions[position] = players[position].annotate(action)
+        return actions
+
+    def close(self) -> None:
+        """Take no rows any more."""
+        if self in self._connection.blocks:
+            self._connection.blocks.remove(self)

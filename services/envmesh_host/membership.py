@@ -1,0 +1,150 @@
+"""A host as a member of a mesh: what it says of itself to the broker, and what it does with what it is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+
+from envmesh.errors import Refusal
+from envmesh.v1 import fleet_pb2
+from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_service.build_info import build_info
+from envmesh_service.loop_lag import LoopLag
+
+if TYPE_CHECKING:
+    from envmesh_host.host import Host
+
+__all__ = ["Membership"]
+
+log = logging.getLogger("envmesh.host")
+
+
+class Membership:
+    """Keeps a host registered with its broker."""
+
+    def __init__(self, host: Host, lag: LoopLag, on_drain: Callable[[bool], None]):
+        self._host = host
+        self._lag = lag
+        self._on_drain = on_drain
+        self._channel = grpc.aio.insecure_channel(host.settings.broker, options=CHANNEL_OPTIONS)
+        self.connected_once = False
+        self.registration = Registration(self._channel, self._identity(), self.report, self)
+        host.engine.on_slot_freed = self.registration.changed
+        host.engine.on_slot_taken = self.registration.changed
+
+    async def run(self) -> None:
+        """Stay registered until cancelled, or until told to leave."""
+        try:
+            await self.registration.run()
+        finally:
+            await self._channel.close()
+
+    def _identity(self) -> fleet_pb2.HostIdentity:
+        host = self._host
+        return fleet_pb2.HostIdentity(
+            host_id=host.host_id,
+            pool=host.settings.pool,
+            address=host.address,
+            slots=host.settings.slots,
+            environments=[hosted.info for _, hosted in sorted(host.engine.hosted.items())],
+            software_version=build_info().version,
+            name=host.settings.name or host.host_id[:8],
+            environment_slots=[
+                fleet_pb2.EnvironmentSlots(environment=key, slots=slots)
+                for key, slots in sorted(host.engine.slots.bounds.items())
+            ],
+        )
+
+    def report(self) -> fleet_pb2.HostReport:
+        """The whole picture, now."""
+        engine = self._host.engine
+        report = fleet_pb2.HostReport(
+            state=self.state(),
+            leases=[
+                fleet_pb2.LeaseState(
+                    lease_id=holding.lease_id,
+                    tenant=holding.tenant,
+                    environment=holding.environment,
+                    in_use=holding.in_use,
+                    idle=holding.idle,
+                    client_id=holding.client_id,
+                )
+                for holding in (*engine.slots, *engine.slots.take_ended())
+            ],
+            unleased=engine.slots.stuck,
+            event_loop_lag=self._lag.take(),
+            memory_bytes=_resident_bytes(),
+            cpu_seconds=_cpu_seconds(),
+        )
+        live: dict[str, int] = dict.fromkeys(engine.hosted, 0)
+        for copy in engine.episodes.values():
+            live[copy.environment.key] += 1
+        for key, hosted in engine.hosted.items():
+            report.environments.add(
+                environment=key,
+                live=live[key],
+                begun=hosted.begun,
+                ended=hosted.ended,
+                failed=hosted.failed,
+                steps=hosted.steps,
+                slot_seconds=hosted.slot_seconds,
+                return_sum=hosted.return_sum,
+            )
+        return report
+
+    def state(self) -> fleet_pb2.HostState.ValueType:
+        """What this host is doing."""
+        engine = self._host.engine
+        if not engine.draining:
+            return fleet_pb2.HOST_STATE_READY
+        return fleet_pb2.HOST_STATE_DRAINING if engine.slots.held else fleet_pb2.HOST_STATE_SEALED
+
+    # ---- what the broker tells
+
+    def lease_keys(self, public_keys: Sequence[bytes]) -> None:
+        """These keys sign valid leases."""
+        self._host.verifier.accept(public_keys)
+
+    def recalls(self, keep: Mapping[bytes, int]) -> None:
+        """By lease, to how many slots it shall shrink."""
+        engine = self._host.engine
+        for holding, count in engine.slots.recall(keep):
+            for connection in self._host.servicer.connections.values():
+                connection.slots_returned(holding, count)
+        self.registration.changed()
+
+    def drain(self, wanted: bool) -> None:
+        """Drain, or take the drain back."""
+        if wanted != self._host.engine.draining:
+            self._on_drain(wanted)
+
+    def revoked(self, tenants: frozenset[str]) -> None:
+        """End the streams of these tenants."""
+        refusal = Refusal("the tenant's credential was revoked", reason="CREDENTIAL_INVALID")
+        for connection in list(self._host.servicer.connections.values()):
+            if connection.tenant in tenants:
+                connection.end(refusal)
+
+    def connected(self, up: bool) -> None:
+        """The broker hears this host, or no longer does."""
+        if up and not self.connected_once:
+            self.connected_once = True
+            log.info("registered", extra={"broker": self._host.settings.broker, "host": self._host.host_id})
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123 - read once a second
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
