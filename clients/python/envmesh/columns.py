@@ -54,8 +54,10 @@ def _decode_column(column: Sequence[bytes]) -> list[Any]:
     size = len(first)
     if size > 4 and first[0] == _BLOB and size < _SHORT + 4 and first[:4] == _BLOB_HEADS[size - 4]:
         head = first[:4]
-        if [data[:4] for data in column].count(head) == len(column) and set(map(len, column)) == {size}:
-            return [data[4:] for data in column]
+        if set(map(len, column)) == {size}:
+            joined = b"".join(column)
+            if all(joined[place::size] == head[place : place + 1] * len(column) for place in range(4)):
+                return [data[4:] for data in column]
     elif size > 1 and first[0] == _TEXT:
         try:
             texts = [data[2:].decode() for data in column if data[0] == _TEXT and data[1] == len(data) - 2 < _SHORT]
