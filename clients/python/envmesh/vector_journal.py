@@ -41,8 +41,8 @@ class _Unpacked:
 
 
 class VectorJournal:
-    """The journals of ``count`` episodes, numbered from 0. ``reset_entry`` says how an episode with a seed (None: it has
-    none) begins."""
+    """The journals of ``count`` episodes, numbered from 0. ``reset_entry`` says how an episode with a seed (or None)
+    begins."""
 
     def __init__(self, count: int, reset_entry: Callable[[int | None], pb.ResetEntry]):
         self._log: deque[_Sent | _Received] = deque()
