@@ -2,8 +2,9 @@
 
 Two environments, each with one worker and with two, in turns: one whose steps burn about 0.2 ms of Python, and one
 whose steps cost next to nothing, which shows what a step through a worker costs. 256 episodes are always under way.
-Beside each run's figures stands the share of the machine that was idle: a ratio means little where other programs took
-the second CPU.
+Beside each run's rate stand the CPUs that workers and host had, and the share of the machine that was idle: a ratio
+means little where other programs took the second CPU; the steps in a CPU-second of the workers then say what two of them
+cost.
 """
 
 import argparse
@@ -101,6 +102,16 @@ def cpu_seconds():
     return user + nice + system + idle + wait + sum(rest), idle + wait
 
 
+def worker_cpu_seconds():
+    """The CPU time of the worker processes so far: this process's grandchildren."""
+    ticks = 0
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        for worker in Path(f"/proc/{child}/task/{child}/children").read_text().split():
+            fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 async def run(target, workers, seconds):
     """One run: steps a second, and the CPU share of everything else."""
     definition = load(target)
@@ -116,14 +127,16 @@ async def run(target, workers, seconds):
         for number in range(EPISODES):
             load_.begin(number)
         await load_.measure(min(1.0, seconds / 4))
-        own, (total, idle) = os.times(), cpu_seconds()
+        own, (total, idle), burnt = os.times(), cpu_seconds(), worker_cpu_seconds()
         rate = await load_.measure(seconds)
+        burnt = (worker_cpu_seconds() - burnt) / seconds
         load_.ended.cancel()
         own_after, (total_after, idle_after) = os.times(), cpu_seconds()
     finally:
         await runner.stop(5.0)
     return {
         "steps_per_second": rate,
+        "workers_cpu": burnt,
         "host_cpu": (own_after.user + own_after.system - own.user - own.system) / seconds,
         "machine_idle": (idle_after - idle) / max(total_after - total, 1),
     }
@@ -137,6 +150,10 @@ def summary(runs):
         "steps_per_second": {
             str(workers): {"median": statistics.median(found), "min": min(found), "max": max(found)}
             for workers, found in rates.items()
+        },
+        "steps_per_worker_cpu_second": {
+            str(workers): statistics.median(one["steps_per_second"] / one["workers_cpu"] for one in found)
+            for workers, found in runs.items()
         },
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "runs": {str(workers): found for workers, found in runs.items()},
@@ -165,7 +182,8 @@ def main():
         rate, ratio = found["steps_per_second"], found["ratio"]
         print(
             f"{name}: {rate['1']['median']:,.0f} steps/s with one worker, {rate['2']['median']:,.0f} with two: "
-            f"{ratio['median']:.2f} times ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            f"{ratio['median']:.2f} times ({ratio['min']:.2f} to {ratio['max']:.2f}); a CPU-second of the workers: "
+            + " and ".join(f"{steps:,.0f}" for steps in found["steps_per_worker_cpu_second"].values())
         )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
