@@ -18,7 +18,7 @@ from google.protobuf import duration_pb2
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy, RunningStep, acknowledge
-from envmesh_host.engine import Engine, parse, unknown_episode
+from envmesh_host.engine import Engine, overran, parse, unknown_episode
 from envmesh_host.hosted import Hosted
 from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
 from envmesh_host.player import EMPTY_ROW, raised
@@ -84,12 +84,12 @@ class Columns:
 class Connection:
     """One client's connection to this host. ``wake`` is set by the stream that writes for it."""
 
-    def __init__(self, engine: Engine, hello: pb.Hello, tenant: str, watch: list[float], lease_idle: float):
+    def __init__(self, engine: Engine, hello: pb.Hello, tenant: str, lease_idle: float):
         self.engine = engine
         self.client_id = hello.client_id
         self.connection_id = hello.connection_id
         self.tenant = tenant
-        self.watch = watch
+        self.watch = engine.watch
         self.lease_idle = lease_idle
         self.bindings: dict[int, EpisodeCopy] = {}
         self.leases: dict[int, Holding] = {}
@@ -252,8 +252,7 @@ class Connection:
     def _step_failed(self, copy: EpisodeCopy, handle: int, index: int, action: bytes, error: BaseException) -> None:
         environment = copy.environment
         if isinstance(error, StepOverrun):
-            limit = f"its limit of {environment.step_limit:g} s"
-            refusal = Refusal(f"step {index} of {environment.key} ran longer than {limit}", reason="LIMIT_EXCEEDED")
+            refusal = overran(environment, STEP)
         else:
             refusal = raised("step", error)
         self.engine.refused_inline(copy, index, action, refusal)
@@ -326,9 +325,10 @@ class Connection:
         bound = self.bindings.get(handle)
         if bound is not None and bound.episode_id != request.episode_id:
             raise Refusal(f"handle {handle} names another episode; close that first", reason="ARGUMENT_INVALID")
-        copy = self.engine.reset(request, payload, self._lease(request.lease_number), self)
-        self._bind_copy(handle, copy)
-        self.engine.step(copy, pb.COMMAND_KIND_RESET, 0, payload, (self, handle, 0))
+        holding = self._lease(request.lease_number)
+        self.engine.reset(
+            request, payload, holding, self, (self, handle, 0), lambda copy: self._bind_copy(handle, copy)
+        )
 
     def _resume(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResumeRequest, payload)

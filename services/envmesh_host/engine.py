@@ -21,10 +21,13 @@ from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row
 from envmesh_host.slots import Claim, Holding, SlotTable
+from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Engine", "Rights", "Sink"]
 
 log = logging.getLogger("envmesh.host")
+
+COMMON_VALUE_BYTES = 64 * 1024
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME = pb.EVENT_KIND_OUTCOME
@@ -93,6 +96,7 @@ class Engine:
         self.rights = rights
         self.clock = clock
         self.max_value_bytes = max_value_bytes
+        self.watch = [0.0]
         self.episodes: dict[bytes, EpisodeCopy] = {}
         self.draining = False
         self.on_slot_freed: Callable[[], None] = lambda: None
@@ -132,20 +136,58 @@ class Engine:
 
     # ---- commands
 
-    def reset(self, request: pb.ResetRequest, payload: bytes, holding: Holding, sink: Sink) -> EpisodeCopy:
-        """Find or make the copy for a Reset; ``step`` with index 0 then carries it out.
+    def reset(self, request: pb.ResetRequest, payload: bytes, holding: Holding, sink: Sink, waiter: Waiter,
+              bind: Callable[[EpisodeCopy], None] | None = None) -> EpisodeCopy:  # fmt: skip
+        """Begin an episode, or answer its Reset from what is known; ``bind`` hears which copy it is before that.
 
         Raises:
-            Refusal: ARGUMENT_INVALID, EPOCH_STALE, DRAINING, LEASE_INVALID, NO_CAPACITY.
+            Refusal: ARGUMENT_INVALID, EPOCH_STALE, DRAINING, LEASE_INVALID, NO_CAPACITY, and those of ``judge_step``.
         """
         if len(request.episode_id) != 16:
             raise Refusal("episode_id must be 16 random bytes", reason="ARGUMENT_INVALID")
         copy = self._older_copy(request.episode_id, request.epoch, sink)
         if copy is not None:
+            if bind is not None:
+                bind(copy)
+            self.step(copy, RESET, 0, payload, waiter)
             return copy
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        return self._new_copy(request.episode_id, request.epoch, holding, sink)
+        copy = self._new_copy(request.episode_id, request.epoch, holding, sink)
+        if bind is not None:
+            bind(copy)
+        if copy.environment.served is None:
+            self._run(copy, RESET, 0, payload, payload, [waiter])
+        else:
+            self._begin_inline(copy, request, payload, waiter)
+        return copy
+
+    def _begin_inline(self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes, waiter: Waiter) -> None:
+        """The reset of a new copy, where nothing can be in its way: ``_run`` and ``settled`` in one."""
+        environment = copy.environment
+        watch = self.watch
+        watch[0] = started = time.perf_counter()
+        result: Row | Refusal
+        try:
+            player = copy.seat = environment.player()
+            result = player.reset(request)
+            if environment.read_actions is not None:
+                copy.play = player.step_instance
+        except Refusal as refusal:
+            result = refusal
+        except StepOverrun:
+            result = overran(environment, RESET)
+        finally:
+            watch[0] = 0.0
+        seconds = time.perf_counter() - started
+        if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= COMMON_VALUE_BYTES:
+            running = copy.running = RunningStep(0, payload, None)
+            running.waiters = [waiter]
+            self.settled(copy, running, RESET, result, seconds)
+            return
+        environment.observed.reset_seconds.append(seconds)
+        copy.settle(0, payload, result)
+        waiter[0].reply(waiter[1], waiter[2], OUTCOME, result)
 
     def resume(self, request: pb.ResumeRequest, holding: Holding | None, sink: Sink, waiter: Waiter) -> EpisodeCopy:
         """Rebuild an episode, or take over its live copy.
@@ -255,11 +297,15 @@ class Engine:
         copy.running = running
         copy.close_to_steps()
         if environment.served is not None:
-            started = time.perf_counter()
+            self.watch[0] = started = time.perf_counter()
             try:
                 row: Row | Refusal = self._play(copy, kind, payload)
             except Refusal as refusal:
                 row = refusal
+            except StepOverrun:
+                row = overran(environment, kind)
+            finally:
+                self.watch[0] = 0.0
             self.settled(copy, running, kind, row, time.perf_counter() - started)
             return
 
@@ -372,11 +418,15 @@ class Engine:
             running.job = job
             environment.runner.submit(job)
             return
-        started = time.perf_counter()
+        self.watch[0] = started = time.perf_counter()
         try:
             row: Row | Refusal = copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
         except Refusal as refusal:
             row = refusal
+        except StepOverrun:
+            row = overran(environment, kind)
+        finally:
+            self.watch[0] = 0.0
         job.running_seconds = time.perf_counter() - started
         done(job, row)
 
@@ -493,9 +543,19 @@ class Engine:
 
     def _count_over(self, copy: EpisodeCopy) -> None:
         copy.environment.slot_seconds += self.clock() - copy.born
-        if copy.row is not None and not copy.ended:
+        row = copy.row
+        if isinstance(row, tuple) and not row[2] & 3:
             outcomes = copy.environment.observed.outcomes
             outcomes["closed"] = outcomes.get("closed", 0) + 1
+
+
+def overran(environment: Hosted, kind: int) -> Refusal:
+    """The refusal of a command that ran longer than its environment's limit."""
+    name = pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_").lower()  # type: ignore[arg-type]
+    return Refusal(
+        f"a {name} of {environment.key} ran longer than its limit of {environment.limit(kind):g} s",
+        reason="LIMIT_EXCEEDED",
+    )
 
 
 def unknown_episode() -> Refusal:

@@ -63,7 +63,6 @@ class Host:
         self.server: Server
         self.verifier: LeaseVerifier
         self.membership: Membership | None = None
-        self._watch = [0.0, 0.0]
 
     @property
     def address(self) -> str:
@@ -93,7 +92,7 @@ class Host:
         meters = HostMeters(self.registry, self.engine, self.servicer, lag)
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
-        watchdog = Watchdog(self._watch, self._inline_limit)
+        watchdog = Watchdog(self.engine.watch, self._inline_limit)
         watchdog.start()
         try:
             await self.server.start()
@@ -154,7 +153,7 @@ class Host:
             hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
         )
         self.servicer = EnvironmentServicer(
-            self.engine, settings, self.host_id, alone=not settings.broker, watch=self._watch
+            self.engine, settings, self.host_id, alone=not settings.broker
         )
         self.server.add(
             lambda servicer, server: add_to_server(servicer, server),

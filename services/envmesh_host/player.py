@@ -41,16 +41,20 @@ class Player:
 
     def __init__(self, served: Served):
         self.served = served
-        with _author("creating the environment"):
+        try:
             self.instance = served.definition.factory()
             self.step_instance = self.instance.step
+        except (Exception, SystemExit) as error:
+            raise raised("creating the environment", error) from error
         self.decode, self.row_of = served.forms_of(self.instance)
 
     def reset(self, request: pb.ResetRequest) -> Row:
         """Begin the episode."""
         arguments = reset_arguments(self.served, request)
-        with _author("reset"):
+        try:
             result = self.instance.reset(**arguments)
+        except (Exception, SystemExit) as error:
+            raise raised("reset", error) from error
         return self.row_of(reset_outcome(result))
 
     def step(self, action: bytes) -> Row:
@@ -58,7 +62,7 @@ class Player:
         value = self.decode(action)
         try:
             result = self.step_instance(value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise raised("step", error) from error
         return self.row_of(result)
 
@@ -388,7 +392,7 @@ class _author:  # noqa: N801 - reads as a word at its uses
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and isinstance(error, Exception):
+        if error is not None and isinstance(error, Exception | SystemExit):
             raise raised(self.during, error) from error
 
 

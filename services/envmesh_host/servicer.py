@@ -72,7 +72,6 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         host_id: str,
         *,
         alone: bool,
-        watch: list[float],
         tenant_of: Callable[[Any], str] = lambda context: "default",
     ):
         self.engine = engine
@@ -83,7 +82,6 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         self.connections: dict[bytes, Connection] = {}
         self.writers: dict[bytes, FrameWriter] = {}
         self.last_tick = [time.monotonic()]
-        self._watch = watch
 
     # ---- unary calls
 
@@ -107,14 +105,13 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         holding = self._holding(request, environment.key, call)
         payload = request.SerializeToString(deterministic=True)
         try:
-            copy = self.engine.reset(request, payload, holding, call)
+            copy = self.engine.reset(request, payload, holding, call, (call, 0, 0))
         except Refusal:
             if holding.unleased and not holding.episodes:
                 self.engine.slots.give_back(holding, 0)
             raise
         if copy.holding is not holding and holding.unleased:
             self.engine.slots.give_back(holding, 0)
-        self.engine.step(copy, pb.COMMAND_KIND_RESET, 0, payload, (call, 0, 0))
         row = await call.wait(_seconds(request.timeout, environment.reset_limit), "reset")
         return pb.ResetResponse(
             outcome=outcome_of_row(0, row), version=environment.info.version, build=environment.info.build
@@ -186,7 +183,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         window = _seconds(hello.liveness_window, self.settings.liveness_window)
         if not 1.0 <= window <= 300.0:
             raise Refusal(f"liveness_window is 1 to 300 s; got {window:g} s", reason="ARGUMENT_INVALID")
-        connection = Connection(self.engine, hello, self.tenant_of(context), self._watch, self.settings.lease_idle)
+        connection = Connection(self.engine, hello, self.tenant_of(context), self.settings.lease_idle)
         session = StreamSession(context, connection, window, self.last_tick)
         await context.write(self._welcome(window).SerializeToString())
         self.connections[hello.connection_id] = connection
