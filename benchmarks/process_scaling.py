@@ -3,8 +3,8 @@
 Two environments, each with one worker and with two, in turns: one whose steps burn about 0.2 ms of Python, and one
 whose steps cost next to nothing, which shows what a step through a worker costs. 256 episodes are always under way.
 Beside each run's rate stand the CPUs that workers and host had, and the share of the machine that was idle: a ratio
-means little where other programs took the second CPU; the steps in a CPU-second of the workers then say what two of them
-cost.
+means little where other programs took the second CPU; the steps in a CPU-second of the workers then say what two of
+them cost.
 """
 
 import argparse
