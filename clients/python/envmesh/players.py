@@ -99,7 +99,7 @@ class PolicyPlayer(EpisodeState):
         self.expected = index = self.index + 1
         connection = self.connection
         if len(data) < 65536:
-            connection.rows.append((self.handle, index, STEP, data))
+            connection.rows.add(self.handle, index, STEP, data)
             if not connection._reading:
                 connection.wake()
         else:

@@ -8,7 +8,7 @@ next index.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import compress, repeat
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from envmesh.blocks import Columns
@@ -81,7 +81,7 @@ class PolicyBlock:
             player.expected = index
         connection = self._connection
         if max(map(len, data)) < LARGE_VALUE_BYTES:
-            connection.rows.extend(zip(handles, following, repeat(STEP), data))
+            connection.rows.extend(handles, following, data)
         else:
             for handle, index, action in zip(handles, following, data, strict=True):
                 connection.send(handle, index, STEP, action)

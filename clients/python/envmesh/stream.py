@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from google.rpc import status_pb2
 from envmesh import errors
 from envmesh.blocks import Block, deliver_to_blocks
 from envmesh.errors import EnvmeshError, MeshUnavailable
+from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
 
 __all__ = ["HostConnection", "Session", "channel_options"]
@@ -33,8 +35,6 @@ STREAM = "/envmesh.v1.EnvironmentService/Stream"
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME, FAILURE, NOTICE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_NOTICE
 LARGE_VALUE_BYTES = 256 * 1024
-FRAME_BYTES = 1 << 20
-LEAST_EVENTS, MOST_EVENTS = 32, 512
 FEW_SESSIONS = 4
 FRAMES_AHEAD = 2
 """Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""
@@ -85,7 +85,7 @@ class HostConnection:
         self.liveness_window = liveness_window
         self.sessions: dict[int, Session] = {}
         self.blocks: list[Block] = []
-        self.rows: list[tuple[int, int, int, bytes]] = []
+        self.rows = Outgoing()
         self.after_frame: set[Callable[[], None]] = set()
         self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
         self.when_noticed: Callable[[HostConnection, pb.Notice], None] = lambda connection, notice: None
@@ -108,7 +108,7 @@ class HostConnection:
         self._challenge = 0
         self._heartbeat_due = False
         self._sent = self._taken = 0
-        self._large_rows: list[tuple[int, int, int, bytes]] = []
+        self._large_rows: deque[tuple[int, int, int, bytes]] = deque()
         self._large_wake = asyncio.Event()
 
     # ---- life
@@ -220,7 +220,7 @@ class HostConnection:
             self._large_rows.append((handle, index, kind, payload))
             self._large_wake.set()
             return
-        self.rows.append((handle, index, kind, payload))
+        self.rows.add(handle, index, kind, payload)
         if not self._reading and not self._writing:
             self._wake.set()
 
@@ -235,7 +235,7 @@ class HostConnection:
         if self._writing or self.rows or len(self.sessions) > FEW_SESSIONS or len(payload) >= LARGE_VALUE_BYTES:
             self.send(handle, index, kind, payload)
             return
-        self.rows.append((handle, index, kind, payload))
+        self.rows.add(handle, index, kind, payload)
         await self._write()
 
     def heartbeat(self) -> None:
@@ -256,29 +256,15 @@ class HostConnection:
         self._writing = True
         try:
             while ((self.rows and self._sent - self._taken < ahead) or self._heartbeat_due) and self.lost is None:
-                limit = min(MOST_EVENTS, max(LEAST_EVENTS, len(self.sessions) // 2))
-                rows = self.rows
-                if len(rows) <= limit:
-                    self.rows = []
-                else:
-                    rows = rows[:limit]
-                    del self.rows[:limit]
                 self._sent += 1
-                await self._call.write(self._frame(rows).SerializeToString())
+                await self._call.write(self._frame(self.rows).SerializeToString())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self._call.cancel()  # the reader says why
         finally:
             self._writing = False
 
-    def _frame(self, rows: list[tuple[int, int, int, bytes]]) -> pb.StreamRequest:
-        if rows:
-            handles, indices, kinds, payloads = zip(*rows, strict=True)
-            if kinds.count(STEP) == len(kinds):
-                frame = pb.StreamRequest(handles=handles, indices=indices, payloads=payloads)
-            else:
-                frame = pb.StreamRequest(handles=handles, indices=indices, payloads=payloads, kinds=kinds)
-        else:
-            frame = pb.StreamRequest()
+    def _frame(self, rows: Outgoing) -> pb.StreamRequest:
+        frame = rows.take(len(self.sessions))
         if self._heartbeat_due:
             self._heartbeat_due = False
             self._sequence += 1
@@ -290,10 +276,11 @@ class HostConnection:
         while True:
             await self._large_wake.wait()
             self._large_wake.clear()
-            rows, self._large_rows = self._large_rows, []
-            for row in rows:
+            while self._large_rows:
+                row = self._large_rows.popleft()
+                frame = pb.StreamRequest(handles=[row[0]], indices=[row[1]], kinds=[row[2]], payloads=[row[3]])
                 try:
-                    await self._large_call.write(self._frame([row]).SerializeToString())
+                    await self._large_call.write(frame.SerializeToString())
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     self._call.cancel()
                     return

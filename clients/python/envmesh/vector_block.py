@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import compress, repeat
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from envmesh.batch_codec import integers
@@ -101,7 +101,7 @@ class Block:
             for handle, index, payload in zip(handles, indices, payloads, strict=True):
                 self.connection.send(handle, index, STEP, payload)
             return
-        self.connection.rows.extend(zip(handles, indices, repeat(STEP), payloads))
+        self.connection.rows.extend(handles, indices, payloads)
         self.connection.wake()
 
     def begin(self, handles: list[int], requests: list[bytes], opens: list[bool]) -> None:
@@ -110,7 +110,7 @@ class Block:
         if requests and len(requests[0]) >= LARGE_VALUE_BYTES:
             send = connection.send
         else:
-            send = lambda *row: connection.rows.append(row)  # noqa: E731
+            send = connection.rows.add
         for handle, request, close in zip(handles, requests, opens, strict=True):
             if close:
                 send(handle, 0, CLOSE, b"")

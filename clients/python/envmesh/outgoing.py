@@ -1,0 +1,65 @@
+"""Commands on their way to a host, as columns, and their packing into frames (pure).
+
+A frame takes whatever is ready, up to half of what the connection has open: with everything in one frame both sides
+would work in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = ["Outgoing"]
+
+LEAST_COMMANDS, MOST_COMMANDS = 32, 512
+
+STEP = pb.COMMAND_KIND_STEP
+
+
+class Outgoing:
+    """Commands that wait to be written."""
+
+    __slots__ = ("handles", "indices", "kinds", "payloads")
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.handles: list[int] = []
+        self.indices: list[int] = []
+        self.kinds: list[int] = []
+        self.payloads: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.handles)
+
+    def add(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Queue one command."""
+        self.handles.append(handle)
+        self.indices.append(index)
+        self.kinds.append(kind)
+        self.payloads.append(payload)
+
+    def extend(self, handles: Sequence[int], indices: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Queue many steps."""
+        self.handles += handles
+        self.indices += indices
+        self.kinds += [STEP] * len(handles)
+        self.payloads += payloads
+
+    def take(self, open_episodes: int) -> pb.StreamRequest:
+        """The next frame, oldest commands first."""
+        limit = min(MOST_COMMANDS, max(LEAST_COMMANDS, open_episodes // 2))
+        columns = (self.handles, self.indices, self.kinds, self.payloads)
+        if len(self.handles) <= limit:
+            self._clear()
+        else:
+            taken = tuple(column[:limit] for column in columns)
+            for column in columns:
+                del column[:limit]
+            columns = taken  # type: ignore[assignment]
+        handles, indices, kinds, payloads = columns
+        if kinds.count(STEP) == len(kinds):
+            return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads)
+        return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads, kinds=kinds)  # type: ignore[arg-type]
