@@ -22,6 +22,8 @@ __all__ = ["FleetServicer", "Sessions"]
 _log = logging.getLogger(__name__)
 
 _LEAST_WATCH = 0.1
+_GAP = 0.05, 0.0005
+"""Between two reports of a host: seconds at least, and more for each host, so that they are 2,000 a second at most."""
 _EMPTY_REPORT = fleet_pb2.HostReport()
 
 
@@ -57,6 +59,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         report_interval: float = 1.0,
     ) -> None:
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
+        self._report_interval = report_interval
         self._greeting = fleet_pb2.RegisterResponse(lease_keys=lease_keys)
         self._greeting.report_interval.FromNanoseconds(int(report_interval * 1e9))
 
@@ -76,7 +79,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         identity = views.slim(first.identity)
         said[host.host_id] = (identity, _EMPTY_REPORT)
         try:
-            await context.write(self._greeted())
+            gap = self._gap()
+            await context.write(self._greeted(gap))
             while (request := await context.read()) is not grpc.aio.EOF:
                 if not request.HasField("report"):
                     raise Refusal("after the identity, every message is a report", reason="ARGUMENT_INVALID")
@@ -87,7 +91,11 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 said[host.host_id] = (identity, request.report)
                 if core.freed:
                     desk.freed()
-                await context.write(self._answer(request.report.sequence, directives))
+                answer = self._answer(request.report.sequence, directives)
+                if not 0.75 * gap <= (now_right := self._gap()) <= 1.25 * gap:
+                    gap = now_right
+                    answer.report_gap.FromNanoseconds(int(gap * 1e9))
+                await context.write(answer)
         finally:
             gone = core.disconnected(host.host_id, session, desk.clock())
             if self._sessions.contexts.get(host.host_id) is context:
@@ -135,9 +143,14 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     def _picture(self) -> fleet_pb2.Fleet:
         return views.fleet(self._desk.core, self._sessions.said, self._desk.clock())
 
-    def _greeted(self) -> fleet_pb2.RegisterResponse:
+    def _gap(self) -> float:
+        least, for_each = _GAP
+        return min(self._report_interval, max(least, for_each * len(self._desk.core.ledger.hosts)))
+
+    def _greeted(self, gap: float) -> fleet_pb2.RegisterResponse:
         greeting = fleet_pb2.RegisterResponse()
         greeting.CopyFrom(self._greeting)
+        greeting.report_gap.FromNanoseconds(int(gap * 1e9))
         greeting.revoked_tenants.extend(sorted(self._authenticator.revoked))
         return greeting
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -15,25 +14,11 @@ from envmesh_broker.desk import Desk, Ticket
 from envmesh_broker.fleet import Sessions
 from envmesh_broker.meters import Meters
 from envmesh_broker.scheduler import Decision
+from envmesh_service.asks import Ask, read_ask
 from envmesh_service.clock import Clock
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
 
 __all__ = ["Placement"]
-
-_DEFAULT_TIMEOUT = 600.0
-_MOST_TIMEOUT = 86_400.0
-_MOST_SLOTS = 100_000
-_MOST_AVOIDED = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """An AcquireRequest that can be meant."""
-
-    environment: str
-    count: int
-    timeout: float
-    wishes: dict[str, Any]
 
 
 class Placement(placement_pb2_grpc.PlacementServiceServicer):
@@ -61,10 +46,22 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
     ) -> AsyncIterator[placement_pb2.AcquireResponse]:
         """Grant slots as they come free; tell the place in the queue meanwhile."""
         tenant = self._authenticator.caller(context.invocation_metadata() or ()).tenant
-        ask = _ask(request)
+        ask = read_ask(request)
         desk, core = self._desk, self._desk.core
         entered = desk.clock()
-        waiting = core.ask(entered, tenant, ask.environment, ask.count, **ask.wishes)
+        waiting = core.ask(
+            entered,
+            tenant,
+            ask.environment,
+            ask.count,
+            whole=ask.whole,
+            group_size=ask.group_size,
+            priority=ask.priority,
+            client_id=ask.client_id,
+            relocation=ask.relocation,
+            retried=ask.retried,
+            avoid=ask.avoid,
+        )
         if isinstance(waiting, Refused):
             raise _refusal(waiting)
         granted = 0
@@ -131,7 +128,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         status.waited.FromNanoseconds(int((now - entered) * 1e9))
         return status
 
-    def _too_late(self, ticket: Ticket, ask: _Ask, granted: int) -> Refusal:
+    def _too_late(self, ticket: Ticket, ask: Ask, granted: int) -> Refusal:
         core = self._desk.core
         why = core.reason(ticket.waiting, self._desk.clock())
         place = f"position {core.position(ticket.waiting)} of {len(core.queue)} in the queue"
@@ -144,34 +141,3 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
 
 def _refusal(refused: Refused) -> Refusal:
     return Refusal(refused.message, reason=refused.reason, retry_after=refused.retry_after)
-
-
-def _ask(request: placement_pb2.AcquireRequest) -> _Ask:
-    timeout = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else _DEFAULT_TIMEOUT
-    group_size = request.group_size or 1
-    whole = request.mode == placement_pb2.ACQUIRE_MODE_ALL
-    for wrong, what in (
-        (not 0 < len(request.environment) <= 201, "environment must be name or name@version"),
-        (not 0 < request.count <= _MOST_SLOTS, f"count must be 1 to {_MOST_SLOTS:,}; got {request.count}"),
-        (
-            request.mode not in placement_pb2.AcquireMode.values(),
-            f"mode {request.mode} is not one that is known here",
-        ),
-        (bool(request.count % group_size), f"group_size {group_size} must divide count {request.count}"),
-        (abs(request.priority) > 100, f"priority must be -100 to 100; got {request.priority}"),
-        (not 0 <= timeout <= _MOST_TIMEOUT, f"timeout must be 0 s to 24 h; got {timeout:g} s"),
-        (len(request.client_id) not in (0, 16), f"client_id has 16 bytes; got {len(request.client_id)}"),
-        (len(request.avoid_hosts) > _MOST_AVOIDED, f"avoid_hosts lists more than {_MOST_AVOIDED:,} hosts"),
-    ):
-        if wrong:
-            raise Refusal(what, reason="ARGUMENT_INVALID")
-    wishes = {
-        "whole": whole,
-        "group_size": group_size,
-        "priority": request.priority,
-        "client_id": request.client_id,
-        "relocation": request.relocation,
-        "retried": request.retried,
-        "avoid": frozenset(request.avoid_hosts),
-    }
-    return _Ask(request.environment, request.count, timeout, wishes)

@@ -48,7 +48,8 @@ class Listener(Protocol):
         ...
 
     def recalls(self, keep: Mapping[bytes, int]) -> None:
-        """By lease, to how many slots it shall shrink. The whole list: what is not in it is not recalled any more."""
+        """By lease, to how many slots it shall shrink. The whole list: what is not in it is not recalled any more. Not
+        called while nothing is recalled."""
         ...
 
     def drain(self, wanted: bool) -> None:
@@ -69,6 +70,7 @@ class _Pace:
     """When the next report is due."""
 
     interval: float
+    gap: float
     changed: asyncio.Event
 
 
@@ -76,7 +78,7 @@ class Registration:
     """A host's session with its broker.
 
     ``report`` gives the whole picture; its ``sequence`` is filled in here. ``changed()`` asks for a report ahead of
-    the interval, but never sooner than ``least_gap`` seconds after the last one.
+    the interval, but never sooner than the gap that the broker asks for (at first 100 ms).
     """
 
     def __init__(
@@ -87,14 +89,14 @@ class Registration:
         listener: Listener,
         *,
         metadata: Sequence[tuple[str, str]] = (),
-        least_gap: float = 0.1,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._stub = fleet_pb2_grpc.FleetServiceStub(channel)
         self._channel, self._identity, self._report, self._listener = channel, identity, report, listener
-        self._metadata, self._least_gap, self._jitter = metadata, least_gap, jitter
-        self._pace = _Pace(1.0, asyncio.Event())
+        self._metadata, self._jitter = metadata, jitter
+        self._pace = _Pace(1.0, 0.1, asyncio.Event())
         self._sequence = 0
+        self._recalled = False
         self._leaving = False
 
     def changed(self) -> None:
@@ -169,16 +171,20 @@ class Registration:
             self._listener.lease_keys(tuple(answer.lease_keys))
         if answer.HasField("report_interval"):
             self._pace.interval = max(0.05, answer.report_interval.ToNanoseconds() / 1e9)
-        self._listener.recalls({recall.lease_id: recall.keep for recall in answer.recalls})
+        if answer.HasField("report_gap"):
+            self._pace.gap = answer.report_gap.ToNanoseconds() / 1e9
+        if answer.recalls or self._recalled:
+            self._recalled = bool(answer.recalls)
+            self._listener.recalls({recall.lease_id: recall.keep for recall in answer.recalls})
         if answer.drain_order != fleet_pb2.DRAIN_ORDER_UNSPECIFIED:
             self._listener.drain(answer.drain_order == fleet_pb2.DRAIN_ORDER_DRAIN)
         self._listener.revoked(frozenset(answer.revoked_tenants))
 
     async def _wait(self) -> None:
-        """Wait for the next interval, or for a change, but at least for the least gap."""
+        """Wait for the next interval, or for a change, but at least for the gap."""
         pace = self._pace
-        await asyncio.sleep(min(self._least_gap, pace.interval))
-        rest = pace.interval - self._least_gap
+        await asyncio.sleep(min(pace.gap, pace.interval))
+        rest = pace.interval - pace.gap
         if rest > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rest):

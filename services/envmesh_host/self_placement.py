@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from google.protobuf import duration_pb2, timestamp_pb2
-
 from envmesh.errors import Refusal
 from envmesh.v1 import placement_pb2 as pb
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.engine import Engine
 from envmesh_host.slots import Claim
+from envmesh_service.asks import Ask, read_ask
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
 
 __all__ = ["SelfPlacement"]
 
-DEFAULT_WAIT, MAX_WAIT = 600.0, 86400.0
-MAX_COUNT = 100_000
 MAX_QUEUE = 10_000
 STATUS_SECONDS = 5.0
 
 
 class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
-    """Gives out the slots of one engine."""
+    """Gives out the slots of one engine. There is one queue, and nobody in it is overtaken, so a gang is not starved;
+    relocations and retried requests come before new ones."""
 
     def __init__(
         self,
@@ -41,57 +40,59 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
     ):
         self._engine = engine
         self._signer = signer
+        self._verifier = LeaseVerifier(signer.public_keys)
         self._host_id = host_id
         self._address = address
         self._pool = pool
         self._tenant_of = tenant_of
-        self._queue: deque[object] = deque()
-        self._freed = asyncio.Event()
-        engine.on_slot_freed = self._freed.set
+        self._queue: deque[_Place] = deque()
+        engine.on_slot_freed = self._wake_first
 
     async def Acquire(self, request: pb.AcquireRequest, context: Any) -> AsyncIterator[pb.AcquireResponse]:
         """Grant slots as they are free, first come, first served."""
-        environment = self._engine.environment(request.environment)
-        remaining, step = self._checked(request)
-        wait = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else DEFAULT_WAIT
+        ask = read_ask(request)
+        environment = self._engine.environment(ask.environment).key
+        self._judge(ask, environment)
         loop = asyncio.get_running_loop()
-        started, told = loop.time(), float("-inf")
-        place = object()
-        self._queue.append(place)
+        place = _Place(ask, loop.time())
+        self._enter(place)
+        told = float("-inf")
         try:
             while True:
-                if self._queue[0] is place:
-                    count = min(remaining, self._engine.slots.free(environment.key)) // step * step
-                    if count:
-                        remaining -= count
-                        lease = self._lease(count, environment.key, self._tenant_of(context), request.client_id)
-                        yield pb.AcquireResponse(grant=pb.Grant(leases=[lease], remaining=remaining))
-                    if not remaining:
+                place.changed.clear()
+                count = self._grantable(place, environment)
+                if count:
+                    place.remaining -= count
+                    lease = self._lease(count, environment, self._tenant_of(context), ask)
+                    yield pb.AcquireResponse(grant=pb.Grant(leases=[lease], remaining=place.remaining))
+                if not place.remaining:
+                    return
+                now = loop.time()
+                left = place.entered_at + ask.timeout - now
+                if left <= 0:
+                    if not ask.timeout and place.remaining < ask.count:
                         return
-                waited = loop.time() - started
-                if waited >= min(wait, MAX_WAIT):
-                    reason = "NO_CAPACITY" if wait == 0 else "COMMAND_DEADLINE"
-                    raise Refusal(
-                        f"{remaining} slots of {environment.key} were not free within {wait:g} s",
-                        reason=reason, retry_after=1.0,
-                    )  # fmt: skip
-                if waited - told >= STATUS_SECONDS or told < 0:
-                    told = waited
-                    yield self._status(self._queue.index(place), remaining, waited)
-                await self._change(min(STATUS_SECONDS, wait - waited))
+                    raise self._too_late(place, environment)
+                if now - told >= STATUS_SECONDS:
+                    told = now
+                    yield pb.AcquireResponse(queued=self._status(place, now))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(STATUS_SECONDS, left)):
+                        await place.changed.wait()
         finally:
             self._queue.remove(place)
-            self._freed.set()
+            self._wake_first()
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """Take back leases that were never shown."""
-        verifier = LeaseVerifier(self._signer.public_keys)
-        for token in request.tokens:
-            claims = verifier.authentic(token)
-            holding = self._engine.slots.holding(claims.lease_id)
+        claims = [self._verifier.authentic(token) for token in request.tokens]
+        if any(lease.tenant != self._tenant_of(context) for lease in claims):
+            raise Refusal("the lease is another tenant's", reason="NOT_YOURS")
+        for lease in claims:
+            holding = self._engine.slots.holding(lease.lease_id)
             if holding is not None and holding.lapses_at is not None:
                 self._engine.slots.give_back(holding, 0)
-        self._freed.set()
+        self._wake_first()
         return pb.ReleaseResponse()
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Any) -> pb.ListPoolsResponse:
@@ -104,61 +105,109 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             slots=engine.slots.slots,
             leased=engine.slots.held,
             address=self._address(),
-            queued=len(self._queue),
+            queued=sum(place.remaining for place in self._queue),
         )
         return pb.ListPoolsResponse(pools=[pool])
 
-    def _checked(self, request: pb.AcquireRequest) -> tuple[int, int]:
-        count, group = request.count, max(1, request.group_size)
-        if not 1 <= count <= MAX_COUNT:
-            raise Refusal(f"count is 1 to {MAX_COUNT}; got {count}", reason="ARGUMENT_INVALID")
-        if count % group:
-            raise Refusal(f"group_size {group} does not divide count {count}", reason="ARGUMENT_INVALID")
-        step = count if request.mode == pb.ACQUIRE_MODE_ALL else group
-        if step > self._engine.slots.slots:
+    def _judge(self, ask: Ask, environment: str) -> None:
+        slots = self._engine.slots
+        most = min(slots.slots, slots.bounds.get(environment, slots.slots))
+        if ask.least > most:
             raise Refusal(
-                f"{step} slots at once can never be had: this host has {self._engine.slots.slots}",
+                f"{ask.least} slots at once can never be had: this host has {most} for {environment}",
                 reason="GANG_IMPOSSIBLE",
             )
-        if self._engine.draining:
-            raise Refusal("this host drains", reason="DRAINING")
+        if self._engine.draining or self._host_id in ask.avoid:
+            raise Refusal(
+                "this host drains" if self._engine.draining else "this host is to be avoided",
+                reason="DRAINING",
+            )
         if len(self._queue) >= MAX_QUEUE:
             raise Refusal(
-                f"{len(self._queue)} requests wait already; this would be the next", reason="QUEUE_FULL", retry_after=1.0
+                f"the queue is full: {len(self._queue)} requests wait; this would be position {len(self._queue)}",
+                reason="QUEUE_FULL",
+                retry_after=5.0,
             )
-        return count, step
 
-    def _lease(self, count: int, environment: str, tenant: str, client_id: bytes) -> pb.Lease:
+    def _enter(self, place: _Place) -> None:
+        """Behind everybody of the same rank."""
+        index = len(self._queue)
+        while index and self._queue[index - 1].rank > place.rank:
+            index -= 1
+        self._queue.insert(index, place)
+
+    def _grantable(self, place: _Place, environment: str) -> int:
+        """How many slots the first in the queue may have now; 0 for everybody else."""
+        if self._queue[0] is not place or self._engine.draining:
+            return 0
+        step = place.ask.least
+        return min(place.remaining, self._engine.slots.free(environment)) // step * step
+
+    def _wake_first(self) -> None:
+        if self._queue:
+            self._queue[0].changed.set()
+
+    def _lease(self, count: int, environment: str, tenant: str, ask: Ask) -> pb.Lease:
         engine = self._engine
-        lease_id = secrets.token_bytes(16)
-        claim = Claim(lease_id=lease_id, tenant=tenant, environment=environment, count=count, client_id=client_id)
+        claim = Claim(
+            lease_id=secrets.token_bytes(16),
+            tenant=tenant,
+            environment=environment,
+            count=count,
+            client_id=ask.client_id,
+            relocation=ask.relocation,
+        )
         now = engine.clock()
         engine.slots.grant(claim, now, now + LEASE_VALIDITY)
-        until = time.time() + LEASE_VALIDITY
         claims = pb.LeaseClaims(
-            lease_id=lease_id, tenant=tenant, host_id=self._host_id, environment=environment, count=count,
-            show_before=timestamp_pb2.Timestamp(seconds=int(until), nanos=int(until % 1 * 1e9)),
-        )  # fmt: skip
+            lease_id=claim.lease_id,
+            tenant=tenant,
+            host_id=self._host_id,
+            environment=environment,
+            count=count,
+            relocation=ask.relocation,
+        )
+        claims.show_before.FromNanoseconds(int((time.time() + LEASE_VALIDITY) * 1e9))
         return pb.Lease(
-            lease_id=lease_id, token=self._signer.sign(claims), host_id=self._host_id, address=self._address(),
-            count=count, environment=environment,
-        )  # fmt: skip
-
-    def _status(self, position: int, remaining: int, waited: float) -> pb.AcquireResponse:
-        slots = self._engine.slots
-        return pb.AcquireResponse(
-            queued=pb.QueueStatus(
-                position=position,
-                remaining=remaining,
-                waited=duration_pb2.Duration(seconds=int(waited), nanos=int(waited % 1 * 1e9)),
-                reason=f"{slots.held} of {slots.slots} slots of this host are leased ({slots.in_use} in use)",
-            )
+            lease_id=claim.lease_id,
+            token=self._signer.sign(claims),
+            host_id=self._host_id,
+            address=self._address(),
+            count=count,
+            environment=environment,
         )
 
-    async def _change(self, timeout: float) -> None:
-        self._freed.clear()
-        try:
-            async with asyncio.timeout(max(0.01, timeout)):
-                await self._freed.wait()
-        except TimeoutError:
-            return
+    def _status(self, place: _Place, now: float) -> pb.QueueStatus:
+        status = pb.QueueStatus(
+            position=self._queue.index(place), remaining=place.remaining, reason=self._reason()
+        )
+        status.waited.FromNanoseconds(int((now - place.entered_at) * 1e9))
+        return status
+
+    def _reason(self) -> str:
+        slots = self._engine.slots
+        return f"{slots.held} of {slots.slots} slots of this host are leased ({slots.in_use} in use)"
+
+    def _too_late(self, place: _Place, environment: str) -> Refusal:
+        where = f"position {self._queue.index(place)} of {len(self._queue)} in the queue"
+        if not place.ask.timeout:
+            return Refusal(f"{self._reason()}; {where}", reason="NO_CAPACITY", retry_after=1.0)
+        granted = place.ask.count - place.remaining
+        return Refusal(
+            f"waited {place.ask.timeout:g} s for {environment}; {granted} of {place.ask.count} slots were granted: "
+            f"{self._reason()}; {where}",
+            reason="COMMAND_DEADLINE",
+        )
+
+
+class _Place:
+    """A place in the queue. ``changed``: it may be served now."""
+
+    __slots__ = ("ask", "changed", "entered_at", "rank", "remaining")
+
+    def __init__(self, ask: Ask, entered_at: float) -> None:
+        self.ask = ask
+        self.remaining = ask.count
+        self.entered_at = entered_at
+        self.rank = 0 if ask.relocation else 1 if ask.retried else 2
+        self.changed = asyncio.Event()

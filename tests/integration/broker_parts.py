@@ -220,9 +220,7 @@ class Mesh:
     async def _live(self, host: SimulatedHost, metadata) -> None:
         channel = grpc.aio.insecure_channel(self.started.address, CHANNEL_OPTIONS)
         async with channel:
-            host.registration = Registration(
-                channel, host.identity, host.report, host, metadata=metadata, least_gap=0.02
-            )
+            host.registration = Registration(channel, host.identity, host.report, host, metadata=metadata)
             await host.registration.run()
 
 

@@ -427,6 +427,7 @@ class RegisterResponse(_message.Message):
     DRAIN_ORDER_FIELD_NUMBER: _builtins.int
     REVOKED_TENANTS_FIELD_NUMBER: _builtins.int
     REPORT_INTERVAL_FIELD_NUMBER: _builtins.int
+    REPORT_GAP_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """The last report it has seen; 0 for the answer to the identity."""
     drain_order: Global___DrainOrder.ValueType
@@ -447,6 +448,12 @@ class RegisterResponse(_message.Message):
     def report_interval(self) -> _duration_pb2.Duration:
         """How often to report; absent: as before. Default 1 s."""
 
+    @_builtins.property
+    def report_gap(self) -> _duration_pb2.Duration:
+        """At least so long between two reports, however much changes; absent: as before. A broker of many hosts asks for more.
+        Default 100 ms.
+        """
+
     def __init__(
         self,
         *,
@@ -456,10 +463,11 @@ class RegisterResponse(_message.Message):
         drain_order: Global___DrainOrder.ValueType = ...,
         revoked_tenants: _abc.Iterable[_builtins.str] | None = ...,
         report_interval: _duration_pb2.Duration | None = ...,
+        report_gap: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["report_interval", b"report_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_gap", b"report_gap", "report_interval", b"report_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "recalls", b"recalls", "report_interval", b"report_interval", "revoked_tenants", b"revoked_tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "recalls", b"recalls", "report_gap", b"report_gap", "report_interval", b"report_interval", "revoked_tenants", b"revoked_tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
