@@ -74,11 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def unknown_command(word: str) -> str:
     """The sentence for a word that is no command."""
+    if ":" in word or word.endswith(".py"):
+        return f"there is no command {word!r}. To serve it: envmesh serve {word}"
     close = difflib.get_close_matches(word, COMMANDS, n=1)
     if close:
         return f"there is no command {word!r}. Did you mean {close[0]!r}?"
-    if ":" in word or word.endswith(".py"):
-        return f"there is no command {word!r}. To serve it: envmesh serve {word}"
     return f"there is no command {word!r}; there are {', '.join(COMMANDS)}"
 
 

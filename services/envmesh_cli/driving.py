@@ -30,6 +30,8 @@ class Plan:
     grade: bool = False
     record: str | None = None
     options: Mapping[str, Any] | None = None
+    measure: bool = True
+    """Whether each step is timed, which costs some speed."""
 
 
 async def drive(mesh: Mesh, plan: Plan, tally: Tally) -> None:
@@ -42,7 +44,7 @@ async def drive(mesh: Mesh, plan: Plan, tally: Tally) -> None:
     rollouts = mesh.rollouts(
         plan.environment, plan.policy, episodes=plan.episodes, concurrency=plan.concurrency, seed=plan.seed,
         seeds=plan.seeds, max_steps=plan.max_steps, retries=plan.retries, grade=plan.grade, record=plan.record,
-        options=plan.options, measure=True,
+        options=plan.options, measure=plan.measure,
     )  # fmt: skip
     tally.open_episodes = rollouts.live
     tally.step_seconds, tally.reset_seconds = rollouts.step_seconds, rollouts.reset_seconds
