@@ -1,84 +1,34 @@
-"""A client's connection: its handles and leases, and the fast path of the stream.
+"""A client's connection: its handles, its leases, and what each of its commands does.
 
-``work`` is where a host spends its time. The steps of a frame that are for synchronous inline environments are taken as
-whole columns: decoded together, stepped one after the other, encoded and digested together, without a task, future,
-lock or reply object an episode. Everything else goes to ``command``, row by row.
+The steps of a frame that synchronous inline environments can take at once go to ``StepBatches``, as columns; everything
+else goes to ``command``, row by row.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import compress
 from typing import Any
 
-import numpy as np
 from google.protobuf import duration_pb2
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.copy import EpisodeCopy, RunningStep, acknowledge
-from envmesh_host.engine import Engine, overran, parse, unknown_episode
-from envmesh_host.hosted import Hosted
+from envmesh_host.batches import STRETCH_SECONDS, StepBatches
+from envmesh_host.columns import Columns
+from envmesh_host.copy import EpisodeCopy, acknowledge
+from envmesh_host.engine import Engine
 from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
-from envmesh_host.player import EMPTY_ROW, raised
-from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.player import EMPTY_ROW
+from envmesh_host.refusals import parse, unknown_episode
+from envmesh_host.served import Row
 from envmesh_host.slots import Holding
-from envmesh_host.watchdog import StepOverrun
 
-__all__ = ["STRETCH_SECONDS", "Columns", "Connection"]
-
-STRETCH_SECONDS = 0.005
-"""The reader steps inline environments for this long at most before it writes and yields."""
+__all__ = ["Connection"]
 
 STEP = pb.COMMAND_KIND_STEP
 OUTCOME = pb.EVENT_KIND_OUTCOME
 FAILURE = pb.EVENT_KIND_FAILURE
-MAX_ROWS = 4096
-
-
-class Columns:
-    """The rows of a request, as lists. ``others`` are the rows to be taken one by one, ``steps`` those to be taken
-    together afterwards: what is for different episodes has no order. A frame that steps an episode and does something
-    else with it is taken row by row.
-
-    Raises:
-        Refusal: MALFORMED when the columns disagree in length, or a frame has too many rows.
-    """
-
-    __slots__ = ("arrived", "count", "handles", "indices", "kinds", "others", "payloads", "steps", "timeouts")
-
-    def __init__(self, frame: pb.StreamRequest, arrived: float):
-        self.handles = handles = list(frame.handles)
-        self.count = count = len(handles)
-        self.indices = list(frame.indices) or [0] * count
-        self.payloads = list(frame.payloads) or [b""] * count
-        self.kinds = list(frame.kinds) or None
-        self.timeouts = list(frame.timeouts) or None
-        self.arrived = arrived
-        lengths = (len(self.indices), len(self.payloads), len(self.kinds or handles),
-                   len(self.timeouts or handles), len(frame.annotations) or count)  # fmt: skip
-        if any(length != count for length in lengths):
-            raise Refusal(f"the frame's columns disagree: {count} handles, others {lengths}", reason="MALFORMED")
-        if count > MAX_ROWS:
-            raise Refusal(f"a frame has at most {MAX_ROWS} rows; this has {count}", reason="MALFORMED")
-        self.others: Sequence[int] = ()
-        self.steps: Sequence[int] = range(count)
-        if self.kinds is not None or self.timeouts is not None or len(set(handles)) != count:
-            self._divide()
-
-    def _divide(self) -> None:
-        kinds, handles, count = self.kinds, self.handles, self.count
-        if kinds is None or self.timeouts is not None:
-            self.others, self.steps = range(count), ()
-            return
-        others = [row for row, kind in enumerate(kinds) if kind != STEP]
-        steps = [row for row, kind in enumerate(kinds) if kind == STEP]
-        stepped = {handles[row] for row in steps}
-        if len(stepped) != len(steps) or any(handles[row] in stepped for row in others):
-            self.others, self.steps = range(count), ()
-        else:
-            self.others, self.steps = others, steps
 
 
 class Connection:
@@ -107,6 +57,7 @@ class Connection:
         self.frames_in = 0
         self.events_out = 0
         self.frame_sizes: list[int] = []
+        self._batches = StepBatches(self)
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
             pb.COMMAND_KIND_STEP: self._step,
             pb.COMMAND_KIND_RESET: self._reset,
@@ -125,7 +76,7 @@ class Connection:
         """Whether no command may begin before the client has answered a challenge."""
         return self.answered < self.challenge
 
-    # ---- the fast path
+    # ---- work
 
     def work(self, columns: Columns) -> Iterator[None]:
         """Carry out the rows of a request, and yield after each stretch."""
@@ -140,123 +91,8 @@ class Connection:
                 yield
                 end = now() + STRETCH_SECONDS
         if columns.steps:
-            yield from self._work_steps(columns)
+            yield from self._batches.step(columns)
         yield
-
-    def _work_steps(self, columns: Columns) -> Iterator[None]:
-        handles, indices, payloads = columns.handles, columns.indices, columns.payloads
-        if len(columns.steps) != columns.count:
-            handles, indices, payloads = ([column[row] for row in columns.steps] for column in (handles, indices, payloads))
-        copies = list(map(self.bindings.get, handles))
-        if None in copies or [copy.next_index for copy in copies] != indices:  # type: ignore[union-attr]
-            fit = [copy is not None and copy.next_index == i for copy, i in zip(copies, indices, strict=True)]
-            for row, fits in enumerate(fit):
-                if not fits:
-                    self.command(STEP, handles[row], indices[row], payloads[row], 0)
-            copies, handles, indices, payloads = (
-                list(compress(column, fit)) for column in (copies, handles, indices, payloads)
-            )
-        environments = {copy.environment for copy in copies}  # type: ignore[union-attr]
-        for environment in environments:
-            mine: tuple[list[Any], ...] = (copies, handles, indices, payloads)
-            if len(environments) > 1:
-                belongs = [copy.environment is environment for copy in copies]  # type: ignore[union-attr]
-                mine = tuple(list(compress(column, belongs)) for column in mine)
-            at, total = 0, len(mine[0])
-            while at < total:
-                size = min(total - at, max(1, int(STRETCH_SECONDS / environment.step_cost)))
-                batch = mine if size == total else tuple(column[at : at + size] for column in mine)
-                self._step_batch(environment, *batch, columns.arrived)
-                at += size
-                if at < total or len(environments) > 1:
-                    yield
-
-    def _step_batch(self, environment: Hosted, copies: list[EpisodeCopy], handles: list[int], indices: list[int],
-                    payloads: list[bytes], arrived: float) -> None:  # fmt: skip
-        """Step many episodes of one environment. Where anything is out of the ordinary, they go row by row."""
-        try:
-            actions = environment.read_actions(payloads)
-        except Exception:  # some action is wrong: row by row says which, and harms nobody else
-            for handle, index, payload in zip(handles, indices, payloads, strict=True):
-                self.command(STEP, handle, index, payload, 0)
-            return
-        results: list[Any] = []
-        now = time.perf_counter
-        stamps = [now()]
-        took, note = results.append, stamps.append
-        error: BaseException | None = None
-        watch = self.watch
-        watch[0] = stamps[0]
-        try:
-            for copy, action in zip(copies, actions, strict=True):
-                took(copy.play(action))
-                note(now())
-        except (Exception, SystemExit, StepOverrun) as raised_:
-            error = raised_
-        finally:
-            watch[0] = 0.0
-        done = len(results)
-        if done:
-            times = np.array(stamps)
-            environment.observed.step_batches.append(times[1:] - times[:-1])
-            environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
-            self.command_seconds.append(times[1:] - arrived)
-            if done == len(copies):
-                self._settle_batch(environment, copies, handles, indices, payloads, results)
-            else:
-                self._settle_batch(environment, copies[:done], handles[:done], indices[:done], payloads[:done], results)
-        if error is not None:
-            self._step_failed(copies[done], handles[done], indices[done], payloads[done], error)
-            rest = (column[done + 1 :] for column in (copies, handles, indices, payloads))
-            if done + 1 < len(copies):
-                self._step_batch(environment, *rest, arrived)  # type: ignore[arg-type]
-
-    def _settle_batch(self, environment: Hosted, copies: list[EpisodeCopy], handles: list[int], indices: list[int],
-                      payloads: list[bytes], results: list[Any]) -> None:  # fmt: skip
-        try:
-            outcomes: OutcomeColumns = environment.write_outcomes(results)
-        except Exception:  # some result is no outcome: one by one says which
-            self._settle_singly(copies, handles, indices, payloads, results)
-            return
-        if sum(map(len, outcomes[0])) >= LARGE_VALUE_BYTES:
-            self._settle_singly(copies, handles, indices, payloads, results)
-            return
-        record = (payloads, outcomes)
-        _, rewards, flags, _, _ = outcomes
-        position = 0
-        for copy, reward in zip(copies, rewards, strict=True):
-            copy.record = record
-            copy.position = position
-            copy.next_index += 1
-            copy.return_ += reward
-            position += 1
-        if any(flags):
-            for copy, flag in zip(copies, flags, strict=True):
-                if flag:
-                    copy.close_to_steps()
-                    self.engine.note_ended(copy)
-        self.outbox.extend(handles, indices, outcomes)
-
-    def _settle_singly(self, copies: list[EpisodeCopy], handles: list[int], indices: list[int],
-                       payloads: list[bytes], results: list[Any]) -> None:  # fmt: skip
-        for copy, handle, index, payload, result in zip(copies, handles, indices, payloads, results, strict=True):
-            copy.close_to_steps()
-            running = copy.running = RunningStep(index, payload, None)
-            running.waiters = [(self, handle, index)]
-            try:
-                row: Row | Refusal = copy.seat.row_of(result)
-            except Refusal as refusal:
-                row = refusal
-            self.engine.settled(copy, running, STEP, row, None)
-
-    def _step_failed(self, copy: EpisodeCopy, handle: int, index: int, action: bytes, error: BaseException) -> None:
-        environment = copy.environment
-        if isinstance(error, StepOverrun):
-            refusal = overran(environment, STEP)
-        else:
-            refusal = raised("step", error)
-        self.engine.refused_inline(copy, index, action, refusal)
-        self.reply(handle, index, FAILURE, refusal)
 
     # ---- replies
 

@@ -6,32 +6,30 @@ result)``, now or later, whose result is a ``Row`` or a ``Refusal``. Nothing her
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-from google.protobuf.message import DecodeError
+from collections.abc import Callable
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, acknowledge, judge_epoch, judge_step
-from envmesh_host.hosted import Hosted, Waiter
+from envmesh_host.contracts import Sink
+from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_epoch, judge_step
+from envmesh_host.counting import note_ended, note_failure
+from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW, outcome_of_row, row_of_outcome
+from envmesh_host.refusals import overran, too_large, unknown_episode
+from envmesh_host.roster import Roster
 from envmesh_host.served import Row
-from envmesh_host.slots import Claim, Holding, SlotTable
+from envmesh_host.slots import Holding
 from envmesh_host.watchdog import StepOverrun
 
-__all__ = ["Engine", "Rights", "Sink"]
-
-log = logging.getLogger("envmesh.host")
+__all__ = ["Engine"]
 
 COMMON_VALUE_BYTES = 64 * 1024
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME = pb.EVENT_KIND_OUTCOME
-REPLY_KINDS = {
+REPLY_KINDS: dict[int, int] = {
     pb.COMMAND_KIND_STEP: pb.EVENT_KIND_OUTCOME,
     pb.COMMAND_KIND_RESET: pb.EVENT_KIND_OUTCOME,
     pb.COMMAND_KIND_RESUME: pb.EVENT_KIND_RESUMED,
@@ -41,98 +39,8 @@ REPLY_KINDS = {
 }
 
 
-class Sink(Protocol):
-    """Where replies go: a connection, or one unary call."""
-
-    client_id: bytes
-    tenant: str
-
-    def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
-        """Deliver one reply."""
-        ...
-
-
-class Rights(Protocol):
-    """Who may do what: reads leases, seals checkpoints, makes attach tokens."""
-
-    def claim(self, token: bytes, client_id: bytes, known: Callable[[bytes], Holding | None]) -> Claim:
-        """The claim a lease's token makes here; one that is ``known`` by its id does not expire any more.
-
-        Raises: Refusal LEASE_INVALID.
-        """
-        ...
-
-    def attach_token(self, copy: EpisodeCopy) -> bytes:
-        """Proof of a right to take this copy over."""
-        ...
-
-    def check_attach_token(self, token: bytes, tenant: str, episode_id: bytes) -> None:
-        """Raises: Refusal NOT_YOURS."""
-        ...
-
-    def seal(self, copy: EpisodeCopy, content: bytes) -> pb.SealedCheckpoint:
-        """A checkpoint that cannot be altered unnoticed."""
-        ...
-
-    def check_seals(self, journal: pb.Journal, tenant: str) -> None:
-        """Raises: Refusal NOT_YOURS when a checkpoint of the journal was altered or is another tenant's."""
-        ...
-
-
-class Engine:
-    """All episodes of a host."""
-
-    def __init__(
-        self,
-        hosted: Sequence[Hosted],
-        slots: SlotTable,
-        rights: Rights,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        max_value_bytes: int = 64 << 20,
-    ):
-        self.hosted = {environment.key: environment for environment in hosted}
-        self.slots = slots
-        self.rights = rights
-        self.clock = clock
-        self.max_value_bytes = max_value_bytes
-        self.watch = [0.0]
-        self.episodes: dict[bytes, EpisodeCopy] = {}
-        self.draining = False
-        self.on_slot_freed: Callable[[], None] = lambda: None
-        self.on_slot_taken: Callable[[], None] = lambda: None
-        self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
-
-    # ---- looking things up
-
-    def environment(self, name: str) -> Hosted:
-        """The environment of this ``name`` or ``name@version``; a bare name means the newest version.
-
-        Raises:
-            Refusal: ENVIRONMENT_UNKNOWN.
-        """
-        found = self.hosted.get(name)
-        if found is None:
-            versions = [h for h in self.hosted.values() if name in (h.info.name, h.info.target)]
-            found = max(versions, key=lambda h: version_order(h.info.version), default=None)
-        if found is None:
-            known = ", ".join(sorted(self.hosted)) or "none"
-            raise Refusal(f"no environment {name!r} is served here (served: {known})", reason="ENVIRONMENT_UNKNOWN")
-        return found
-
-    def episode(self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str) -> EpisodeCopy:
-        """The live copy that a unary command names.
-
-        Raises:
-            Refusal: EPISODE_UNKNOWN, EPOCH_STALE, NOT_YOURS.
-        """
-        copy = self.episodes.get(episode_id)
-        if copy is None or copy.tenant != tenant:
-            raise unknown_episode()
-        judge_epoch(copy, epoch, client_id or copy.client_id)
-        if epoch > copy.epoch:
-            raise Refusal("this copy is older than the command; resume the episode", reason="EPISODE_UNKNOWN")
-        return copy
+class Engine(Roster):
+    """The commands of a host's episodes."""
 
     # ---- commands
 
@@ -256,36 +164,6 @@ class Engine:
             raise Refusal(f"{copy.environment.key} has no checkpoint()", reason="UNSUPPORTED")
         self._aside(copy, pb.COMMAND_KIND_CHECKPOINT, waiter)
 
-    def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
-        """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default)."""
-        self.episodes.pop(copy.episode_id, None)
-        if copy.connection is not None:
-            copy.connection.unbind(copy)
-        environment = copy.environment
-        self._count_over(copy)
-        if copy.running is not None:
-            reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
-            for sink, handle, index in copy.running.waiters:
-                sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
-            copy.running.waiters = []
-        copy.close_to_steps()
-        if environment.served is not None:
-            self._retire(copy)
-        elif copy.seat is not None:
-            environment.runner.submit(Job(CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore))
-        self.slots.leave(copy.holding, copy.episode_id, self.clock())
-        self.on_slot_freed()
-
-    def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
-        """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
-        waiters = copy.running.waiters if copy.running is not None else []
-        copy.running = None
-        copy.row = refusal
-        copy.close_to_steps()
-        self._count_failure(copy, refusal)
-        for sink, handle, index in waiters:
-            sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
-
     # ---- carrying out
 
     def _run(
@@ -345,7 +223,7 @@ class Engine:
         else:
             row = result
             if len(row[0]) + len(row[4]) > self.max_value_bytes:
-                self._refused(copy, running, kind, result := self.too_large(copy, row))
+                self._refused(copy, running, kind, result := too_large(copy, row, self.max_value_bytes))
                 reply_kind = pb.EVENT_KIND_FAILURE
             else:
                 if kind == pb.COMMAND_KIND_RESUME:
@@ -354,7 +232,7 @@ class Engine:
                 if row[1]:
                     copy.return_ += row[1]
                 if row[2] & 3:
-                    self.note_ended(copy)
+                    note_ended(copy)
         for sink, handle, index in waiters:
             sink.reply(handle, index, reply_kind, result)
 
@@ -366,7 +244,7 @@ class Engine:
             self.close(copy)
         elif refusal.ends_episode:
             copy.settle(running.index, running.action, refusal)
-            self._count_failure(copy, refusal)
+            note_failure(copy, refusal)
         elif copy.play is not None:
             copy.open_to_steps()
 
@@ -374,14 +252,6 @@ class Engine:
         """A step of the reader's fast path was refused."""
         copy.close_to_steps()
         self._refused(copy, RunningStep(index, action, None), STEP, refusal)
-
-    def too_large(self, copy: EpisodeCopy, row: Row) -> Refusal:
-        """The refusal of an outcome over the bound."""
-        return Refusal(
-            f"{copy.environment.key} returned {len(row[0]) + len(row[4]):,} bytes; the bound is "
-            f"{self.max_value_bytes:,} (max_value_bytes)",
-            reason="MESSAGE_TOO_LARGE",
-        )
 
     def _aside(self, copy: EpisodeCopy, kind: int, waiter: Waiter) -> None:
         """Run a command that is no step: grade or checkpoint."""
@@ -406,7 +276,7 @@ class Engine:
             elif result.ends_episode:
                 copy.row = result
                 copy.close_to_steps()
-                self._count_failure(copy, result)
+                note_failure(copy, result)
             if job is not None and kind == pb.COMMAND_KIND_REWARD:
                 environment.observed.reward_seconds.append(job.running_seconds)
             event = pb.EVENT_KIND_FAILURE if isinstance(result, Refusal) else REPLY_KINDS[kind]
@@ -440,36 +310,13 @@ class Engine:
 
 
         content = pb.CheckpointContent(
-            last=outcome_of_row(copy.index, copy.row), environment=copy.environment.key, build=copy.environment.info.build
+            last=outcome_of_row(copy.index, copy.row),
+            environment=copy.environment.key,
+            build=copy.environment.info.build,
         )
         content.state.ParseFromString(row[0])
         sealed = self.rights.seal(copy, content.SerializeToString(deterministic=True))
         return (sealed.SerializeToString(), 0.0, 0, 0, b"")
-
-    # ---- copies
-
-    def _older_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
-        copy = self.episodes.get(episode_id)
-        if copy is None:
-            return None
-        if copy.tenant != sink.tenant:
-            raise Refusal("this episode id belongs to another tenant", reason="NOT_YOURS")
-        judge_epoch(copy, epoch, sink.client_id)
-        if epoch == copy.epoch:
-            return copy
-        self.counts["fenced"] += 1
-        self.close(copy, Refusal("a newer epoch of this episode began", reason="EPOCH_STALE"))
-        return None
-
-    def _new_copy(self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink) -> EpisodeCopy:
-        environment = self.hosted[holding.environment]
-        self.slots.take(holding, episode_id)
-        copy = EpisodeCopy(episode_id, epoch, sink.client_id, sink.tenant, environment, holding, self.clock())
-        if environment.served is None:
-            copy.seat = environment.runner.seat()  # type: ignore[union-attr]
-        self.episodes[episode_id] = copy
-        environment.begun += 1
-        return copy
 
     def _take_over(self, copy: EpisodeCopy, request: pb.ResumeRequest, sink: Sink) -> bool:
         """Give a live copy to a newer epoch, where it is where the journal is."""
@@ -494,95 +341,9 @@ class Engine:
         copy.client_id = sink.client_id
         return True
 
-    def copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
-        """A worker process died under these seats, by no fault of their episodes."""
-        gone = set(map(id, seats))
-        lost = [copy for copy in self.episodes.values() if id(copy.seat) in gone]
-        by_connection: dict[Any, list[EpisodeCopy]] = {}
-        for copy in lost:
-            if copy.connection is not None:
-                by_connection.setdefault(copy.connection, []).append(copy)
-            self.abort(copy, refusal)
-        for connection, copies in by_connection.items():
-            connection.notify(pb.NOTICE_KIND_COPIES_LOST, copies, refusal)
-
-    def _retire(self, copy: EpisodeCopy) -> None:
-        player = copy.seat
-        if player is None:
-            return
-        environment = copy.environment
-        if environment.reuse and not copy.failed and len(environment.players) < self.slots.slots:
-            environment.players.append(player)
-            return
-        try:
-            player.close()
-        except Refusal as refusal:
-            log.warning("closing an episode of %s: %s", environment.key, refusal)
-
-    # ---- counting
-
-    def note_ended(self, copy: EpisodeCopy) -> None:
-        """An episode reached its end by itself."""
-        environment = copy.environment
-        observed = environment.observed
-        observed.returns.append(copy.return_)
-        observed.lengths.append(copy.index)
-        outcome = "terminated" if copy.row[2] & pb.OUTCOME_FLAG_TERMINATED else "truncated"
-        observed.outcomes[outcome] = observed.outcomes.get(outcome, 0) + 1
-        environment.ended += 1
-        environment.return_sum += copy.return_
-
-    def _count_failure(self, copy: EpisodeCopy, refusal: Refusal) -> None:
-        observed = copy.environment.observed
-        observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
-        observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
-        copy.environment.failed += 1
-        level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
-        log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
-                copy.index, refusal)  # fmt: skip
-
-    def _count_over(self, copy: EpisodeCopy) -> None:
-        copy.environment.slot_seconds += self.clock() - copy.born
-        row = copy.row
-        if isinstance(row, tuple) and not row[2] & 3:
-            outcomes = copy.environment.observed.outcomes
-            outcomes["closed"] = outcomes.get("closed", 0) + 1
-
-
-def overran(environment: Hosted, kind: int) -> Refusal:
-    """The refusal of a command that ran longer than its environment's limit."""
-    name = pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_").lower()  # type: ignore[arg-type]
-    return Refusal(
-        f"a {name} of {environment.key} ran longer than its limit of {environment.limit(kind):g} s",
-        reason="LIMIT_EXCEEDED",
-    )
-
-
-def unknown_episode() -> Refusal:
-    """The refusal of a command for an episode that has no copy here."""
-    return Refusal("this host holds no copy of the episode; resume it from its journal", reason="EPISODE_UNKNOWN")
-
-
-def version_order(version: str) -> list[tuple[int, int | str]]:
-    """A key that sorts versions as people do: 2 before 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in version.replace("-", ".").split(".")]
-
-
-def parse(kind: Any, payload: bytes) -> Any:
-    """A message from bytes. Raises: Refusal MALFORMED."""
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise Refusal(f"the payload is no {kind.DESCRIPTOR.name}: {error}", reason="MALFORMED") from None
-
 
 def _last_row(row: Row) -> Row:
     """The last outcome's columns out of a resumption's row."""
 
 
     return row_of_outcome(pb.ResumeResponse.FromString(row[0]).last)
-
-
-def _ignore(job: Job, result: Row | Refusal) -> None:
-    if isinstance(result, Refusal) and result.reason != "CANCELLED":
-        log.warning("closing an episode: %s", result)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
-from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
@@ -155,11 +154,7 @@ class Host:
         self.servicer = EnvironmentServicer(
             self.engine, settings, self.host_id, alone=not settings.broker
         )
-        self.server.add(
-            lambda servicer, server: add_to_server(servicer, server),
-            self.servicer,
-            pb.DESCRIPTOR.services_by_name["EnvironmentService"].full_name,
-        )
+        self.server.add(add_to_server, self.servicer, "envmesh.v1.EnvironmentService")
         if signer is not None:
             placement = SelfPlacement(self.engine, signer, self.host_id, lambda: self.address, settings.pool)
             self.server.add(
@@ -202,9 +197,9 @@ class Host:
         engine, settings = self.engine, self.settings
         await self.server.health.set(accepting=False)
         self.set_draining(True, settings.drain_deadline)
-        until = time.monotonic() + settings.drain_deadline
-        while engine.episodes and time.monotonic() < until:
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.drain_deadline):
+                await engine.emptied()
         left = list(engine.episodes.values())
         if left:
             log.warning("%d episodes could not leave within %g s", len(left), settings.drain_deadline)

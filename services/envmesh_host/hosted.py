@@ -36,8 +36,8 @@ class Observed:
 
 class Hosted:
     """One environment on this host. ``served`` is set where it is played inline and synchronously, by the stream's
-    reader itself; otherwise ``runner`` plays it. ``read_actions`` and ``write_outcomes`` are its forms for whole columns,
-    ``step_cost`` a running estimate of a step's seconds."""
+    reader itself; otherwise ``runner`` plays it. ``read_actions`` and ``write_outcomes`` are its forms for whole
+    columns, ``step_cost`` a running estimate of a step's seconds."""
 
     __slots__ = (
         "_tasks",

@@ -14,7 +14,7 @@ from envmesh_service.metrics import LENGTH_BUCKETS, REWARD_BUCKETS, BoundedLabel
 
 __all__ = ["HostMeters"]
 
-KINDS = {
+KINDS: dict[int, str] = {
     number: name.removeprefix("COMMAND_KIND_").lower()
     for name, number in pb.CommandKind.items()
     if number != pb.COMMAND_KIND_UNSPECIFIED

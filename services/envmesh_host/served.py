@@ -7,7 +7,6 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from operator import concat as concatenate
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -90,9 +89,9 @@ class Served:
             asynchronous=asynchronous,
             seeded=seeded,
             observation=spaces.codec(None if declaration.agents else observation_space),
-            action=spaces.codec(None if declaration.agents else action_space),
+            action=spaces.codec(None if declaration.agents else action_space, action=True),
             agent_actions={
-                agent: spaces.codec(agent_spaces[agent] if agent_spaces else action_space)
+                agent: spaces.codec(agent_spaces[agent] if agent_spaces else action_space, action=True)
                 for agent in declaration.agents
             },
         )
@@ -188,22 +187,22 @@ class Served:
             return actions
 
         def write(results: Sequence[Any]) -> OutcomeColumns:
-            observations, rewards, terminated, truncated, infos = zip(*results, strict=True)
+            observations, raw_rewards, terminated, truncated, infos = zip(*results, strict=True)
             payloads = encode(observations)
-            rewards = list(map(float, rewards))
+            rewards = list(map(float, raw_rewards))
             if not isfinite(sum(rewards)):
                 raise ValueError("a reward is not finite")
             if any(terminated) or any(truncated):
-                flags = [_TERMINATED * bool(t) + _TRUNCATED * bool(c) for t, c in zip(terminated, truncated, strict=True)]
+                ends = zip(terminated, truncated, strict=True)
+                flags = [_TERMINATED * bool(end) + _TRUNCATED * bool(cut_off) for end, cut_off in ends]
             else:
                 flags = [0] * len(rewards)
             suffixes = map(_pack_suffix, rewards, flags)
-            digests = list(map(xxh3_64_intdigest, map(concatenate, payloads, suffixes)))
+            digests = [xxh3_64_intdigest(data + suffix) for data, suffix in zip(payloads, suffixes, strict=True)]
+            packed_infos = [b""] * len(rewards)
             if any(infos):
-                infos = [encode_info(info) if info else b"" for info in infos]
-            else:
-                infos = [b""] * len(rewards)
-            return payloads, rewards, flags, digests, infos
+                packed_infos = [encode_info(info) if info else b"" for info in infos]
+            return payloads, rewards, flags, digests, packed_infos
 
         return read, write
 
@@ -220,7 +219,10 @@ class Served:
             )
         for agent, value in actions.items():
             codec = self.agent_actions.get(agent)
-            problem = codec.check(value) if codec is not None else None
+            if codec is None:
+                continue
+            actions[agent] = typed = codec.typed(value)
+            problem = codec.check(typed)
             if problem is not None:
                 raise Refusal(f"{self.definition.key} refuses {agent}'s action: {problem}", reason="ACTION_INVALID")
         return actions
@@ -247,7 +249,7 @@ class Served:
             raise _not_an_outcome(result, error) from None
         if not isfinite(total) or not all(isfinite(outcome.reward) for outcome in outcomes):
             raise Refusal("an agent's reward is not finite", reason="REWARD_INVALID")
-        flags = _AGENTS
+        flags: int = _AGENTS
         if not acting:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED

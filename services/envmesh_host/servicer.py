@@ -168,7 +168,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     # ---- the stream
 
-    async def Stream(self, request_iterator: Any, context: Any) -> None:
+    async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """All episodes of a connection, in frames of raw bytes."""
         data = await context.read()
         if data is grpc.aio.EOF:
@@ -297,7 +297,8 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 def add_to_server(servicer: EnvironmentServicer, server: grpc.aio.Server) -> None:
     """Register the service; the Stream's frames stay bytes, so that a hostile one is ours to answer."""
     service = pb.DESCRIPTOR.services_by_name["EnvironmentService"]
-    environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(servicer, _RawStream(server, service.full_name, servicer))
+    registering: Any = _RawStream(server, service.full_name, servicer)
+    environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(servicer, registering)
 
 
 class _RawStream:
@@ -310,7 +311,7 @@ class _RawStream:
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Called by the generated code."""
-        raw = {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
+        raw: dict[str, Any] = {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._name, raw), *handlers))
 
     def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:

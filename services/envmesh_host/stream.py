@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.connection import Columns, Connection
+from envmesh_host.columns import Columns
+from envmesh_host.connection import Connection
 from envmesh_host.outbox import Outbox
 
 _DONE = object()

@@ -1,0 +1,176 @@
+"""The fast path of a host: steps of synchronous inline environments, a whole frame at a time.
+
+This is where a host spends its time. The actions of a frame are decoded together, the environments stepped one after
+the other, the outcomes encoded, digested and kept together, without a task, future, lock or reply object an episode.
+What is out of the ordinary (a wrong index, a bad action, an exception, a large value) goes the long way, row by row,
+where each case has its answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.columns import Columns
+from envmesh_host.copy import EpisodeCopy, RunningStep
+from envmesh_host.counting import note_ended
+from envmesh_host.hosted import Hosted
+from envmesh_host.outbox import LARGE_VALUE_BYTES
+from envmesh_host.player import raised
+from envmesh_host.refusals import overran
+from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.watchdog import StepOverrun
+
+if TYPE_CHECKING:
+    from envmesh_host.connection import Connection
+
+__all__ = ["STRETCH_SECONDS", "StepBatches"]
+
+STRETCH_SECONDS = 0.005
+"""The reader steps inline environments for this long at most before it writes and yields."""
+
+STEP = pb.COMMAND_KIND_STEP
+
+
+class Batch(NamedTuple):
+    """Steps that are taken together: rows, seen from the side."""
+
+    copies: list[EpisodeCopy]
+    handles: list[int]
+    indices: list[int]
+    payloads: list[bytes]
+
+    def chosen(self, choose: list[bool]) -> Batch:
+        """The rows where ``choose`` is true."""
+        copies, handles, indices, payloads = self
+        return Batch(
+            list(compress(copies, choose)),
+            list(compress(handles, choose)),
+            list(compress(indices, choose)),
+            list(compress(payloads, choose)),
+        )
+
+    def part(self, start: int, end: int) -> Batch:
+        """The rows from ``start`` to ``end``."""
+        copies, handles, indices, payloads = self
+        return Batch(copies[start:end], handles[start:end], indices[start:end], payloads[start:end])
+
+
+class StepBatches:
+    """Takes the steps of one connection."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._engine = connection.engine
+        self._watch = connection.engine.watch
+
+    def step(self, columns: Columns) -> Iterator[None]:
+        """Take the steps of a request, and yield after each stretch but the last."""
+        handles, indices, payloads = columns.handles, columns.indices, columns.payloads
+        if len(columns.steps) != columns.count:
+            handles = [handles[row] for row in columns.steps]
+            indices = [indices[row] for row in columns.steps]
+            payloads = [payloads[row] for row in columns.steps]
+        copies: list[Any] = list(map(self._connection.bindings.get, handles))
+        batch = Batch(copies, handles, indices, payloads)
+        if None in copies or [copy.next_index for copy in copies] != indices:
+            fit = [copy is not None and copy.next_index == i for copy, i in zip(copies, indices, strict=True)]
+            self._row_by_row(batch.chosen([not fits for fits in fit]))
+            batch = batch.chosen(fit)
+        environments = {copy.environment for copy in batch.copies}
+        for environment in environments:
+            mine = batch
+            if len(environments) > 1:
+                mine = batch.chosen([copy.environment is environment for copy in batch.copies])
+            at, total = 0, len(mine.copies)
+            while at < total:
+                size = max(1, int(STRETCH_SECONDS / environment.step_cost))
+                self._step(environment, mine if size >= total else mine.part(at, at + size), columns.arrived)
+                at += size
+                if at < total or len(environments) > 1:
+                    yield
+
+    def _row_by_row(self, batch: Batch) -> None:
+        command = self._connection.command
+        for handle, index, payload in zip(batch.handles, batch.indices, batch.payloads, strict=True):
+            command(STEP, handle, index, payload, 0)
+
+    def _step(self, environment: Hosted, batch: Batch, arrived: float) -> None:
+        """Step many episodes of one environment."""
+        try:
+            actions = environment.read_actions(batch.payloads)
+        except Exception:  # some action is wrong: row by row says which, and harms nobody else
+            self._row_by_row(batch)
+            return
+        results: list[Any] = []
+        now = time.perf_counter
+        stamps = [now()]
+        took, note = results.append, stamps.append
+        error: BaseException | None = None
+        self._watch[0] = stamps[0]
+        try:
+            for copy, action in zip(batch.copies, actions, strict=True):
+                took(copy.play(action))
+                note(now())
+        except (Exception, SystemExit, StepOverrun) as raised_here:
+            error = raised_here
+        finally:
+            self._watch[0] = 0.0
+        done = len(results)
+        if done:
+            times = np.array(stamps)
+            environment.observed.step_batches.append(times[1:] - times[:-1])
+            environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
+            self._connection.command_seconds.append(times[1:] - arrived)
+            self._settle(environment, batch if error is None else batch.part(0, done), results)
+        if error is not None:
+            self._failed(batch.part(done, done + 1), error)
+            if done + 1 < len(batch.copies):
+                self._step(environment, batch.part(done + 1, len(batch.copies)), arrived)
+
+    def _settle(self, environment: Hosted, batch: Batch, results: list[Any]) -> None:
+        """Keep and send the outcomes."""
+        try:
+            outcomes: OutcomeColumns = environment.write_outcomes(results)
+        except Exception:  # some result is no outcome: one by one says which
+            self._settle_singly(batch, results)
+            return
+        if sum(map(len, outcomes[0])) >= LARGE_VALUE_BYTES:
+            self._settle_singly(batch, results)
+            return
+        record = (batch.payloads, outcomes)
+        for position, (copy, reward) in enumerate(zip(batch.copies, outcomes[1], strict=True)):
+            copy.record = record
+            copy.position = position
+            copy.next_index += 1
+            copy.return_ += reward
+        if any(outcomes[2]):
+            for copy in compress(batch.copies, outcomes[2]):
+                copy.close_to_steps()
+                note_ended(copy)
+        self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
+
+    def _settle_singly(self, batch: Batch, results: list[Any]) -> None:
+        for copy, handle, index, payload, result in zip(*batch, results, strict=True):
+            copy.close_to_steps()
+            running = copy.running = RunningStep(index, payload, None)
+            running.waiters = [(self._connection, handle, index)]
+            try:
+                row: Row | Refusal = copy.seat.row_of(result)
+            except Refusal as refusal:
+                row = refusal
+            self._engine.settled(copy, running, STEP, row, None)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """The one step of this batch raised."""
+        copy, handle, index, action = batch.copies[0], batch.handles[0], batch.indices[0], batch.payloads[0]
+        overrun = isinstance(error, StepOverrun)
+        refusal = overran(copy.environment, STEP) if overrun else raised("step", error)
+        self._engine.refused_inline(copy, index, action, refusal)
+        self._connection.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)

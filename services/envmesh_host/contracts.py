@@ -1,0 +1,52 @@
+"""What the engine asks of those around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import EpisodeCopy
+from envmesh_host.served import Row
+from envmesh_host.slots import Claim, Holding
+
+__all__ = ["Rights", "Sink"]
+
+
+class Sink(Protocol):
+    """Where replies go: a connection, or one unary call."""
+
+    client_id: bytes
+    tenant: str
+
+    def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
+        """Deliver one reply."""
+        ...
+
+
+class Rights(Protocol):
+    """Who may do what: reads leases, seals checkpoints, makes attach tokens."""
+
+    def claim(self, token: bytes, client_id: bytes, known: Callable[[bytes], Holding | None]) -> Claim:
+        """The claim a lease's token makes here; one that is ``known`` by its id does not expire any more.
+
+        Raises: Refusal LEASE_INVALID.
+        """
+        ...
+
+    def attach_token(self, copy: EpisodeCopy) -> bytes:
+        """Proof of a right to take this copy over."""
+        ...
+
+    def check_attach_token(self, token: bytes, tenant: str, episode_id: bytes) -> None:
+        """Raises: Refusal NOT_YOURS."""
+        ...
+
+    def seal(self, copy: EpisodeCopy, content: bytes) -> pb.SealedCheckpoint:
+        """A checkpoint that cannot be altered unnoticed."""
+        ...
+
+    def check_seals(self, journal: pb.Journal, tenant: str) -> None:
+        """Raises: Refusal NOT_YOURS when a checkpoint of the journal was altered or is another tenant's."""
+        ...

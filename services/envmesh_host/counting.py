@@ -1,0 +1,45 @@
+"""What is counted of an episode, when it ends, fails, and goes."""
+
+from __future__ import annotations
+
+import logging
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import EpisodeCopy
+
+__all__ = ["note_ended", "note_failure", "note_over"]
+
+log = logging.getLogger("envmesh.host")
+
+
+def note_ended(copy: EpisodeCopy) -> None:
+    """An episode reached its end by itself."""
+    environment = copy.environment
+    observed = environment.observed
+    observed.returns.append(copy.return_)
+    observed.lengths.append(copy.index)
+    outcome = "terminated" if copy.row[2] & pb.OUTCOME_FLAG_TERMINATED else "truncated"
+    observed.outcomes[outcome] = observed.outcomes.get(outcome, 0) + 1
+    environment.ended += 1
+    environment.return_sum += copy.return_
+
+
+def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
+    """An episode ended without an outcome."""
+    observed = copy.environment.observed
+    observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
+    observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
+    copy.environment.failed += 1
+    level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
+    log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
+            copy.index, refusal)  # fmt: skip
+
+
+def note_over(copy: EpisodeCopy, now: float) -> None:
+    """A copy is gone."""
+    copy.environment.slot_seconds += now - copy.born
+    row = copy.row
+    if isinstance(row, tuple) and not row[2] & 3:
+        outcomes = copy.environment.observed.outcomes
+        outcomes["closed"] = outcomes.get("closed", 0) + 1

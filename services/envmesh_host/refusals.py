@@ -1,0 +1,46 @@
+"""Refusals that several parts of a host give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import EpisodeCopy
+from envmesh_host.hosted import Hosted
+from envmesh_host.served import Row
+
+__all__ = ["overran", "parse", "too_large", "unknown_episode"]
+
+
+def overran(environment: Hosted, kind: int) -> Refusal:
+    """The refusal of a command that ran longer than its environment's limit."""
+    name = pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_").lower()  # type: ignore[arg-type]
+    return Refusal(
+        f"a {name} of {environment.key} ran longer than its limit of {environment.limit(kind):g} s",
+        reason="LIMIT_EXCEEDED",
+    )
+
+
+def unknown_episode() -> Refusal:
+    """The refusal of a command for an episode that has no copy here."""
+    return Refusal("this host holds no copy of the episode; resume it from its journal", reason="EPISODE_UNKNOWN")
+
+
+def parse(kind: Any, payload: bytes) -> Any:
+    """A message from bytes. Raises: Refusal MALFORMED."""
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise Refusal(f"the payload is no {kind.DESCRIPTOR.name}: {error}", reason="MALFORMED") from None
+
+
+def too_large(copy: EpisodeCopy, row: Row, bound: int) -> Refusal:
+    """The refusal of an outcome over the bound on values."""
+    return Refusal(
+        f"{copy.environment.key} returned {len(row[0]) + len(row[4]):,} bytes; "
+        f"the bound is {bound:,} (max_value_bytes)",
+        reason="MESSAGE_TOO_LARGE",
+    )

@@ -1,0 +1,177 @@
+"""Which episodes live on a host: finding, making, closing and losing their copies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.contracts import Rights, Sink
+from envmesh_host.copy import EpisodeCopy, judge_epoch
+from envmesh_host.counting import note_failure, note_over
+from envmesh_host.hosted import Hosted
+from envmesh_host.isolation.runner import Job
+from envmesh_host.refusals import unknown_episode
+from envmesh_host.served import Row
+from envmesh_host.slots import Holding, SlotTable
+
+__all__ = ["Roster"]
+
+log = logging.getLogger("envmesh.host")
+
+
+class Roster:
+    """All episodes of a host, and the slots they are in."""
+
+    def __init__(
+        self,
+        hosted: Sequence[Hosted],
+        slots: SlotTable,
+        rights: Rights,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_value_bytes: int = 64 << 20,
+    ):
+        self.hosted = {environment.key: environment for environment in hosted}
+        self.slots = slots
+        self.rights = rights
+        self.clock = clock
+        self.max_value_bytes = max_value_bytes
+        self.watch = [0.0]
+        self.episodes: dict[bytes, EpisodeCopy] = {}
+        self.draining = False
+        self._emptied = asyncio.Event()
+        self.on_slot_freed: Callable[[], None] = lambda: None
+        self.on_slot_taken: Callable[[], None] = lambda: None
+        self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
+
+    async def emptied(self) -> None:
+        """Wait until there is no episode."""
+        while self.episodes:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    # ---- looking things up
+
+    def environment(self, name: str) -> Hosted:
+        """The environment of this ``name`` or ``name@version``; a bare name means the newest version.
+
+        Raises:
+            Refusal: ENVIRONMENT_UNKNOWN.
+        """
+        found = self.hosted.get(name)
+        if found is None:
+            versions = [h for h in self.hosted.values() if name in (h.info.name, h.info.target)]
+            found = max(versions, key=lambda h: version_order(h.info.version), default=None)
+        if found is None:
+            known = ", ".join(sorted(self.hosted)) or "none"
+            raise Refusal(f"no environment {name!r} is served here (served: {known})", reason="ENVIRONMENT_UNKNOWN")
+        return found
+
+    def episode(self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str) -> EpisodeCopy:
+        """The live copy that a unary command names.
+
+        Raises:
+            Refusal: EPISODE_UNKNOWN, EPOCH_STALE, NOT_YOURS.
+        """
+        copy = self.episodes.get(episode_id)
+        if copy is None or copy.tenant != tenant:
+            raise unknown_episode()
+        judge_epoch(copy, epoch, client_id or copy.client_id)
+        if epoch > copy.epoch:
+            raise Refusal("this copy is older than the command; resume the episode", reason="EPISODE_UNKNOWN")
+        return copy
+
+    def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
+        """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default)."""
+        self.episodes.pop(copy.episode_id, None)
+        if not self.episodes:
+            self._emptied.set()
+        if copy.connection is not None:
+            copy.connection.unbind(copy)
+        environment = copy.environment
+        note_over(copy, self.clock())
+        if copy.running is not None:
+            reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
+            for sink, handle, index in copy.running.waiters:
+                sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
+            copy.running.waiters = []
+        copy.close_to_steps()
+        if environment.served is not None:
+            self._retire(copy)
+        elif copy.seat is not None:
+            environment.runner.submit(Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore))
+        self.slots.leave(copy.holding, copy.episode_id, self.clock())
+        self.on_slot_freed()
+
+    def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
+        """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
+        waiters = copy.running.waiters if copy.running is not None else []
+        copy.running = None
+        copy.row = refusal
+        copy.close_to_steps()
+        note_failure(copy, refusal)
+        for sink, handle, index in waiters:
+            sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
+
+    def _older_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
+        copy = self.episodes.get(episode_id)
+        if copy is None:
+            return None
+        if copy.tenant != sink.tenant:
+            raise Refusal("this episode id belongs to another tenant", reason="NOT_YOURS")
+        judge_epoch(copy, epoch, sink.client_id)
+        if epoch == copy.epoch:
+            return copy
+        self.counts["fenced"] += 1
+        self.close(copy, Refusal("a newer epoch of this episode began", reason="EPOCH_STALE"))
+        return None
+
+    def _new_copy(self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink) -> EpisodeCopy:
+        environment = self.hosted[holding.environment]
+        self.slots.take(holding, episode_id)
+        copy = EpisodeCopy(episode_id, epoch, sink.client_id, sink.tenant, environment, holding, self.clock())
+        if environment.served is None:
+            copy.seat = environment.runner.seat()  # type: ignore[union-attr]
+        self.episodes[episode_id] = copy
+        environment.begun += 1
+        return copy
+
+    def copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
+        """A worker process died under these seats, by no fault of their episodes."""
+        gone = set(map(id, seats))
+        lost = [copy for copy in self.episodes.values() if id(copy.seat) in gone]
+        by_connection: dict[Any, list[EpisodeCopy]] = {}
+        for copy in lost:
+            if copy.connection is not None:
+                by_connection.setdefault(copy.connection, []).append(copy)
+            self.abort(copy, refusal)
+        for connection, copies in by_connection.items():
+            connection.notify(pb.NOTICE_KIND_COPIES_LOST, copies, refusal)
+
+    def _retire(self, copy: EpisodeCopy) -> None:
+        player = copy.seat
+        if player is None:
+            return
+        environment = copy.environment
+        if environment.reuse and not copy.failed and len(environment.players) < self.slots.slots:
+            environment.players.append(player)
+            return
+        try:
+            player.close()
+        except Refusal as refusal:
+            log.warning("closing an episode of %s: %s", environment.key, refusal)
+
+
+def version_order(version: str) -> list[tuple[int, int | str]]:
+    """A key that sorts versions as people do: 2 before 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in version.replace("-", ".").split(".")]
+
+
+def _ignore(job: Job, result: Row | Refusal) -> None:
+    if isinstance(result, Refusal) and result.reason != "CANCELLED":
+        log.warning("closing an episode: %s", result)
