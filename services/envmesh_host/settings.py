@@ -1,5 +1,7 @@
 """What can be set on a host. Every bound has a finite default."""
 
+# ruff: noqa: RUF009 - setting(...) makes a field, as dataclasses.field does
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -221,7 +221,8 @@ def check_name(what: str, value: str) -> None:
         ValueError: it is empty, longer than 100 characters, or has other characters than the message lists.
     """
     allowed = "letters, digits, '.', '_', '-', ':' and '/'"
-    if not isinstance(value, str) or not value or len(value) > 100 or any(not (c.isalnum() or c in "._-:/") for c in value):
+    fits = isinstance(value, str) and 0 < len(value) <= 100
+    if not fits or any(not (letter.isalnum() or letter in "._-:/") for letter in value):
         raise ValueError(f"{what} must be 1 to 100 characters of {allowed}; got {value!r}")
 
 

@@ -28,8 +28,15 @@ class Beginning:
 
     __slots__ = ("group", "options", "options_value", "seed", "split", "task")
 
-    def __init__(self, seed: int | None = None, options: Mapping[str, Any] | None = None,
-                 options_value: value_pb2.Value | None = None, task: str = "", split: str = "", group: int | None = None):  # fmt: skip
+    def __init__(
+        self,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        options_value: value_pb2.Value | None = None,
+        task: str = "",
+        split: str = "",
+        group: int | None = None,
+    ):
         self.seed = seed
         self.options = options
         self.options_value = options_value

@@ -8,6 +8,7 @@ counterpart in the tree below.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -318,14 +319,16 @@ def from_status(status: status_pb2.Status) -> EnvmeshError:
             packed.Unpack(retry)
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
     reason = reason or _REASON_BY_CODE.get(code, "INTERNAL")
-    kind = _CLASSES.get(reason) or (EpisodeAborted if reason in ENDS_EPISODE else _CLASS_BY_CODE.get(code, EnvmeshError))
+    kind = _CLASSES.get(reason)
+    if kind is None:
+        kind = EpisodeAborted if reason in ENDS_EPISODE else _CLASS_BY_CODE.get(code, EnvmeshError)
     return kind(status.message or code.name, reason=reason, detail=detail, retry_after=retry_after)
 
 
 def from_rpc_error(error: grpc.RpcError) -> EnvmeshError:
     """The exception of the tree that a failed call stands for."""
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
-    trailers = (error.trailing_metadata() if hasattr(error, "trailing_metadata") else None) or ()
+    trailers: Any = (error.trailing_metadata() if hasattr(error, "trailing_metadata") else None) or ()
     for key, value in trailers:
         if key == "grpc-status-details-bin":
             return from_status(status_pb2.Status.FromString(value))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 import os
 import random
@@ -16,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from envmesh import errors, values
+from envmesh.beginnings import make_beginning
+from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import EnvmeshError, ForkedClient, InvalidRequest, MeshUnavailable, NotFound
-from envmesh.journal import Journal
+from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable, NotFound
 from envmesh.leases import LeasePool, Slot
 from envmesh.outcome import EnvironmentSpec
 from envmesh.session import Episode
@@ -36,7 +35,6 @@ __all__ = ["ClientSettings", "Mesh", "connect"]
 log = logging.getLogger("envmesh.client")
 
 TICK_SECONDS = 0.25
-DETACHED_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +134,7 @@ class Mesh:
         for pool in self._pools.values():
             pool.unwant()
             pool.return_idle()
-        connections = [t.result() for t in self._connections.values() if t.done() and not t.cancelled() and not t.exception()]
+        connections = self._open_connections()
         try:
             async with asyncio.timeout(self.settings.close_timeout):
                 for connection in connections:
@@ -178,9 +176,8 @@ class Mesh:
 
     async def environments(self) -> list[EnvironmentSpec]:
         """Every environment that the mesh serves, sorted. Raises: MeshUnavailable."""
-        specs = {
-            EnvironmentSpec(info).key: EnvironmentSpec(info) for pool in await self.pools() for info in pool.environments
-        }
+        found = [EnvironmentSpec(info) for pool in await self.pools() for info in pool.environments]
+        specs = {spec.key: spec for spec in found}
         return [specs[key] for key in sorted(specs)]
 
     async def describe(self, environment: str) -> EnvironmentSpec:
@@ -269,7 +266,7 @@ class Mesh:
             EpisodeTakenOver: a newer owner exists.
         """
         self.check_usable()
-        state = _read_detached(detached)
+        state = read_detached(detached)
         pool = self.pool(state["environment"])
         beginning = Beginning(state["seed"], None, None, state["task"], state["split"])
         spec = await self.describe(state["environment"])
@@ -278,25 +275,8 @@ class Mesh:
         return episode
 
     def detached(self, episode: Episode, slot: Slot, token: bytes) -> bytes:
-        """What ``detach`` returns: JSON, so that nothing that crosses a process can run code."""
-        journal = episode.journal.packed() if episode.journal is not None else b""
-        return json.dumps(
-            {
-                "format": DETACHED_FORMAT,
-                "environment": episode.spec.key,
-                "episode_id": episode.episode_id.hex(),
-                "epoch": episode.epoch,
-                "index": episode.index,
-                "flags": episode.flags,
-                "seed": episode.seed,
-                "task": episode.beginning.task,
-                "split": episode.beginning.split,
-                "address": slot.connection.address,
-                "host_id": slot.connection.host_id,
-                "attach_token": base64.b64encode(token).decode(),
-                "journal": base64.b64encode(journal).decode(),
-            }
-        ).encode()
+        """What ``detach`` returns."""
+        return write_detached(episode, slot.connection.address, slot.connection.host_id, token)
 
     def draw_seed(self) -> int:
         """A fresh seed, 31 bits: every environment takes those."""
@@ -321,8 +301,13 @@ class Mesh:
             task = None
         if task is None:
             work = self._connect(address, host_id, metadata)
-            task = self._connections[key] = asyncio.get_running_loop().create_task(work, name=f"envmesh-connect-{address}")
+            loop = asyncio.get_running_loop()
+            task = self._connections[key] = loop.create_task(work, name=f"envmesh-connect-{address}")
         return await asyncio.shield(task)
+
+    def _open_connections(self) -> list[HostConnection]:
+        done = [task for task in self._connections.values() if task.done() and not task.cancelled()]
+        return [task.result() for task in done if task.exception() is None and task.result().lost is None]
 
     async def _connect(self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]) -> HostConnection:
         connection = HostConnection(
@@ -350,13 +335,11 @@ class Mesh:
             async with asyncio.timeout(self.settings.connect_timeout):
                 while True:
                     try:
-                        await self.placement.ListPools(
-                            placement_pb2.ListPoolsRequest(), metadata=self.metadata, timeout=self.settings.connect_timeout
-                        )
+                        await self.pools()
                         return
-                    except grpc.aio.AioRpcError as error:
-                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                            raise errors.from_rpc_error(error) from None
+                    except EnvmeshError as error:
+                        if error.code is not grpc.StatusCode.UNAVAILABLE:
+                            raise
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise MeshUnavailable(
@@ -403,27 +386,10 @@ class Mesh:
             if now - beaten < self.settings.liveness_window / 4:
                 continue
             beaten = now
-            for task in list(self._connections.values()):
-                if task.done() and not task.cancelled() and not task.exception() and task.result().lost is None:
-                    connection = task.result()
-                    connection.heartbeat()
-                    if now - connection.heard_at > 2 * connection.liveness_window:
-                        connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
-
-
-def make_beginning(
-    seed: int | None, options: Mapping[str, Any] | None, task: str | Task, split: str, group: int | None = None
-) -> Beginning:
-    """How an episode is to begin, checked. Raises: InvalidRequest."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64):
-        raise InvalidRequest(f"a seed is a whole number from 0 to 2**64 - 1; got {seed!r}", reason="SEED_UNSUPPORTED")
-    if isinstance(task, Task):
-        task, split = task.id, task.split
-    try:
-        packed = values.to_proto(dict(options)) if options else None
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"the reset options have no form on the wire: {error}") from None
-    return Beginning(seed, options, packed, task, split, group)
+            for connection in self._open_connections():
+                connection.heartbeat()
+                if now - connection.heard_at > 2 * connection.liveness_window:
+                    connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
 
 
 def _task(message: pb.Task) -> Task:
@@ -435,19 +401,3 @@ def _task(message: pb.Task) -> Task:
 def _cause(failure: pb.Failure) -> str:
     name = error_reason_pb2.ErrorReason.Name(failure.cause)
     return name.removeprefix("ERROR_REASON_") if failure.cause else "HOST_LOST"
-
-
-def _read_detached(data: bytes) -> dict[str, Any]:
-    try:
-        state = json.loads(data)
-        if state["format"] != DETACHED_FORMAT:
-            raise ValueError(f"format {state['format']} is not {DETACHED_FORMAT}")
-        state["episode_id"] = bytes.fromhex(state["episode_id"])
-        state["attach_token"] = base64.b64decode(state["attach_token"])
-        packed = base64.b64decode(state["journal"])
-        state["journal"] = Journal.unpacked(packed) if packed else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidRequest(f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED") from None
-    return state  # type: ignore[no-any-return]
-
-

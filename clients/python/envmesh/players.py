@@ -76,7 +76,7 @@ class PolicyPlayer(EpisodeState):
         self.index = index
         if not index:
             self._begun()
-        if flags and self._special(payload, flags):
+        if (flags or self.rollouts.max_steps is not None) and self._special(payload, flags):
             return
         act = self.act
         if act is None:

@@ -2,8 +2,8 @@
 
 A policy is a callable from an observation to an action: plain, ``async``, or batched (from a list of observations to a
 list of actions, marked with ``@batched``). One that must remember what happened in its episode is made per episode, by
-a factory marked with ``@per_episode``, which is called with the episode's seed and task. With several agents a policy is
-called for each agent that is due; a mapping from agent to policy gives each its own.
+a factory marked with ``@per_episode``, which is called with the episode's seed and task. With several agents a policy
+is called for each agent that is due; a mapping from agent to policy gives each its own.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ class PolicyBlock:
                     player.on_outcome(index, payload, reward, flag, digest, info)
             if True not in plain:
                 return
-            players, indices, payloads, rewards, flags, digests, infos, handles = (
-                list(compress(column, plain))
-                for column in (players, indices, payloads, rewards, flags, digests, infos, handles)
-            )
+            players, handles = list(compress(players, plain)), list(compress(handles, plain))
+            indices, payloads = list(compress(indices, plain)), list(compress(payloads, plain))
+            rewards, flags = list(compress(rewards, plain)), list(compress(flags, plain))
+            digests, infos = list(compress(digests, plain)), list(compress(infos, plain))
         self._step(players, handles, indices, payloads, zip(payloads, rewards, flags, digests, infos, strict=True))
 
     def _step(self, players: list[PolicyPlayer], handles: list[int], indices: list[int], payloads: list[bytes],

@@ -75,7 +75,8 @@ async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
         for step, expected in enumerate(recorded):
             if step:
                 try:
-                    outcome = await episode.step(trajectory.spec.action_codec.decode(trajectory.packed_actions[step - 1]))
+                    action = trajectory.spec.action_codec.decode(trajectory.packed_actions[step - 1])
+                    outcome = await episode.step(action)
                 except EnvmeshError as error:
                     return _failed(trajectory, step, error, builds[1])
             if outcome.digest != expected.digest:

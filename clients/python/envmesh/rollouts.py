@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from envmesh.beginnings import make_beginning
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest
 from envmesh.leases import Slot
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
-from envmesh.mesh import make_beginning
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
 from envmesh.policies import kind_of

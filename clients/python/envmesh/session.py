@@ -30,6 +30,10 @@ __all__ = ["Episode"]
 ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
 """Reasons for which a Reset is tried on another slot."""
 
+ANSWERS_ASIDE = frozenset(
+    {pb.EVENT_KIND_RESUMED, pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED}
+)
+
 PATIENCE_BEYOND_LIMIT = 30.0
 """Seconds that a caller waits longer than the environment may run, by default."""
 
@@ -40,7 +44,8 @@ class Episode(EpisodeState):
     Steps of one episode follow one another: awaiting a step while another runs is an error.
     """
 
-    __slots__ = ("_handle", "_last", "_mesh", "_pool", "_slot", "_timeout", "_waiter", "deadline", "failure", "step_timeout")
+    __slots__ = ("_handle", "_last", "_mesh", "_pool", "_slot", "_timeout", "_waiter", "deadline", "failure",
+                 "step_timeout")  # fmt: skip
 
     def __init__(self, mesh: Mesh, pool: LeasePool, spec: EnvironmentSpec | None, beginning: Beginning, timeout: float,
                  step_timeout: float | None):  # fmt: skip
@@ -57,7 +62,7 @@ class Episode(EpisodeState):
         self.failure: EnvmeshError | None = None
 
     def __repr__(self) -> str:
-        where = self.spec.key if self.spec else "not begun"
+        where = self.spec.key if self.index >= 0 else "not begun"
         return f"<Episode {self.episode_id.hex()[:8]} {where} step {self.index}{' done' * self.done}>"
 
     async def __aenter__(self) -> Self:
@@ -251,7 +256,8 @@ class Episode(EpisodeState):
 
     def overdue(self) -> None:
         """The caller's patience is over (called by the mesh's clock)."""
-        self._resolve(None, DeadlineExceeded(f"step {self.expected} of {self.spec.key} took too long; it goes on"))
+        why = f"step {self.expected} of {self.spec.key} took longer than the caller would wait; it goes on"
+        self._resolve(None, DeadlineExceeded(why))
 
     def _resolve(self, result: Any, error: EnvmeshError | None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -290,7 +296,7 @@ class Episode(EpisodeState):
             if not isinstance(error, DeadlineExceeded):
                 self.expected = NOTHING_EXPECTED
             self._resolve(None, error)
-        elif kind == pb.EVENT_KIND_RESUMED or kind in (pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED):
+        elif kind in ANSWERS_ASIDE:
             self._resolve(payload, None)
 
     def on_lost(self, error: EnvmeshError) -> None:

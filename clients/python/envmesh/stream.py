@@ -144,7 +144,7 @@ class HostConnection:
             self._tasks.append(loop.create_task(work, name=f"envmesh-{name}-{self.address}"))
 
     async def _open_stream(self, role: int) -> tuple[Any, pb.Welcome]:
-        call = self._channel.stream_stream(STREAM)(metadata=self._metadata)
+        call: Any = self._channel.stream_stream(STREAM)(metadata=self._metadata)
         window = int(self.liveness_window * 1000)
         hello = pb.Hello(
             protocol_version=1,
@@ -278,7 +278,9 @@ class HostConnection:
             self._large_wake.clear()
             while self._large_rows:
                 row = self._large_rows.popleft()
-                frame = pb.StreamRequest(handles=[row[0]], indices=[row[1]], kinds=[row[2]], payloads=[row[3]])
+                alone = Outgoing()
+                alone.add(*row)
+                frame = alone.take(1)
                 try:
                     await self._large_call.write(frame.SerializeToString())
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -290,6 +292,7 @@ class HostConnection:
     async def _read(self, call: Any) -> None:
         read, parse = call.read, pb.StreamResponse.FromString
         loop = asyncio.get_running_loop()
+        error: EnvmeshError
         try:
             while True:
                 data = await read()

@@ -7,7 +7,7 @@ all of a frame. ``recv`` gives whatever is ready first, so slow episodes hold no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -126,12 +126,16 @@ class Vector(VectorEpisodes):
             self._seeds.restart(seed, chosen.tolist())
         self._drop_ready(chosen)
         self._begin(chosen)
-        batch = await self.recv(min_ready=self._ready_rows + self._outstanding, timeout=timeout)
-        if ids is None or len(batch) == len(chosen):
-            return batch.ordered()
-        mine = np.isin(batch.ids, chosen)
-        self._give_back(batch.rows.chosen(np.flatnonzero(~mine)))
-        return Batch(batch.rows.chosen(np.flatnonzero(mine)), self._observations).ordered()
+        await self._until(lambda: not (self._awaited[chosen] != NOTHING).any(), timeout)
+        if self._errors:
+            error = self._errors.popleft()
+            self._errors.clear()  # a reset that is refused once is mostly refused everywhere
+            raise error
+        ready = Rows.joined(self._ready)
+        mine = np.isin(ready.ids, chosen)
+        self._ready, self._ready_rows = [], 0
+        self._give_back(ready.chosen(np.flatnonzero(~mine)))
+        return Batch(ready.chosen(np.flatnonzero(mine)), self._observations).ordered()
 
     async def send(self, actions: Any, ids: Any = None) -> None:
         """Step the episodes ``ids`` (all of them, by default), each with its action.
@@ -171,14 +175,10 @@ class Vector(VectorEpisodes):
             InvalidRequest: an action was refused (its episode is unharmed and may be sent another), or nothing is
                 being stepped. DeadlineExceeded: too few came within ``timeout`` seconds; receive again.
         """
-        if self._waiter is not None:
-            raise InvalidRequest("somebody else is receiving already")
         if not self._ready and not self._outstanding and not self._errors:
             raise InvalidRequest("nothing is being stepped: reset or send first", reason="STEP_INDEX")
-        self._needed = max(1, min(min_ready, self._ready_rows + self._outstanding))
-        if self._ready_rows < self._needed and not self._errors:
-            self._check_usable()
-            await self._wait(timeout)
+        needed = max(1, min(min_ready, self._ready_rows + self._outstanding))
+        await self._until(lambda: self._ready_rows >= needed or bool(self._errors), timeout)
         if self._errors:
             raise self._errors.popleft()
         ready, self._ready, self._ready_rows = self._ready, [], 0
@@ -211,7 +211,13 @@ class Vector(VectorEpisodes):
 
     # ---- waiting
 
-    async def _wait(self, timeout: float | None) -> None:
+    async def _until(self, enough: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until there is enough; it is asked whenever something came."""
+        if self._waiter is not None:
+            raise InvalidRequest("somebody else is receiving already")
+        if enough():
+            return
+        self._check_usable()
         if timeout is None:
             limits = self.spec.limits
             timeout = self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
@@ -219,6 +225,7 @@ class Vector(VectorEpisodes):
                 timeout = max(timeout, self._timeout)
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
+        self._enough = enough
         timer = loop.call_later(timeout, self._patience_ended, timeout)
         try:
             await waiter

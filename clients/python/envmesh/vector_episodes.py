@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from envmesh.batch_codec import BatchCodec, integers, reals
+from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
 from envmesh.leases import Slot
-from envmesh.mesh import make_beginning
 from envmesh.outcome import EnvironmentSpec
 from envmesh.session import ELSEWHERE
 from envmesh.stream import failure_of
@@ -73,7 +73,8 @@ class VectorEpisodes:
         self._wanting: deque[int] = deque()
         self._broken: dict[int, Failure] = {}
         self._ready: list[Rows] = []
-        self._ready_rows = self._outstanding = self._needed = 0
+        self._ready_rows = self._outstanding = 0
+        self._enough: Callable[[], bool] = bool
         self._errors: deque[EnvmeshError] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._slot_waiters: list[asyncio.Future[Slot]] = []
@@ -320,12 +321,13 @@ class VectorEpisodes:
     def _add(self, rows: Rows) -> None:
         self._ready.append(rows)
         self._ready_rows += len(rows)
-        if self._waiter is not None and self._ready_rows >= self._needed:
+        if self._waiter is not None and self._enough():
             self._wake(None)
 
     def _refuse(self, error: EnvmeshError) -> None:
         self._errors.append(error)
-        self._wake(None)
+        if self._waiter is not None and self._enough():
+            self._wake(None)
 
     def _wake(self, error: EnvmeshError | None) -> None:
         waiter = self._waiter

@@ -1,0 +1,55 @@
+"""Episodes between two owners: what ``episode.detach()`` returns and ``mesh.attach`` takes.
+
+JSON, so that nothing that crosses a process can run code.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from envmesh.episode import EpisodeState
+from envmesh.errors import InvalidRequest
+from envmesh.journal import Journal
+
+__all__ = ["read_detached", "write_detached"]
+
+DETACHED_FORMAT = 1
+
+
+def write_detached(episode: EpisodeState, address: str, host_id: str, token: bytes) -> bytes:
+    """The bytes for an episode whose host gave this attach token."""
+    journal = episode.journal.packed() if episode.journal is not None else b""
+    return json.dumps(
+        {
+            "format": DETACHED_FORMAT,
+            "environment": episode.spec.key,
+            "episode_id": episode.episode_id.hex(),
+            "epoch": episode.epoch,
+            "index": episode.index,
+            "flags": episode.flags,
+            "seed": episode.beginning.seed,
+            "task": episode.beginning.task,
+            "split": episode.beginning.split,
+            "address": address,
+            "host_id": host_id,
+            "attach_token": base64.b64encode(token).decode(),
+            "journal": base64.b64encode(journal).decode(),
+        }
+    ).encode()
+
+
+def read_detached(data: bytes) -> dict[str, Any]:
+    """What the bytes say. Raises: InvalidRequest, when they are not of ``detach``."""
+    try:
+        state = json.loads(data)
+        if state["format"] != DETACHED_FORMAT:
+            raise ValueError(f"format {state['format']} is not {DETACHED_FORMAT}")
+        state["episode_id"] = bytes.fromhex(state["episode_id"])
+        state["attach_token"] = base64.b64decode(state["attach_token"])
+        packed = base64.b64decode(state["journal"])
+        state["journal"] = Journal.unpacked(packed) if packed else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED") from None
+    return state  # type: ignore[no-any-return]
