@@ -7,7 +7,7 @@ steps. ``envmesh_environments.echo:Frames?size=3000000``: the same with images o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Echo:
     """Answers each action with ``observation_of(action)`` and its first byte as reward, 32 times."""
 
     __slots__ = ("left",)
+    example_actions = (bytes(ACTION_BYTES), bytes(range(ACTION_BYTES)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begin; the observation is 100 bytes made of the seed."""
@@ -45,6 +46,8 @@ class Echo:
 @envmesh.env.environment(recovery="replay", isolation="inline")
 class Frames:
     """Shows arrays of ``size`` bytes, each filled with the last action (0 to 255), 32 times."""
+
+    action_space: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 0, "maximum": 255}
 
     def __init__(self, size: int = 3_000_000) -> None:
         if size < 1:

@@ -179,8 +179,9 @@ def _module(path: str, *, ours: bool) -> ModuleType:
                 base = path.rpartition("_v")[0]
                 shipped = _known()
                 same = [name for name in shipped if base and name.rpartition("_v")[0] == base]
-                hint = f"; there is {', '.join(same)}" if same else f".{suggestion(path, shipped)}"
                 of_family = [name for name in shipped if name.startswith(f"{family}.")]
+                near = suggestion(path.partition(".")[2], [name.partition(".")[2] for name in of_family])
+                hint = f"; there is {', '.join(same)}" if same else f".{near}"
                 listed = "" if same or "Did you mean" in hint else f" {family} has {', '.join(of_family)}"
                 raise TargetError(f"PettingZoo has no environment {path!r}{hint}{listed}") from error
             raise TargetError(_not_installed(path, error)) from error
