@@ -1,1 +1,0 @@
-"""The protocol as tests, held against a host in any language."""
