@@ -6,6 +6,7 @@ else goes to ``command``, row by row.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from envmesh_host.served import Row
 from envmesh_host.slots import Holding
 
 __all__ = ["Connection"]
+
+log = logging.getLogger("envmesh.host")
 
 STEP = pb.COMMAND_KIND_STEP
 OUTCOME = pb.EVENT_KIND_OUTCOME
@@ -110,7 +113,9 @@ class Connection:
         self.outbox.add(handle, index, kind, result)
         self.wake()
 
-    def notify(self, kind: int, copies: Sequence[EpisodeCopy], refusal: Refusal | None = None, **fields: Any) -> None:
+    def notify(
+        self, kind: int, copies: Sequence[EpisodeCopy], refusal: Refusal | None = None, **fields: Any
+    ) -> None:
         """Tell the client something it did not ask."""
         notice = pb.Notice(kind=kind, handles=[copy.handle for copy in copies], **fields)  # type: ignore[arg-type]
         if refusal is not None:
@@ -144,6 +149,20 @@ class Connection:
             carry_out(handle, index, payload)
         except Refusal as refusal:
             self.reply(handle, index, FAILURE, refusal)
+        except Exception as error:
+            self._defect(handle, index, error)
+
+    def _defect(self, handle: int, index: int, error: Exception) -> None:
+        """A defect of ours ends the episode it happened to, and nothing else."""
+        log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error)
+        refusal = Refusal(
+            f"a defect of envmesh ({type(error).__name__}); the host's log has it", reason="INTERNAL"
+        )
+        copy = self.bindings.get(handle)
+        if copy is not None and copy.running is not None:
+            self.engine.abort(copy, refusal)
+        else:
+            self.reply(handle, index, FAILURE, refusal)
 
     def _copy(self, handle: int) -> EpisodeCopy:
         copy = self.bindings.get(handle)
@@ -158,22 +177,31 @@ class Connection:
 
     def _reset(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResetRequest, payload)
-        bound = self.bindings.get(handle)
-        if bound is not None and bound.episode_id != request.episode_id:
-            raise Refusal(f"handle {handle} names another episode; close that first", reason="ARGUMENT_INVALID")
-        holding = self._lease(request.lease_number)
+        self._check_unbound(handle, request.episode_id)
         self.engine.reset(
-            request, payload, holding, self, (self, handle, 0), lambda copy: self._bind_copy(handle, copy)
-        )
+            request, payload, lambda: self._lease(request.lease_number), self, (self, handle, 0),
+            lambda copy: self._bind_copy(handle, copy),
+        )  # fmt: skip
 
     def _resume(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResumeRequest, payload)
-        holding = self.leases.get(request.lease_number)
-        copy = self.engine.resume(request, holding, self, (self, handle, index))
+        self._check_unbound(handle, request.episode_id)
+        copy = self.engine.resume(
+            request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
+        )
         if self.engine.episodes.get(copy.episode_id) is copy:
             self._bind_copy(handle, copy)
 
+    def _check_unbound(self, handle: int, episode_id: bytes) -> None:
+        bound = self.bindings.get(handle)
+        if bound is not None and bound.episode_id != episode_id:
+            raise Refusal(
+                f"handle {handle} names another episode; close that first", reason="ARGUMENT_INVALID"
+            )
+
     def _bind_copy(self, handle: int, copy: EpisodeCopy) -> None:
+        if copy.connection is not None:  # one handle, of one connection: the last to name it
+            copy.connection.unbind(copy)
         copy.connection = self
         copy.handle = handle
         self.bindings[handle] = copy
@@ -218,12 +246,17 @@ class Connection:
         environment = engine.environment(claim.environment)
         if engine.draining and engine.slots.holding(claim.lease_id) is None:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
+        named = self.leases.get(handle)
+        if named is not None and named.lease_id != claim.lease_id:
+            raise Refusal(f"{handle} names another lease; return that first", reason="ARGUMENT_INVALID")
         holding = engine.slots.show(claim, engine.clock())
         self.leases[handle] = holding
         bound = pb.LeaseBound(
             environment=environment.info,
             count=holding.count,
-            lease_idle=duration_pb2.Duration(seconds=int(self.lease_idle), nanos=int(self.lease_idle % 1 * 1e9)),
+            lease_idle=duration_pb2.Duration(
+                seconds=int(self.lease_idle), nanos=int(self.lease_idle % 1 * 1e9)
+            ),
         )
         self.reply(handle, index, pb.EVENT_KIND_BOUND, (bound.SerializeToString(), 0.0, 0, 0, b""))
 

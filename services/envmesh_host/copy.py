@@ -63,7 +63,14 @@ class EpisodeCopy:
     )
 
     def __init__(
-        self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str, environment: Any, holding: Any, now: float
+        self,
+        episode_id: bytes,
+        epoch: int,
+        client_id: bytes,
+        tenant: str,
+        environment: Any,
+        holding: Any,
+        now: float,
     ):
         self.episode_id = episode_id
         self.epoch = epoch
@@ -154,15 +161,21 @@ Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
 
 
 class RunningStep:
-    """The reset or step that is under way, and who waits for it."""
+    """The command that is under way, and who waits for it: a reset or step, or with a ``name`` something else, whose
+    ``request`` may be sent again meanwhile."""
 
-    __slots__ = ("action", "index", "job", "waiters")
+    __slots__ = ("action", "index", "job", "name", "request", "waiters")
 
-    def __init__(self, index: int, action: bytes, job: Any):
+    def __init__(self, index: int, action: bytes, job: Any, name: str = "", request: bytes = b""):
         self.index = index
         self.action = action
         self.job = job
+        self.name = name
+        self.request = request
         self.waiters: list[Any] = []
+
+    def __str__(self) -> str:
+        return self.name or f"step {self.index}"
 
 
 def judge_step(copy: EpisodeCopy, index: int, action: bytes) -> Verdict:
@@ -173,7 +186,7 @@ def judge_step(copy: EpisodeCopy, index: int, action: bytes) -> Verdict:
             failure that ended the episode.
     """
     running = copy.running
-    if running is not None and running.index == index:
+    if running is not None and running.index == index and not running.name:
         if running.action == action:
             return Verdict.WAIT
         raise conflict(index)
@@ -184,7 +197,7 @@ def judge_step(copy: EpisodeCopy, index: int, action: bytes) -> Verdict:
             return Verdict.CACHED
         raise conflict(index)
     if running is not None:
-        raise Refusal(f"step {running.index} is running; step {index} is out of turn", reason="STEP_INDEX")
+        raise Refusal(f"{running} is running; step {index} is out of turn", reason="STEP_INDEX")
     if index == copy.index + 1:
         if copy.failed:
             raise copy.row

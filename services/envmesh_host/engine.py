@@ -12,12 +12,13 @@ from collections.abc import Callable
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.contracts import Sink
-from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_epoch, judge_step
+from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_step
 from envmesh_host.counting import note_ended, note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
-from envmesh_host.player import EMPTY_ROW, outcome_of_row, row_of_outcome
-from envmesh_host.refusals import overran, too_large, unknown_episode
+from envmesh_host.journals import describes, environment_of, last_action, last_index
+from envmesh_host.player import outcome_of_row, row_of_outcome
+from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.roster import Roster
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
@@ -29,6 +30,10 @@ COMMON_VALUE_BYTES = 64 * 1024
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME = pb.EVENT_KIND_OUTCOME
+ASIDE_NAMES: dict[int, str] = {
+    pb.COMMAND_KIND_REWARD: "the grading",
+    pb.COMMAND_KIND_CHECKPOINT: "the checkpoint",
+}
 REPLY_KINDS: dict[int, int] = {
     pb.COMMAND_KIND_STEP: pb.EVENT_KIND_OUTCOME,
     pb.COMMAND_KIND_RESET: pb.EVENT_KIND_OUTCOME,
@@ -44,9 +49,17 @@ class Engine(Roster):
 
     # ---- commands
 
-    def reset(self, request: pb.ResetRequest, payload: bytes, holding: Holding, sink: Sink, waiter: Waiter,
-              bind: Callable[[EpisodeCopy], None] | None = None) -> EpisodeCopy:  # fmt: skip
+    def reset(
+        self,
+        request: pb.ResetRequest,
+        payload: bytes,
+        holding: Callable[[], Holding],
+        sink: Sink,
+        waiter: Waiter,
+        bind: Callable[[EpisodeCopy], None] | None = None,
+    ) -> EpisodeCopy:
         """Begin an episode, or answer its Reset from what is known; ``bind`` hears which copy it is before that.
+        ``holding`` is called for the slot of a new copy.
 
         Raises:
             Refusal: ARGUMENT_INVALID, EPOCH_STALE, DRAINING, LEASE_INVALID, NO_CAPACITY, and those of ``judge_step``.
@@ -61,16 +74,18 @@ class Engine(Roster):
             return copy
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        copy = self._new_copy(request.episode_id, request.epoch, holding, sink)
+        copy = self._new_copy(request.episode_id, request.epoch, holding(), sink)
         if bind is not None:
             bind(copy)
         if copy.environment.served is None:
-            self._run(copy, RESET, 0, payload, payload, [waiter])
+            self._run(copy, RESET, running_step(0, payload, waiter), payload)
         else:
             self._begin_inline(copy, request, payload, waiter)
         return copy
 
-    def _begin_inline(self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes, waiter: Waiter) -> None:
+    def _begin_inline(
+        self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes, waiter: Waiter
+    ) -> None:
         """The reset of a new copy, where nothing can be in its way: ``_run`` and ``settled`` in one."""
         environment = copy.environment
         watch = self.watch
@@ -89,50 +104,50 @@ class Engine(Roster):
             watch[0] = 0.0
         seconds = time.perf_counter() - started
         if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= COMMON_VALUE_BYTES:
-            running = copy.running = RunningStep(0, payload, None)
-            running.waiters = [waiter]
+            running = copy.running = running_step(0, payload, waiter)
             self.settled(copy, running, RESET, result, seconds)
             return
         environment.observed.reset_seconds.append(seconds)
         copy.settle(0, payload, result)
         waiter[0].reply(waiter[1], waiter[2], OUTCOME, result)
 
-    def resume(self, request: pb.ResumeRequest, holding: Holding | None, sink: Sink, waiter: Waiter) -> EpisodeCopy:
-        """Rebuild an episode, or take over its live copy.
+    def resume(
+        self, request: pb.ResumeRequest, holding: Callable[[str], Holding], sink: Sink, waiter: Waiter
+    ) -> EpisodeCopy:
+        """Rebuild an episode, or take over its live copy. ``holding`` is called with the journal's environment for the
+        slot of a new copy.
 
         Raises:
-            Refusal: ARGUMENT_INVALID, EPOCH_STALE, NOT_YOURS, EPISODE_UNKNOWN, DRAINING, LEASE_INVALID, NO_CAPACITY.
+            Refusal: ARGUMENT_INVALID, EPOCH_STALE, NOT_YOURS, MALFORMED, EPISODE_UNKNOWN, DRAINING, LEASE_INVALID,
+                NO_CAPACITY.
         """
         if len(request.episode_id) != 16:
             raise Refusal("episode_id must be 16 random bytes", reason="ARGUMENT_INVALID")
-        copy = self.episodes.get(request.episode_id)
-        if copy is not None and copy.tenant == sink.tenant:
-            if request.epoch <= copy.epoch:
-                judge_epoch(copy, request.epoch, sink.client_id)
-            if self._take_over(copy, request, sink):
-                row = copy.row if isinstance(copy.row, tuple) else EMPTY_ROW
-                response = pb.ResumeResponse(
-                    last=pb.Outcome(index=max(copy.index, 0), digest=row[3], reward=row[1]),
-                    build=copy.environment.info.build,
-                )
-                sink.reply(waiter[1], waiter[2], pb.EVENT_KIND_RESUMED, (response.SerializeToString(), *row[1:4], b""))
+        payload, journal = request.SerializeToString(deterministic=True), request.journal
+        copy = self._own_copy(request.episode_id, request.epoch, sink)
+        if copy is not None:
+            running = copy.running
+            if running is not None and running.request == payload:
+                running.waiters.append(waiter)
                 return copy
-            self.close(copy)
-        if not request.journal.entries:
+            if self._take_over(copy, request, sink):
+                last = outcome_of_row(copy.index, copy.row)
+                response = pb.ResumeResponse(last=last, build=copy.environment.info.build)
+                row = (response.SerializeToString(), *copy.row[1:4], b"")
+                sink.reply(waiter[1], waiter[2], pb.EVENT_KIND_RESUMED, row)
+                return copy
+        if not journal.entries:
             raise unknown_episode()
-        if holding is None:
-            raise Refusal("to rebuild an episode takes a slot: name a lease", reason="LEASE_INVALID")
+        self.rights.check_seals(journal, sink.tenant)
+        environment = environment_of(journal)
+        if copy is not None:
+            self._fence(copy, request.epoch)
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        self.rights.check_seals(request.journal, sink.tenant)
-        copy = self._new_copy(request.episode_id, request.epoch, holding, sink)
-        index = sum(1 for entry in request.journal.entries if entry.WhichOneof("entry") == "act")
-        for entry in request.journal.entries:
-            if entry.WhichOneof("entry") == "checkpoint":
-                index += entry.checkpoint.index
-        last = request.journal.entries[-1]
-        action = last.act if last.WhichOneof("entry") == "act" else b""
-        self._run(copy, pb.COMMAND_KIND_RESUME, index, action, request.SerializeToString(), [waiter])
+        copy = self._new_copy(request.episode_id, request.epoch, holding(environment), sink)
+        running = RunningStep(last_index(journal), last_action(journal), None, "the resumption", payload)
+        running.waiters = [waiter]
+        self._run(copy, pb.COMMAND_KIND_RESUME, running, payload)
         return copy
 
     def step(self, copy: EpisodeCopy, kind: int, index: int, action: bytes, waiter: Waiter) -> None:
@@ -147,7 +162,7 @@ class Engine(Roster):
         elif verdict is Verdict.WAIT:
             copy.running.waiters.append(waiter)
         else:
-            self._run(copy, kind, index, action, action, [waiter])
+            self._run(copy, kind, running_step(index, action, waiter), action)
 
     def grade(self, copy: EpisodeCopy, again: bool, waiter: Waiter) -> None:
         """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
@@ -166,12 +181,8 @@ class Engine(Roster):
 
     # ---- carrying out
 
-    def _run(
-        self, copy: EpisodeCopy, kind: int, index: int, action: bytes, payload: bytes, waiters: list[Waiter]
-    ) -> None:
+    def _run(self, copy: EpisodeCopy, kind: int, running: RunningStep, payload: bytes) -> None:
         environment = copy.environment
-        running = RunningStep(index, action, None)
-        running.waiters = waiters
         copy.running = running
         copy.close_to_steps()
         if environment.served is not None:
@@ -190,7 +201,7 @@ class Engine(Roster):
         def done(job: Job, result: Row | Refusal) -> None:
             self.settled(copy, running, kind, result, job.running_seconds)
 
-        running.job = Job(kind, copy.seat, index, payload, environment.limit(kind), done)
+        running.job = Job(kind, copy.seat, running.index, payload, environment.limit(kind), done)
         environment.runner.submit(running.job)
 
     def _play(self, copy: EpisodeCopy, kind: int, payload: bytes) -> Row:
@@ -255,12 +266,16 @@ class Engine(Roster):
 
     def _aside(self, copy: EpisodeCopy, kind: int, waiter: Waiter) -> None:
         """Run a command that is no step: grade or checkpoint."""
+        name = ASIDE_NAMES[kind]
         if copy.running is not None:
-            raise Refusal(f"step {copy.running.index} is running; wait for it", reason="STEP_INDEX")
+            if copy.running.name != name:
+                raise Refusal(f"{copy.running} is running; wait for it", reason="STEP_INDEX")
+            copy.running.waiters.append(waiter)
+            return
         if copy.failed:
             raise copy.row
         environment, at = copy.environment, copy.index
-        running = copy.running = RunningStep(-2, b"", None)
+        running = copy.running = RunningStep(at, b"", None, name)
         running.waiters = [waiter]
         copy.close_to_steps()
 
@@ -290,7 +305,9 @@ class Engine(Roster):
             return
         self.watch[0] = started = time.perf_counter()
         try:
-            row: Row | Refusal = copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
+            row: Row | Refusal = (
+                copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
+            )
         except Refusal as refusal:
             row = refusal
         except StepOverrun:
@@ -307,8 +324,6 @@ class Engine(Roster):
             for component in pb.RewardResponse.FromString(row[0]).components:
                 components.setdefault(component.name, []).append(component.value)
             return row
-
-
         content = pb.CheckpointContent(
             last=outcome_of_row(copy.index, copy.row),
             environment=copy.environment.key,
@@ -324,26 +339,32 @@ class Engine(Roster):
             if request.attach_token:
                 self.rights.check_attach_token(request.attach_token, sink.tenant, copy.episode_id)
             elif not request.journal.entries:
-                raise Refusal("to take over another client's episode takes its attach token", reason="NOT_YOURS")
+                raise Refusal(
+                    "to take over another client's episode takes its attach token", reason="NOT_YOURS"
+                )
         if copy.failed or copy.row is None:
             return False
-        entries = request.journal.entries
-        if entries and entries[-1].digest and copy.running is None:
-            steps = sum(1 for entry in entries if entry.WhichOneof("entry") == "act")
-            behind = copy.index - steps
-            if entries[0].WhichOneof("entry") == "reset" and not (
-                behind == 1 or (behind == 0 and copy.row[3] == entries[-1].digest)
-            ):
-                return False
-        if copy.connection is not None:
-            copy.connection.taken_over(copy)
+        if request.journal.entries and not describes(request.journal, copy.index, copy.row[3]):
+            return False
+        if copy.running is not None and request.epoch != copy.epoch:
+            waiters, copy.running.waiters = copy.running.waiters, []
+            for waiting, handle, index in waiters:
+                waiting.reply(handle, index, pb.EVENT_KIND_FAILURE, stale_copy())
+        self._let_go(copy, request.epoch)
+        copy.handle = 0
+        copy.idle_since = self.clock()
         copy.epoch = request.epoch
         copy.client_id = sink.client_id
         return True
 
 
+def running_step(index: int, payload: bytes, waiter: Waiter) -> RunningStep:
+    """A reset or step that is about to run, and the first who waits for it."""
+    running = RunningStep(index, payload, None)
+    running.waiters = [waiter]
+    return running
+
+
 def _last_row(row: Row) -> Row:
     """The last outcome's columns out of a resumption's row."""
-
-
     return row_of_outcome(pb.ResumeResponse.FromString(row[0]).last)

@@ -232,13 +232,17 @@ class Replay:
             self._digest = entry.digest if kind in ("reset", "act") else None
             if kind == "reset":
                 reset = entry.reset
-                request = pb.ResetRequest(options=reset.options, task=reset.task, split=reset.split)
+                request = pb.ResetRequest(task=reset.task, split=reset.split)
                 if reset.HasField("seed"):
                     request.seed = reset.seed
+                if reset.HasField("options"):
+                    request.options.CopyFrom(reset.options)
                 yield kind, request
             elif kind == "act":
                 if self._last[2] & ENDED:
-                    raise Refusal(f"the journal acts after the end, at step {self._index + 1}", reason="MALFORMED")
+                    raise Refusal(
+                        f"the journal acts after the end, at step {self._index + 1}", reason="MALFORMED"
+                    )
                 yield kind, entry.act
             elif kind == "reseed":
                 yield kind, entry.reseed
@@ -317,12 +321,16 @@ def reset_arguments(served: Served, request: pb.ResetRequest) -> dict[str, Any]:
     if request.HasField("seed"):
         if not served.seeded:
             raise Refusal(
-                f"{served.definition.key} does not honour a seed; reset it without one", reason="SEED_UNSUPPORTED"
+                f"{served.definition.key} does not honour a seed; reset it without one",
+                reason="SEED_UNSUPPORTED",
             )
         arguments["seed"] = request.seed
     options: dict[str, Any] = {}
     if request.HasField("options"):
-        given = values.from_proto(request.options)
+        try:
+            given = values.from_proto(request.options)
+        except ValueError as error:
+            raise Refusal(f"the options cannot be decoded: {error}", reason="MALFORMED") from None
         if not isinstance(given, Mapping):
             raise Refusal(f"options must be a map, not {type(given).__name__}", reason="ARGUMENT_INVALID")
         unknown = sorted(set(given) - set(declaration.options))
@@ -346,7 +354,8 @@ def reward_row(result: Any, index: int) -> Row:
         result = RewardResult(value=float(result))
     if not isinstance(result, RewardResult):
         raise Refusal(
-            f"reward() must return a number or RewardResult, not {type(result).__name__}", reason="ENVIRONMENT_RETURNED"
+            f"reward() must return a number or RewardResult, not {type(result).__name__}",
+            reason="ENVIRONMENT_RETURNED",
         )
     for name, value in (("reward()", result.value), *result.components.items()):
         if not math.isfinite(value):
@@ -365,10 +374,14 @@ def raised(during: str, error: BaseException) -> Refusal:
     """The refusal that an author's exception becomes, with the traceback from their code on."""
     if isinstance(error, Refusal):
         return error
-    trace = traceback.format_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None)
+    trace = traceback.format_exception(
+        type(error), error, error.__traceback__.tb_next if error.__traceback__ else None
+    )
     text = "".join(trace)
     return Refusal(
-        f"{during} raised {type(error).__name__}: {error}"[:2000], reason="ENVIRONMENT_RAISED", detail=text[-16_000:]
+        f"{during} raised {type(error).__name__}: {error}"[:2000],
+        reason="ENVIRONMENT_RAISED",
+        detail=text[-16_000:],
     )
 
 

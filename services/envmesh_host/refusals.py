@@ -12,7 +12,7 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import Hosted
 from envmesh_host.served import Row
 
-__all__ = ["overran", "parse", "too_large", "unknown_episode"]
+__all__ = ["overran", "parse", "stale_copy", "too_large", "unknown_episode"]
 
 
 def overran(environment: Hosted, kind: int) -> Refusal:
@@ -26,7 +26,14 @@ def overran(environment: Hosted, kind: int) -> Refusal:
 
 def unknown_episode() -> Refusal:
     """The refusal of a command for an episode that has no copy here."""
-    return Refusal("this host holds no copy of the episode; resume it from its journal", reason="EPISODE_UNKNOWN")
+    return Refusal(
+        "this host holds no copy of the episode; resume it from its journal", reason="EPISODE_UNKNOWN"
+    )
+
+
+def stale_copy() -> Refusal:
+    """The refusal of what was under way in a copy when a newer epoch came."""
+    return Refusal("a newer epoch of this episode began", reason="EPOCH_STALE")
 
 
 def parse(kind: Any, payload: bytes) -> Any:

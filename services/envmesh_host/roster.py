@@ -15,7 +15,7 @@ from envmesh_host.copy import EpisodeCopy, judge_epoch
 from envmesh_host.counting import note_failure, note_over
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.runner import Job
-from envmesh_host.refusals import unknown_episode
+from envmesh_host.refusals import stale_copy, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding, SlotTable
 
@@ -69,7 +69,9 @@ class Roster:
             found = max(versions, key=lambda h: version_order(h.info.version), default=None)
         if found is None:
             known = ", ".join(sorted(self.hosted)) or "none"
-            raise Refusal(f"no environment {name!r} is served here (served: {known})", reason="ENVIRONMENT_UNKNOWN")
+            raise Refusal(
+                f"no environment {name!r} is served here (served: {known})", reason="ENVIRONMENT_UNKNOWN"
+            )
         return found
 
     def episode(self, episode_id: bytes, epoch: int, client_id: bytes, tenant: str) -> EpisodeCopy:
@@ -83,7 +85,8 @@ class Roster:
             raise unknown_episode()
         judge_epoch(copy, epoch, client_id or copy.client_id)
         if epoch > copy.epoch:
-            raise Refusal("this copy is older than the command; resume the episode", reason="EPISODE_UNKNOWN")
+            self._fence(copy, epoch)
+            raise unknown_episode()
         return copy
 
     def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
@@ -104,7 +107,9 @@ class Roster:
         if environment.served is not None:
             self._retire(copy)
         elif copy.seat is not None:
-            environment.runner.submit(Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore))
+            environment.runner.submit(
+                Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore)
+            )
         self.slots.leave(copy.holding, copy.episode_id, self.clock())
         self.on_slot_freed()
 
@@ -119,17 +124,35 @@ class Roster:
             sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
 
     def _older_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
+        copy = self._own_copy(episode_id, epoch, sink)
+        if copy is None or epoch == copy.epoch:
+            return copy
+        self._fence(copy, epoch)
+        return None
+
+    def _own_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
         copy = self.episodes.get(episode_id)
         if copy is None:
             return None
         if copy.tenant != sink.tenant:
             raise Refusal("this episode id belongs to another tenant", reason="NOT_YOURS")
         judge_epoch(copy, epoch, sink.client_id)
-        if epoch == copy.epoch:
-            return copy
+        return copy
+
+    def _fence(self, copy: EpisodeCopy, epoch: int) -> None:
+        """A newer epoch has been seen: the older copy goes."""
         self.counts["fenced"] += 1
-        self.close(copy, Refusal("a newer epoch of this episode began", reason="EPOCH_STALE"))
-        return None
+        self._let_go(copy, epoch)
+        self.close(copy, stale_copy())
+
+    def _let_go(self, copy: EpisodeCopy, epoch: int) -> None:
+        """The connection that has the copy gives it up; it is told so where the new epoch is another owner's."""
+        if copy.connection is None:
+            return
+        if copy.epoch >> 32 != epoch >> 32:
+            copy.connection.taken_over(copy)
+        else:
+            copy.connection.unbind(copy)
 
     def _new_copy(self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink) -> EpisodeCopy:
         environment = self.hosted[holding.environment]

@@ -59,7 +59,9 @@ class UnaryCall:
             async with asyncio.timeout(timeout):
                 return await self._reply
         except TimeoutError:
-            raise Refusal(f"{what} took longer than {timeout:g} s; it goes on", reason="COMMAND_DEADLINE") from None
+            raise Refusal(
+                f"{what} took longer than {timeout:g} s; it goes on", reason="COMMAND_DEADLINE"
+            ) from None
 
 
 class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
@@ -85,7 +87,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     # ---- unary calls
 
-    async def ListEnvironments(self, request: pb.ListEnvironmentsRequest, context: Any) -> pb.ListEnvironmentsResponse:
+    async def ListEnvironments(
+        self, request: pb.ListEnvironmentsRequest, context: Any
+    ) -> pb.ListEnvironmentsResponse:
         """Every environment of this host, sorted."""
         hosted = sorted(self.engine.hosted.values(), key=lambda h: h.key)
         return pb.ListEnvironmentsResponse(environments=[environment.info for environment in hosted])
@@ -102,17 +106,14 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         """Begin an episode outside a stream."""
         call = UnaryCall(request.client_id, self.tenant_of(context))
         environment = self.engine.environment(request.environment)
-        holding = self._holding(request, environment.key, call)
+        lease, patience = request.lease, _seconds(request.timeout, environment.reset_limit)
+        for how_not_what in ("lease", "client_id", "timeout"):  # sent again, they may differ
+            request.ClearField(how_not_what)
         payload = request.SerializeToString(deterministic=True)
-        try:
-            copy = self.engine.reset(request, payload, holding, call, (call, 0, 0))
-        except Refusal:
-            if holding.unleased and not holding.episodes:
-                self.engine.slots.give_back(holding, 0)
-            raise
-        if copy.holding is not holding and holding.unleased:
-            self.engine.slots.give_back(holding, 0)
-        row = await call.wait(_seconds(request.timeout, environment.reset_limit), "reset")
+        self.engine.reset(
+            request, payload, lambda: self._holding(lease, environment.key, call), call, (call, 0, 0)
+        )
+        row = await call.wait(patience, "reset")
         return pb.ResetResponse(
             outcome=outcome_of_row(0, row), version=environment.info.version, build=environment.info.build
         )
@@ -126,7 +127,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         action = request.action.SerializeToString(deterministic=True)
         waiter = (call, 0, request.index)
         self.engine.step(copy, pb.COMMAND_KIND_STEP, request.index, action, waiter)
-        row = await self._wait(call, copy, waiter, _seconds(request.timeout, copy.environment.step_limit), "the step")
+        row = await self._wait(
+            call, copy, waiter, _seconds(request.timeout, copy.environment.step_limit), "the step"
+        )
         return pb.StepResponse(outcome=outcome_of_row(request.index, row))
 
     async def Reward(self, request: pb.RewardRequest, context: Any) -> pb.RewardResponse:
@@ -157,12 +160,12 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Rebuild an episode outside a stream."""
         call = UnaryCall(request.client_id, self.tenant_of(context))
-        holding = None
-        entries = request.journal.entries
-        if request.episode_id not in self.engine.episodes and entries:
-            named = entries[0].reset.environment or _environment_of(entries[0].checkpoint)
-            holding = self._holding(request, self.engine.environment(named).key, call)
-        copy = self.engine.resume(request, holding, call, (call, 0, 0))
+        copy = self.engine.resume(
+            request,
+            lambda named: self._holding(request.lease, self._served_version(named), call),
+            call,
+            (call, 0, 0),
+        )
         row = await call.wait(_seconds(request.timeout, copy.environment.reset_limit), "the resumption")
         return pb.ResumeResponse.FromString(row[0])
 
@@ -273,18 +276,24 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
             if copy.running is not None and waiter in copy.running.waiters:
                 copy.running.waiters.remove(waiter)
 
-    def _holding(self, request: Any, environment: str, call: UnaryCall) -> Holding:
+    def _served_version(self, named: str) -> str:
+        """What a journal is of, where that very version is served here."""
+        environment = self.engine.environment(named.partition("@")[0])
+        if named not in self.engine.hosted:
+            raise Refusal(
+                f"the journal is of {named}; this host serves {environment.key}", reason="VERSION_MISMATCH"
+            )
+        return named
+
+    def _holding(self, lease: bytes, environment: str, call: UnaryCall) -> Holding:
         engine = self.engine
-        if request.lease:
-            claim = engine.rights.claim(request.lease, request.client_id, engine.slots.holding)
+        if lease:
+            claim = engine.rights.claim(lease, call.client_id, engine.slots.holding)
             if claim.tenant != call.tenant or claim.environment != environment:
                 raise Refusal("the lease is for another tenant or environment", reason="LEASE_INVALID")
             return engine.slots.show(claim, engine.clock())
         if not self.alone:
             raise Refusal("this host is part of a mesh: acquire a lease first", reason="LEASE_INVALID")
-        existing = engine.episodes.get(request.episode_id)
-        if existing is not None:
-            return existing.holding  # type: ignore[no-any-return]
         claim = Claim(lease_id=secrets.token_bytes(16), tenant=call.tenant, environment=environment, count=1)
         try:
             holding = engine.slots.show(claim, engine.clock())
@@ -312,7 +321,9 @@ class _RawStream:
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Called by the generated code."""
         raw: dict[str, Any] = {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._name, raw), *handlers))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(self._name, raw), *handlers)
+        )
 
     def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:
         """Called by the generated code."""
@@ -334,13 +345,6 @@ async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[
             log.debug("%s ended: %s", name, error)
 
 
-def _environment_of(checkpoint: pb.SealedCheckpoint) -> str:
-    try:
-        return pb.CheckpointContent.FromString(checkpoint.content).environment
-    except DecodeError:
-        raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
-
-
 def _seconds(duration: duration_pb2.Duration, default: float) -> float:
     given = duration.ToNanoseconds() / 1e9
     return given if given > 0 else default
@@ -348,5 +352,3 @@ def _seconds(duration: duration_pb2.Duration, default: float) -> float:
 
 def _duration(seconds: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
-
-

@@ -21,7 +21,7 @@ async def list_tasks(environment: Hosted, split: str, page_token: str, size: int
     Raises:
         Refusal: ARGUMENT_INVALID (the page token), ENVIRONMENT_RAISED, COMMAND_DEADLINE.
     """
-    if page_token and not page_token.isdigit():
+    if page_token and not page_token.isdecimal():
         raise Refusal(f"page_token {page_token!r} is not one of ours", reason="ARGUMENT_INVALID")
     start = int(page_token or 0)
     try:
