@@ -249,9 +249,9 @@ async def test_a_copy_that_failed_is_rebuilt_in_its_place(unary_wire: UnaryWire)
     assert response.last.index == 1
 
 
-async def test_resets_and_resumptions_that_are_refused_hold_no_slot(wires: Wires):
-    """Two slots, and many refusals: the third episode still finds room."""
-    wire = await wires()
+async def test_resets_and_resumptions_that_are_refused_hold_no_slot(unary_wire: UnaryWire):
+    """Two slots, and many refusals: there is still room."""
+    wire = unary_wire
     episode = Episode("scarce")
     await wire.reset(episode, seed=7)
     await wire.close(episode)
@@ -260,7 +260,8 @@ async def test_resets_and_resumptions_that_are_refused_hold_no_slot(wires: Wires
     for _ in range(3):
         assert (await refusal(wire.resume(episode.rebuilt(), journal=forged))).reason == "VERSION_MISMATCH"
         assert (await refusal(wire.reset(Episode("scarce"), options={"no": 1}))).reason == "OPTION_UNKNOWN"
-    await wire.leave()
+    await wire.reset(Episode("scarce"))
+    await wire.reset(Episode("scarce"))
 
 
 pytestmark = pytest.mark.xdist_group("scarce")
