@@ -169,6 +169,15 @@ class Stream:
             self._reader.cancel()
             await asyncio.wait((self._reader,))
 
+    async def done(self) -> None:
+        """Say that no more frames come."""
+        await self._call.done_writing()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the host has ended it."""
+        return self._over
+
     async def over(self) -> Refused:
         """How the host ended the stream."""
         await self.until(lambda: self._over)

@@ -217,7 +217,7 @@ class StreamWire:
         self.client_id = stream.client_id
         self.stream = stream
         self.leases: dict[str, int] = {}
-        self._channel = channel
+        self.channel = channel
         self._numbers = itertools.count(1)
         self._handles: dict[tuple[bytes, int], int] = {}
         self._slots: dict[bytes, int] = {}
@@ -232,7 +232,7 @@ class StreamWire:
     async def slot(self, episode: Episode) -> int:
         """The number of a lease of one slot that is this episode's."""
         if episode.episode_id not in self._slots:
-            lease = await acquire(self._channel, episode.environment)
+            lease = await acquire(self.channel, episode.environment)
             self._slots[episode.episode_id] = await self.bind(lease.token)
         return self._slots[episode.episode_id]
 
@@ -327,7 +327,7 @@ class StreamWire:
         """Close what was begun, and give every slot back."""
         rows = [Row(handle, pb.COMMAND_KIND_CLOSE) for handle in self._handles.values()]
         rows += [Row(number, pb.COMMAND_KIND_RETURN) for number in self._slots.values()]
-        if not rows:
+        if not rows or self.stream.ended:
             return
         await self.stream.send(*rows)
         for row in rows:
@@ -350,21 +350,21 @@ class Wires:
     def __init__(self, address: str, kind: str, stack: AsyncExitStack):
         self.address = address
         self.kind = kind
-        self._stack = stack
+        self.stack = stack
 
     async def __call__(self) -> UnaryWire | StreamWire:
         return await (self.unary() if self.kind == "unary" else self.stream())
 
     async def unary(self) -> UnaryWire:
         """A client of unary calls."""
-        wire = UnaryWire(await self._stack.enter_async_context(channel_to(self.address)))
-        self._stack.push_async_callback(wire.leave)
+        wire = UnaryWire(await self.stack.enter_async_context(channel_to(self.address)))
+        self.stack.push_async_callback(wire.leave)
         return wire
 
     async def stream(self) -> StreamWire:
         """A client of the Stream."""
-        channel = await self._stack.enter_async_context(channel_to(self.address))
-        stream = await self._stack.enter_async_context(Stream.opened(channel))
+        channel = await self.stack.enter_async_context(channel_to(self.address))
+        stream = await self.stack.enter_async_context(Stream.opened(channel))
         wire = StreamWire(channel, stream)
-        self._stack.push_async_callback(wire.leave)
+        self.stack.push_async_callback(wire.leave)
         return wire
