@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -37,13 +37,16 @@ FAILURE = pb.EVENT_KIND_FAILURE
 class Connection:
     """One client's connection to this host. ``wake`` is set by the stream that writes for it."""
 
-    def __init__(self, engine: Engine, hello: pb.Hello, tenant: str, lease_idle: float):
+    def __init__(
+        self, engine: Engine, hello: pb.Hello, tenant: str, *, lease_idle: float, liveness_window: float
+    ):
         self.engine = engine
         self.client_id = hello.client_id
         self.connection_id = hello.connection_id
         self.tenant = tenant
         self.watch = engine.watch
         self.lease_idle = lease_idle
+        self.liveness_window = liveness_window
         self.bindings: dict[int, EpisodeCopy] = {}
         self.leases: dict[int, Holding] = {}
         self.outbox = Outbox()
@@ -51,7 +54,9 @@ class Connection:
         self.has_large_stream = False
         self.wake: Callable[[], None] = _nobody
         self.wake_large: Callable[[], None] = _nobody
+        self.large_room: Callable[[], Awaitable[None]] = _room
         self.end: Callable[[Refusal | None], None] = _nobody
+        self.end_large: Callable[[], object] = _nobody
         self.heard_at = time.monotonic()
         self.challenge = 0
         self.answered = 0
@@ -295,6 +300,7 @@ class Connection:
         for copy in list(self.bindings.values()):
             self.unbind(copy)
         self.leases.clear()
+        self.end_large()
         self.wake = self.wake_large = _nobody
 
     def overdue(self, now: float) -> None:
@@ -315,4 +321,8 @@ class Connection:
 
 
 def _nobody(*_: Any) -> None:
+    return None
+
+
+async def _room() -> None:
     return None

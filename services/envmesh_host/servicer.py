@@ -186,11 +186,20 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         window = _seconds(hello.liveness_window, self.settings.liveness_window)
         if not 1.0 <= window <= 300.0:
             raise Refusal(f"liveness_window is 1 to 300 s; got {window:g} s", reason="ARGUMENT_INVALID")
-        connection = Connection(self.engine, hello, self.tenant_of(context), self.settings.lease_idle)
-        session = StreamSession(context, connection, window, self.last_tick)
-        await context.write(self._welcome(window).SerializeToString())
+        if hello.connection_id in self.connections:
+            raise Refusal("this connection has its main stream already", reason="ARGUMENT_INVALID")
+        connection = Connection(
+            self.engine,
+            hello,
+            self.tenant_of(context),
+            lease_idle=self.settings.lease_idle,
+            liveness_window=window,
+        )
+        writer = FrameWriter(context, connection.outbox, connection)
+        session = StreamSession(context, connection, self.last_tick, writer=writer, own=writer)
+        connection.wake = writer.wake
         self.connections[hello.connection_id] = connection
-        self.writers[hello.connection_id] = session.writer
+        self.writers[hello.connection_id] = writer
         reading = asyncio.current_task()
         assert reading is not None
         ending: list[Refusal | None] = []
@@ -201,7 +210,8 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
         connection.end = end
         try:
-            async with _running(session.writer.run(), "stream-writer"):
+            await context.write(self._welcome(window).SerializeToString())
+            async with _running(writer.run(), "stream-writer"):
                 await session.read()
         except asyncio.CancelledError:
             if not ending:
@@ -218,17 +228,26 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         connection = self.connections.get(hello.connection_id)
         if connection is None or connection.client_id != hello.client_id:
             raise Refusal("the main stream of a connection comes first", reason="ARGUMENT_INVALID")
-        writer = FrameWriter(context, connection.large, connection)
-        await context.write(self._welcome(self.settings.liveness_window).SerializeToString())
-        connection.has_large_stream, connection.wake_large = True, writer.wake
-        session = StreamSession(context, connection, 300.0, self.last_tick)
-        connection.wake = self.writers[hello.connection_id].wake
-        session.writer = self.writers[hello.connection_id]
+        if connection.has_large_stream:
+            raise Refusal("this connection has its second stream already", reason="ARGUMENT_INVALID")
+        own = FrameWriter(context, connection.large, connection)
+        writer = self.writers[hello.connection_id]
+        session = StreamSession(context, connection, self.last_tick, writer=writer, own=own)
+        reading = asyncio.current_task()
+        assert reading is not None
+        connection.has_large_stream, connection.end_large = True, reading.cancel
         try:
-            async with _running(writer.run(), "large-stream-writer"):
+            await context.write(self._welcome(connection.liveness_window).SerializeToString())
+            connection.wake_large, connection.large_room = own.wake, own.room
+            async with _running(own.run(), "large-stream-writer"):
+                own.wake()
                 await session.read()
+        except asyncio.CancelledError:
+            if self.connections.get(hello.connection_id) is connection:
+                raise
         finally:
-            connection.has_large_stream = False
+            connection.has_large_stream, connection.end_large = False, lambda: None
+            own.over()
 
     def _hello(self, data: bytes) -> pb.Hello:
         try:
@@ -347,7 +366,9 @@ async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[
 
 def _seconds(duration: duration_pb2.Duration, default: float) -> float:
     given = duration.ToNanoseconds() / 1e9
-    return given if given > 0 else default
+    if given < 0:
+        raise Refusal(f"a duration is not negative; got {given:g} s", reason="ARGUMENT_INVALID")
+    return given or default
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

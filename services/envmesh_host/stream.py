@@ -27,6 +27,9 @@ MAX_UNSENT_LARGE_BYTES = 32 << 20
 MAX_UNSENT_EVENTS = 4096
 """Beyond this many unsent bytes of large values, or unsent events, a host stops reading commands."""
 
+MAX_HELD_FRAMES, MAX_HELD_BYTES = 1024, 64 << 20
+"""What a client may send before it has answered a challenge."""
+
 FEW_EPISODES = 4
 """Up to so many the reader writes itself: no switch of tasks. Beyond, a frame in flight lets the next ones gather."""
 
@@ -44,7 +47,9 @@ class FrameWriter:
         self.heartbeat_due = False
         self.taken = 0
         self.taken_due = False
+        self.beaten_at = 0.0
         self._sequence = 0
+        self._over = False
 
     def wake(self) -> None:
         """There is something to write."""
@@ -73,9 +78,17 @@ class FrameWriter:
                 self._ready.set()
             self._drained.set()
 
+    def over(self) -> None:
+        """Nothing will be written any more, and nobody need wait for it."""
+        self._over = True
+        self._drained.set()
+
     async def room(self) -> None:
         """Wait until what is unsent is below its bounds."""
-        while self._outbox.large_bytes > MAX_UNSENT_LARGE_BYTES or len(self._outbox) > MAX_UNSENT_EVENTS:
+        outbox = self._outbox
+        while outbox.large_bytes > MAX_UNSENT_LARGE_BYTES or len(outbox) > MAX_UNSENT_EVENTS:
+            if self._over:
+                return
             self._drained.clear()
             self.wake()
             await self._drained.wait()
@@ -97,16 +110,19 @@ class FrameWriter:
 
 
 class StreamSession:
-    """One main stream, from its hello to its end."""
+    """The requests of one stream, from its hello to its end. ``writer`` writes the connection's main stream, ``own``
+    this one (the same, unless this is the stream for large values)."""
 
-    def __init__(self, context: Any, connection: Connection, liveness_window: float, last_tick: Any):
+    def __init__(
+        self, context: Any, connection: Connection, last_tick: Any, *, writer: FrameWriter, own: FrameWriter
+    ):
         self.connection = connection
-        self.writer = FrameWriter(context, connection.outbox, connection)
+        self._writer = writer
+        self._own = own
         self._context = context
-        self._window = liveness_window
         self._last_tick = last_tick
         self._held: list[Columns] = []
-        connection.wake = self.writer.wake
+        self._held_bytes = 0
 
     async def read(self) -> None:
         """Serve the client until it hangs up.
@@ -130,20 +146,22 @@ class StreamSession:
             columns = Columns(frame, arrived)
             connection.frames_in += 1
             if connection.fenced:
-                self._hold(columns)
+                self._hold(columns, len(data))
                 continue
             if self._held:
-                held, self._held = self._held, []
+                held, self._held, self._held_bytes = self._held, [], 0
                 for earlier in held:
                     await self._carry_out(earlier)
             await self._carry_out(columns)
 
     async def _carry_out(self, columns: Columns) -> None:
-        connection, writer = self.connection, self.writer
+        connection, writer, own = self.connection, self._writer, self._own
         work = connection.work(columns)
         done = False
-        writer.taken += 1
-        writer.taken_due = True
+        own.taken += 1
+        own.taken_due = True
+        if own is not writer:
+            own.wake()
         while not done:
             idle, writer.busy = not writer.busy, True
             done = next(work, _DONE) is _DONE
@@ -156,11 +174,25 @@ class StreamSession:
                 await asyncio.sleep(0)
             if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
                 await writer.room()
+            if connection.large.large_bytes:
+                await connection.large_room()
 
-    def _hold(self, columns: Columns) -> None:
-        self._held.append(columns)
-        self.writer.heartbeat_due = True
-        self.writer.wake()
+    def _hold(self, columns: Columns, size: int) -> None:
+        """Keep a request until the challenge is answered.
+
+        Raises:
+            Refusal: ARGUMENT_INVALID when the client goes on and on without answering it.
+        """
+        if columns.count:
+            self._held.append(columns)
+            self._held_bytes += size
+        if len(self._held) > MAX_HELD_FRAMES or self._held_bytes > MAX_HELD_BYTES:
+            raise Refusal(
+                f"{len(self._held)} frames wait for the answer to challenge {self.connection.challenge}",
+                reason="ARGUMENT_INVALID",
+            )
+        self._writer.heartbeat_due = True
+        self._writer.wake()
 
     def _note_life(self, frame: pb.StreamRequest) -> None:
         connection = self.connection
@@ -168,7 +200,7 @@ class StreamSession:
         silence = now - connection.heard_at
         pause = now - self._last_tick[0]
         connection.heard_at = now
-        if max(silence, pause) > self._window:
+        if max(silence, pause) > connection.liveness_window:
             connection.challenge += 1
         if frame.HasField("heartbeat"):
             connection.answered = max(connection.answered, min(frame.heartbeat.answer, connection.challenge))

@@ -42,7 +42,6 @@ class Upkeep:
         self._engine = engine
         self._servicer = servicer
         self._settings = settings
-        self._beats = 0.0
         self._swept = 0.0
         self.on_sweep: Callable[[], None] = lambda: None
 
@@ -54,15 +53,15 @@ class Upkeep:
 
     def tick(self, now: float) -> None:
         """One look at the clock."""
-        if now - self._servicer.last_tick[0] > self._settings.liveness_window:
-            self._fence_all(now - self._servicer.last_tick[0])
+        self._fence(now - self._servicer.last_tick[0])
         self._servicer.last_tick[0] = now
         for connection in self._servicer.connections.values():
             if connection.deadlines:
                 connection.overdue(now)
-        if now - self._beats >= min(1.0, self._settings.liveness_window / 3):
-            self._beats = now
-            for writer in self._servicer.writers.values():
+        for connection_id, writer in self._servicer.writers.items():
+            window = self._servicer.connections[connection_id].liveness_window
+            if now - writer.beaten_at >= min(1.0, window / 4):  # a third is promised, a tick may be late
+                writer.beaten_at = now
                 writer.heartbeat_due = True
                 writer.wake()
         if now - self._swept >= 1.0:
@@ -88,7 +87,10 @@ class Upkeep:
             engine.slots.take_ended()
         self.on_sweep()
 
-    def _fence_all(self, pause: float) -> None:
-        log.warning("this host paused for %.1f s: its clients must confirm their episodes", pause)
-        for connection in self._servicer.connections.values():
+    def _fence(self, pause: float) -> None:
+        """After a pause of this process, clients whose window it exceeds must confirm their episodes."""
+        suspicious = [c for c in self._servicer.connections.values() if pause > c.liveness_window]
+        for connection in suspicious:
             connection.challenge += 1
+        if suspicious:
+            log.warning("a pause of %.1f s: %d clients must confirm their episodes", pause, len(suspicious))
