@@ -190,7 +190,7 @@ class HostConnection:
             if self._writing:
                 await asyncio.sleep(0.001)
             else:
-                await self._write(ahead=len(self.rows))
+                await self._write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
 
     def give_up(self, error: EnvmeshError) -> None:
         """The host is as good as lost."""
