@@ -303,7 +303,7 @@ class HostConnection:
                 self.heard_at = loop.time()
                 self._reading = True
                 self._deliver(frame)
-                if frame.taken:
+                if frame.taken and call is self._call:
                     self._taken = frame.taken
                 if frame.HasField("heartbeat"):
                     self._heard(frame.heartbeat)
