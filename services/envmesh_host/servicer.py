@@ -21,6 +21,7 @@ from envmesh_host.connection import Connection
 from envmesh_host.copy import EpisodeCopy
 from envmesh_host.engine import Engine
 from envmesh_host.player import outcome_of_row
+from envmesh_host.roster import version_order
 from envmesh_host.served import Row
 from envmesh_host.settings import HostSettings
 from envmesh_host.slots import Claim, Holding
@@ -34,6 +35,8 @@ log = logging.getLogger("envmesh.host")
 PROTOCOL_VERSION = 1
 DEFAULT_PAGE, MAX_PAGE = 1000, 10_000
 LAST_EVENTS_SECONDS = 0.1
+PATIENCE_BEYOND_LIMIT = 30.0
+"""Seconds that a unary caller who names no timeout waits longer than the environment may run."""
 
 
 class UnaryCall:
@@ -91,7 +94,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         self, request: pb.ListEnvironmentsRequest, context: Any
     ) -> pb.ListEnvironmentsResponse:
         """Every environment of this host, sorted."""
-        hosted = sorted(self.engine.hosted.values(), key=lambda h: h.key)
+        hosted = sorted(
+            self.engine.hosted.values(), key=lambda h: (h.info.name, version_order(h.info.version))
+        )
         return pb.ListEnvironmentsResponse(environments=[environment.info for environment in hosted])
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
@@ -106,7 +111,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         """Begin an episode outside a stream."""
         call = UnaryCall(request.client_id, self.tenant_of(context))
         environment = self.engine.environment(request.environment)
-        lease, patience = request.lease, _seconds(request.timeout, environment.reset_limit)
+        lease, patience = request.lease, _patience(request.timeout, environment.reset_limit)
         for how_not_what in ("lease", "client_id", "timeout"):  # sent again, they may differ
             request.ClearField(how_not_what)
         payload = request.SerializeToString(deterministic=True)
@@ -128,7 +133,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         waiter = (call, 0, request.index)
         self.engine.step(copy, pb.COMMAND_KIND_STEP, request.index, action, waiter)
         row = await self._wait(
-            call, copy, waiter, _seconds(request.timeout, copy.environment.step_limit), "the step"
+            call, copy, waiter, _patience(request.timeout, copy.environment.step_limit), "the step"
         )
         return pb.StepResponse(outcome=outcome_of_row(request.index, row))
 
@@ -137,7 +142,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         copy = self._episode(request, context)
         call = UnaryCall(copy.client_id, copy.tenant)
         self.engine.grade(copy, request.again, (call, 0, 0))
-        row = await call.wait(_seconds(request.timeout, copy.environment.reward_limit), "the reward")
+        row = await call.wait(_patience(request.timeout, copy.environment.reward_limit), "the reward")
         return pb.RewardResponse.FromString(row[0])
 
     async def Close(self, request: pb.CloseRequest, context: Any) -> pb.CloseResponse:
@@ -154,7 +159,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         copy = self._episode(request, context)
         call = UnaryCall(copy.client_id, copy.tenant)
         self.engine.checkpoint(copy, (call, 0, 0))
-        row = await call.wait(_seconds(request.timeout, copy.environment.step_limit), "the checkpoint")
+        row = await call.wait(_patience(request.timeout, copy.environment.step_limit), "the checkpoint")
         return pb.CheckpointResponse(checkpoint=pb.SealedCheckpoint.FromString(row[0]))
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
@@ -166,7 +171,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
             call,
             (call, 0, 0),
         )
-        row = await call.wait(_seconds(request.timeout, copy.environment.reset_limit), "the resumption")
+        row = await call.wait(_patience(request.timeout, copy.environment.reset_limit), "the resumption")
         return pb.ResumeResponse.FromString(row[0])
 
     # ---- the stream
@@ -362,6 +367,11 @@ async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[
         await asyncio.wait((task,))
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("%s ended: %s", name, error)
+
+
+def _patience(given: duration_pb2.Duration, limit: float) -> float:
+    """How long a caller waits: as it says, or until the environment's own limit has had its say."""
+    return _seconds(given, limit + PATIENCE_BEYOND_LIMIT)
 
 
 def _seconds(duration: duration_pb2.Duration, default: float) -> float:
