@@ -1,1 +1,1 @@
-"""Benchmarks that anybody can repeat, with the peers side by side: `make bench`."""
+"""How fast envmesh is, beside its peers, in one run on one machine: ``python -m benchmarks`` (see README.md)."""

@@ -273,7 +273,8 @@ def _conclude(
         console.print(f"           {url}  [dim]{name}[/]")
     console.print("           [dim](while it runs; `make demo ARGUMENTS=--keep` keeps it up)[/]")
     for cause, count in whole.failures.most_common():
-        console.print(f"  [red]Failed[/]   {count:,} × {cause}")
+        console.print(f"  [red]Failed[/]   {count:,} × {cause}: ", end="")
+        console.print(whole.messages.get(cause, ""), markup=False)
 
 
 def _status(whole: Tally, proof: Proof) -> int:

@@ -126,6 +126,7 @@ def merged(tallies: Sequence[Tally], seconds: float) -> Tally:
         whole.returns += tally.returns
         whole.outcomes.update(tally.outcomes)
         whole.failures.update(tally.failures)
+        whole.messages.update(tally.messages)
     whole.step_seconds = np.concatenate([np.asarray(tally.step_seconds, dtype=float) for tally in tallies])  # type: ignore[assignment]
     whole.reset_seconds = np.concatenate([np.asarray(tally.reset_seconds, dtype=float) for tally in tallies])  # type: ignore[assignment]
     return whole

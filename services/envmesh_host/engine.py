@@ -26,7 +26,7 @@ from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Engine"]
 
-COMMON_VALUE_BYTES = 64 * 1024
+SMALL_VALUE_BYTES = 64 * 1024
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME = pb.EVENT_KIND_OUTCOME
@@ -103,7 +103,7 @@ class Engine(Roster):
         finally:
             watch[0] = 0.0
         seconds = time.perf_counter() - started
-        if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= COMMON_VALUE_BYTES:
+        if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES:
             running = copy.running = running_step(0, payload, waiter)
             self.settled(copy, running, RESET, result, seconds)
             return

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.compliance.wire import UnaryWire, StreamWire, Wires, channel_to
+from tests.compliance.wire import StreamWire, UnaryWire, Wires, channel_to
 from tests.integration.command_line import Running, started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,9 +84,7 @@ def write_key(path: Path) -> Ed25519PrivateKey:
 
 
 @pytest.fixture(scope="session")
-def host(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[HostUnderTest]:
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostUnderTest]:
     """The host under test."""
     address = request.config.getoption("--host", default=None)
     if address:

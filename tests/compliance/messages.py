@@ -183,9 +183,7 @@ def signed_lease(key: Ed25519PrivateKey, key_id: bytes, **claims: Any) -> bytes:
     stamp = timestamp_pb2.Timestamp(seconds=int(show_before), nanos=int(show_before % 1 * 1e9))
     given = {"lease_id": secrets.token_bytes(16), "tenant": "default", "count": 1, **claims}
     body = placement_pb2.LeaseClaims(show_before=stamp, **given).SerializeToString()
-    return placement_pb2.SignedLease(
-        claims=body, signature=key.sign(body), key_id=key_id
-    ).SerializeToString()
+    return placement_pb2.SignedLease(claims=body, signature=key.sign(body), key_id=key_id).SerializeToString()
 
 
 def opened_lease(token: bytes) -> tuple[placement_pb2.SignedLease, placement_pb2.LeaseClaims]:

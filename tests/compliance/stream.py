@@ -238,8 +238,8 @@ class Stream:
         self.events.remove(found[0])
         return found[0]
 
-    async def answer(self, handle: int, index: int = 0) -> Event:
-        """The answer to a command; notices are no answers.
+    async def answer(self, handle: int, index: int = 0, *, kinds: tuple[int, ...] = ()) -> Event:
+        """The answer to a command, of certain kinds if they are named; notices are no answers.
 
         Raises:
             Refused: it was a FAILURE.

@@ -164,25 +164,24 @@ async def hung_up_after(channel: Any, episode: Episode) -> Stream:
 
 async def test_a_second_connection_of_one_client_may_take_an_episode_to_itself(streams: Wires):
     """The same Reset under another connection binds it there; the end of the first connection is no harm."""
-    async with channel_to(streams.address) as channel:
-        async with Stream.opened(channel) as first:
-            wire = StreamWire(channel, first)
-            episode = Episode("tally")
-            began = await wire.reset(episode, seed=7)
-            async with Stream.opened(channel, client_id=first.client_id) as second:
-                request = pb.ResetRequest(
-                    episode_id=episode.episode_id,
-                    epoch=episode.epoch,
-                    lease_number=await wire.slot(episode),
-                    seed=7,
-                )
-                row = Row(5, pb.COMMAND_KIND_RESET, payload=request.SerializeToString())
-                assert (await second.ask(row)).outcome() == began
-                assert (await refusal(wire.step(episode, 1, 5))).verdict == UNKNOWN
-                await first.hang_up()
-                row = Row(5, index=1, payload=b"\x38\x0a")
-                assert content((await second.ask(row)).outcome().observation) == 12
-                await second.ask(Row(5, pb.COMMAND_KIND_CLOSE))
+    async with channel_to(streams.address) as channel, Stream.opened(channel) as first:
+        wire = StreamWire(channel, first)
+        episode = Episode("tally")
+        began = await wire.reset(episode, seed=7)
+        async with Stream.opened(channel, client_id=first.client_id) as second:
+            request = pb.ResetRequest(
+                episode_id=episode.episode_id,
+                epoch=episode.epoch,
+                lease_number=await wire.slot(episode),
+                seed=7,
+            )
+            row = Row(5, pb.COMMAND_KIND_RESET, payload=request.SerializeToString())
+            assert (await second.ask(row)).outcome() == began
+            assert (await refusal(wire.step(episode, 1, 5))).verdict == UNKNOWN
+            await first.hang_up()
+            row = Row(5, index=1, payload=b"\x38\x0a")
+            assert content((await second.ask(row)).outcome().observation) == 12
+            await second.ask(Row(5, pb.COMMAND_KIND_CLOSE))
 
 
 async def nothing_there(wire: Any, episode: Episode) -> None:
@@ -206,7 +205,9 @@ async def test_after_the_reattach_window_a_copy_is_gone_and_its_slot_free(impati
             wire = StreamWire(channel, stream)
             await asyncio.wait_for(nothing_there(wire, episode), 30)
             mine = episode.taken_over()
-            assert (await wire.resume(mine, journal=episode.journal)).last.index == 0, "a journal brings it back"
+            assert (await wire.resume(mine, journal=episode.journal)).last.index == 0, (
+                "a journal brings it back"
+            )
             await wire.leave()
 
 

@@ -1,5 +1,5 @@
-"""Frames: columns, their defaults and bounds; what is wrong with one row harms that row, what is wrong with a frame ends
-its stream, and nothing harms anybody else."""
+"""Frames: columns, their defaults and bounds. What is wrong with one row harms that row, what is wrong with a frame
+ends its stream, and nobody else notices."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ async def test_one_handle_twice_in_a_frame_is_taken_in_order(stream_wire: Stream
         Row(handle, index=3, payload=act(3)),
     )
     for index, total in ((1, 1), (2, 3), (3, 6)):
-        assert content((await stream_wire.stream.answer(handle, index)).outcome().observation) == handle + total
+        assert (
+            content((await stream_wire.stream.answer(handle, index)).outcome().observation) == handle + total
+        )
     assert content((await stream_wire.stream.answer(other, 1)).outcome().observation) == other + 5
 
 
@@ -178,9 +180,7 @@ async def test_a_bad_row_harms_no_other_row(stream_wire: StreamWire, many: list[
 
 
 @pytest.mark.parametrize("kind", [0, 11, 99, 2**31 - 1])
-async def test_a_command_of_an_unknown_kind_fails_alone(
-    stream_wire: StreamWire, many: list[int], kind: int
-):
+async def test_a_command_of_an_unknown_kind_fails_alone(stream_wire: StreamWire, many: list[int], kind: int):
     await stream_wire.stream.send_frame(
         pb.StreamRequest(
             handles=many[:2],
@@ -308,7 +308,9 @@ def hello_again(stream: Stream) -> bytes:
 
 MALFORMED_FRAMES: dict[str, Any] = {
     "noise": b"\xff\xff\xff\xff",
-    "a frame cut off": frame_of(*(Row(h, index=1, payload=act(5)) for h in (1, 2, 3))).SerializeToString()[:-3],
+    "a frame cut off": frame_of(*(Row(h, index=1, payload=act(5)) for h in (1, 2, 3))).SerializeToString()[
+        :-3
+    ],
     "fewer indices": pb.StreamRequest(handles=[1, 2, 3], indices=[1, 1]),
     "more indices": pb.StreamRequest(handles=[1], indices=[1, 1]),
     "fewer payloads": pb.StreamRequest(handles=[1, 2], payloads=[b""]),

@@ -1,4 +1,4 @@
-"""Large values: a stream of their own, so that they hold nobody up; acknowledged, so that nobody keeps them; bounded."""
+"""Large values: a stream of their own, so that they hold nobody up; acknowledged, so that none is kept; bounded."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ async def test_without_a_second_stream_large_values_come_on_the_first(
     assert content(outcome.observation) == bytes(2 * LARGE)
 
 
-async def test_small_steps_go_on_beside_large_ones(
-    stream_wire: StreamWire, second: Stream, mirror: Episode
-):
+async def test_small_steps_go_on_beside_large_ones(stream_wire: StreamWire, second: Stream, mirror: Episode):
     """Order is kept per episode only: whoever waits for a large value waits alone."""
     tally = Episode("tally")
     await stream_wire.reset(tally)
@@ -119,9 +117,7 @@ async def test_the_second_stream_ends_with_the_first(channel: grpc.aio.Channel):
             await stream.until(lambda: stream.ended)
 
 
-async def test_the_first_stream_outlives_the_second(
-    stream_wire: StreamWire, second: Stream, mirror: Episode
-):
+async def test_the_first_stream_outlives_the_second(stream_wire: StreamWire, second: Stream, mirror: Episode):
     await second.send_bytes(b"\xff\xff\xff")
     assert (await second.over()).verdict == "INVALID_ARGUMENT MALFORMED"
     assert content((await stream_wire.step(mirror, 1, "small")).observation) == "small"

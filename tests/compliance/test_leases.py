@@ -37,9 +37,7 @@ def reset_payload(episode: Episode, lease_number: int, seed: int = 7) -> bytes:
 
 async def begin(wire: StreamWire, episode: Episode, lease_number: int) -> pb.Outcome:
     """Reset an episode in a slot of this lease."""
-    row = Row(
-        wire.handle(episode), pb.COMMAND_KIND_RESET, payload=reset_payload(episode, lease_number)
-    )
+    row = Row(wire.handle(episode), pb.COMMAND_KIND_RESET, payload=reset_payload(episode, lease_number))
     return (await wire.stream.ask(row)).outcome()
 
 

@@ -70,7 +70,7 @@ async def test_options_and_tasks_say_how_it_begins(wire: Wire):
         ({"task": "hundred", "split": "train"}, 100),
         ({"task": "hundred", "split": "test"}, 99),
     ):
-        assert content((await wire.reset(Episode("tally"), **arguments)).observation) == total  # type: ignore[arg-type]
+        assert content((await wire.reset(Episode("tally"), **arguments)).observation) == total
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,9 @@ async def test_several_agents(wire: Wire):
     assert [each.agent for each in last.agents.outcomes] == ["left", "right"]
 
 
-@pytest.mark.parametrize("action", [{"left": 2}, {"left": 2, "right": 3, "centre": 4}, 5, {"left": 2, "right": "x"}])
+@pytest.mark.parametrize(
+    "action", [{"left": 2}, {"left": 2, "right": 3, "centre": 4}, 5, {"left": 2, "right": "x"}]
+)
 async def test_all_agents_that_are_due_act(wire: Wire, action: Any):
     episode = Episode("pair")
     await wire.reset(episode)
@@ -151,7 +153,12 @@ async def test_all_agents_that_are_due_act(wire: Wire, action: Any):
     ("environment", "action", "verdict", "words"),
     [
         ("faulty", "raise", "UNKNOWN ENVIRONMENT_RAISED", "LookupError: no such door"),
-        ("faulty", "garbage", "UNKNOWN ENVIRONMENT_RETURNED", "(observation, reward, terminated, truncated, info)"),
+        (
+            "faulty",
+            "garbage",
+            "UNKNOWN ENVIRONMENT_RETURNED",
+            "(observation, reward, terminated, truncated, info)",
+        ),
         ("faulty", "nan", "UNKNOWN REWARD_INVALID", "nan"),
         ("faulty", "inf", "UNKNOWN REWARD_INVALID", "inf"),
         ("faulty", "-inf", "UNKNOWN REWARD_INVALID", "-inf"),

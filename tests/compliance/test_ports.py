@@ -54,7 +54,7 @@ async def test_an_unknown_health_name_is_not_found(port: grpc.aio.Channel):
     assert failed.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def reflected(channel: grpc.aio.Channel, **request: str) -> Any:
+async def reflected(channel: Any, **request: Any) -> Any:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     call = stub.ServerReflectionInfo(timeout=30)
     await call.write(reflection_pb2.ServerReflectionRequest(**request))

@@ -8,7 +8,7 @@ import pytest
 
 from envmesh.v1 import environment_pb2 as pb
 from tests.compliance.messages import Episode, Refused, content, value
-from tests.compliance.wire import UnaryWire, Wire, Wires
+from tests.compliance.wire import UnaryWire, Wire
 
 ISOLATIONS = ["tally", "tally-thread", "tally-process"]
 

@@ -1,4 +1,4 @@
-"""Reward and Checkpoint: they look at an episode and never act; sealed checkpoints come back unaltered or not at all."""
+"""Reward and Checkpoint: they look and never act; sealed checkpoints come back unaltered or not at all."""
 
 from __future__ import annotations
 

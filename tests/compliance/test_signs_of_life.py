@@ -20,6 +20,12 @@ def beats(stream: Stream) -> list[pb.Heartbeat]:
     return [frame.heartbeat for frame in stream.frames if frame.HasField("heartbeat")]
 
 
+async def another_beat(stream: Stream) -> None:
+    """Wait for the host's next one."""
+    heard = len(beats(stream))
+    await stream.until(lambda: len(beats(stream)) > heard)
+
+
 async def test_a_host_sends_a_heartbeat_at_least_every_third_of_the_window(channel: grpc.aio.Channel):
     async with Stream.opened(channel, window=3.0) as stream:
         assert stream.welcome.liveness_window.ToMilliseconds() == 3000
@@ -112,8 +118,7 @@ async def test_a_client_that_beats_is_never_challenged(channel: grpc.aio.Channel
         stream.answers_challenges = False
         for _ in range(8):
             await stream.beat()
-            heard = len(beats(stream))
-            await stream.until(lambda heard=heard: len(beats(stream)) > heard)
+            await another_beat(stream)
         assert stream.challenge == 0
 
 
@@ -131,7 +136,9 @@ async def test_what_waits_for_an_answer_is_bounded(channel: grpc.aio.Channel):
         assert (await stream.over()).verdict in ("INVALID_ARGUMENT ARGUMENT_INVALID", "INTERNAL ")
     async with Stream.opened(channel) as another:
         await another.send(Row(1, index=1))
-        assert (await another.next_event(lambda event: event.handle == 1)).refusal().reason == "EPISODE_UNKNOWN"
+        assert (
+            await another.next_event(lambda event: event.handle == 1)
+        ).refusal().reason == "EPISODE_UNKNOWN"
 
 
 # ---- taken
@@ -139,9 +146,9 @@ async def test_what_waits_for_an_answer_is_bounded(channel: grpc.aio.Channel):
 
 async def test_taken_counts_the_requests_of_the_stream(stream_wire: StreamWire):
     stream = stream_wire.stream
-    for count in range(1, 6):
+    for _ in range(5):
         await stream.send(Row(1, index=1), Row(2, index=1))
-        await stream.until(lambda count=count: bool(stream.frames) and stream.frames[-1].taken == count)
+    await stream.until(lambda: stream.frames[-1].taken == 5)
     counted = [frame.taken for frame in stream.frames]
     assert counted == sorted(counted)
 

@@ -153,7 +153,7 @@ class UnaryWire:
         outcome = (await called(self.stub.Reset(request))).outcome
         self._begun[episode.episode_id] = episode
         episode.note_reset(reset_entry(episode, seed, options, task, split), outcome)
-        return outcome  # type: ignore[no-any-return]
+        return outcome
 
     async def step(
         self, episode: Episode, index: int, action: Any, *, patience: float | None = None
@@ -168,18 +168,18 @@ class UnaryWire:
         )
         outcome = (await called(self.stub.Step(request))).outcome
         episode.note_step(action, outcome)
-        return outcome  # type: ignore[no-any-return]
+        return outcome
 
     async def reward(self, episode: Episode, *, again: bool = False) -> pb.RewardResponse:
         request = pb.RewardRequest(episode_id=episode.episode_id, epoch=episode.epoch, again=again)
-        return await called(self.stub.Reward(request))  # type: ignore[no-any-return]
+        return await called(self.stub.Reward(request))
 
     async def close(self, episode: Episode) -> None:
         await called(self.stub.Close(pb.CloseRequest(episode_id=episode.episode_id, epoch=episode.epoch)))
 
     async def checkpoint(self, episode: Episode) -> pb.SealedCheckpoint:
         request = pb.CheckpointRequest(episode_id=episode.episode_id, epoch=episode.epoch)
-        return (await called(self.stub.Checkpoint(request))).checkpoint  # type: ignore[no-any-return]
+        return (await called(self.stub.Checkpoint(request))).checkpoint
 
     async def resume(
         self,
@@ -200,7 +200,7 @@ class UnaryWire:
         )
         response = await called(self.stub.Resume(request))
         self._begun[episode.episode_id] = episode
-        return response  # type: ignore[no-any-return]
+        return response
 
     async def leave(self) -> None:
         """Close what was begun and not taken over."""
@@ -262,7 +262,11 @@ class StreamWire:
             split=split,
         )
         row = Row(
-            self.handle(episode), pb.COMMAND_KIND_RESET, 0, request.SerializeToString(), milliseconds(patience)
+            self.handle(episode),
+            pb.COMMAND_KIND_RESET,
+            0,
+            request.SerializeToString(),
+            milliseconds(patience),
         )
         outcome = (await self.stream.ask(row)).outcome()
         episode.note_reset(reset_entry(episode, seed, options, task, split), outcome)
@@ -280,9 +284,7 @@ class StreamWire:
 
     async def reward(self, episode: Episode, *, again: bool = False) -> pb.RewardResponse:
         payload = pb.RewardRequest(again=True).SerializeToString() if again else b""
-        event = await self.stream.ask(
-            Row(self.handle(episode), pb.COMMAND_KIND_REWARD, payload=payload)
-        )
+        event = await self.stream.ask(Row(self.handle(episode), pb.COMMAND_KIND_REWARD, payload=payload))
         assert event.kind == pb.EVENT_KIND_REWARD
         return pb.RewardResponse.FromString(event.payload)
 
@@ -331,12 +333,7 @@ class StreamWire:
             return
         await self.stream.send(*rows)
         for row in rows:
-            await self.stream.next_event(
-                lambda event, row=row: (
-                    event.handle == row.handle
-                    and event.kind in (pb.EVENT_KIND_CLOSED, pb.EVENT_KIND_RETURNED)
-                )
-            )
+            await self.stream.answer(row.handle, kinds=(pb.EVENT_KIND_CLOSED, pb.EVENT_KIND_RETURNED))
 
 
 def milliseconds(patience: float | None) -> int:

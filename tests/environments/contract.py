@@ -20,7 +20,9 @@ class Adding:
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         given = options or {}
         self.graded = 0
-        self.total = (seed or 0) + given.get("start", 0) + (given["task"].metadata["start"] if "task" in given else 0)
+        self.total = (
+            (seed or 0) + given.get("start", 0) + (given["task"].metadata["start"] if "task" in given else 0)
+        )
         return self.total, {"seeded": seed is not None}
 
     def step(self, action: int) -> Any:
@@ -151,7 +153,7 @@ class Slow:
 
 @environment(recovery="replay", isolation="inline", agents=("left", "right"))
 class Pair:
-    """Two agents that act together and see what the other did; the reward is one's own action. When both do 0, it ends."""
+    """Two agents that act together and see what the other did; one's own action is the reward. Two zeros end it."""
 
     action_space: ClassVar[dict[str, Any]] = {"left": WHOLE_NUMBER, "right": WHOLE_NUMBER}
     acting: tuple[str, ...]

@@ -183,6 +183,8 @@ class HostConnection:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        calls = [call for call in (self._call, self._large_call) if call is not None]
+        await asyncio.gather(*(call.code() for call in calls), return_exceptions=True)
 
     async def flush(self) -> None:
         """Wait until everything queued so far has been written."""
