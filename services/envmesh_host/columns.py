@@ -35,7 +35,9 @@ class Columns:
         lengths = (len(self.indices), len(self.payloads), len(self.kinds or handles),
                    len(self.timeouts or handles), len(frame.annotations) or count)  # fmt: skip
         if any(length != count for length in lengths):
-            raise Refusal(f"the frame's columns disagree: {count} handles, others {lengths}", reason="MALFORMED")
+            raise Refusal(
+                f"the frame's columns disagree: {count} handles, others {lengths}", reason="MALFORMED"
+            )
         if count > MAX_ROWS:
             raise Refusal(f"a frame has at most {MAX_ROWS} rows; this has {count}", reason="MALFORMED")
         self.others: Sequence[int] = ()

@@ -120,7 +120,9 @@ class Host:
         slots = self._slots_of(definition)
         runner: Any
         if declaration.isolation is Isolation.PROCESS:
-            bounds = ProcessSettings(workers=settings.workers or None, max_value_bytes=settings.max_value_bytes)
+            bounds = ProcessSettings(
+                workers=settings.workers or None, max_value_bytes=settings.max_value_bytes
+            )
             runner = ProcessRunner(definition, slots=slots, copies_lost=self._copies_lost, settings=bounds)
         elif declaration.isolation is Isolation.THREAD:
             threads = min(slots, settings.threads)
@@ -128,7 +130,9 @@ class Host:
         else:
             served = Served.prepare(definition)
             if not served.asynchronous:
-                return Hosted(served.info, served=served, runner=None, reuse=declaration.reuse, definition=definition)
+                return Hosted(
+                    served.info, served=served, runner=None, reuse=declaration.reuse, definition=definition
+                )
             runner = InlineRunner(served, spawn=process.spawn)
         info = await runner.start()
         return Hosted(info, served=None, runner=runner, reuse=False, definition=definition)
@@ -146,19 +150,21 @@ class Host:
         bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < settings.slots}
         signer = self._signer()
         self.verifier = LeaseVerifier(signer.public_keys if signer else ())
-        sealer = Sealer(read_seal_keys(settings.seal_keys_file)) if settings.seal_keys_file else Sealer.generate()
+        sealer = (
+            Sealer(read_seal_keys(settings.seal_keys_file)) if settings.seal_keys_file else Sealer.generate()
+        )
         rights = HostRights(self.host_id, self.verifier, sealer)
         self.engine = Engine(
             hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
         )
-        self.servicer = EnvironmentServicer(
-            self.engine, settings, self.host_id, alone=not settings.broker
-        )
+        self.servicer = EnvironmentServicer(self.engine, settings, self.host_id, alone=not settings.broker)
         self.server.add(add_to_server, self.servicer, "envmesh.v1.EnvironmentService")
         if signer is not None:
             placement = SelfPlacement(self.engine, signer, self.host_id, lambda: self.address, settings.pool)
             self.server.add(
-                placement_pb2_grpc.add_PlacementServiceServicer_to_server, placement, "envmesh.v1.PlacementService"
+                placement_pb2_grpc.add_PlacementServiceServicer_to_server,
+                placement,
+                "envmesh.v1.PlacementService",
             )
 
     def _signer(self) -> LeaseSigner | None:

@@ -36,17 +36,30 @@ class HostMeters:
         known = [(self._environment(key),) for key in engine.hosted]
         histogram, counter = registry.histogram, registry.counter
         one = ("environment",)
-        self.step = histogram("envmesh_step_duration_seconds", "Environment's time in a step.", one, known=known)
-        self.reset = histogram("envmesh_reset_duration_seconds", "Environment's time in a reset.", one, known=known)
-        self.reward = histogram("envmesh_reward_duration_seconds", "Environment's time in a reward.", one, known=known)
+        self.step = histogram(
+            "envmesh_step_duration_seconds", "Environment's time in a step.", one, known=known
+        )
+        self.reset = histogram(
+            "envmesh_reset_duration_seconds", "Environment's time in a reset.", one, known=known
+        )
+        self.reward = histogram(
+            "envmesh_reward_duration_seconds", "Environment's time in a reward.", one, known=known
+        )
         self.command = histogram(
             "envmesh_command_duration_seconds", "From a command's frame to its reply, on this host.", ("kind",),
             known=[("step",)],
         )  # fmt: skip
-        self.returns = histogram("envmesh_episode_reward", "Return of an episode.", one, REWARD_BUCKETS, known=known)
-        self.lengths = histogram("envmesh_episode_length_steps", "Steps of an episode.", one, LENGTH_BUCKETS, known)
+        self.returns = histogram(
+            "envmesh_episode_reward", "Return of an episode.", one, REWARD_BUCKETS, known=known
+        )
+        self.lengths = histogram(
+            "envmesh_episode_length_steps", "Steps of an episode.", one, LENGTH_BUCKETS, known
+        )
         self.component = histogram(
-            "envmesh_reward_component", "Named component of a reward.", ("environment", "component"), REWARD_BUCKETS
+            "envmesh_reward_component",
+            "Named component of a reward.",
+            ("environment", "component"),
+            REWARD_BUCKETS,
         )
         self.frames = histogram("envmesh_frame_events", "Events a frame.", (), FRAME_BUCKETS)
         self.lag = histogram("envmesh_event_loop_lag_seconds", "How late the event loop ran.")
@@ -99,7 +112,12 @@ class HostMeters:
         slots = self._engine.slots
         in_use, held = slots.in_use, slots.held
         free = max(0, slots.slots - held)
-        return {("in_use",): in_use, ("idle",): held - in_use - slots.stuck, ("free",): free, ("stuck",): slots.stuck}
+        return {
+            ("in_use",): in_use,
+            ("idle",): held - in_use - slots.stuck,
+            ("free",): free,
+            ("stuck",): slots.stuck,
+        }
 
     def _live(self) -> Mapping[tuple[str, ...], float]:
         counts = dict.fromkeys(("running", "waiting", "ended", "detached"), 0)
@@ -107,5 +125,3 @@ class HostMeters:
             state = "running" if copy.running is not None else "ended" if copy.ended else "waiting"
             counts["detached" if copy.connection is None and copy.handle else state] += 1
         return {(state,): float(count) for state, count in counts.items()}
-
-

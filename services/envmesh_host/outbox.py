@@ -22,7 +22,17 @@ OUTCOME = pb.EVENT_KIND_OUTCOME
 class Outbox:
     """Events that wait to be written. ``large_bytes`` counts the large values among them."""
 
-    __slots__ = ("digests", "flags", "handles", "indices", "infos", "kinds", "large_bytes", "payloads", "rewards")
+    __slots__ = (
+        "digests",
+        "flags",
+        "handles",
+        "indices",
+        "infos",
+        "kinds",
+        "large_bytes",
+        "payloads",
+        "rewards",
+    )
 
     def __init__(self) -> None:
         self._clear()
@@ -79,7 +89,9 @@ class Outbox:
             columns = taken  # type: ignore[assignment]
         handles, indices, kinds, payloads, rewards, flags, digests, infos = columns
         if self.large_bytes:
-            self.large_bytes = sum(size for payload in self.payloads if (size := len(payload)) >= LARGE_VALUE_BYTES)
+            self.large_bytes = sum(
+                size for payload in self.payloads if (size := len(payload)) >= LARGE_VALUE_BYTES
+            )
         return pb.StreamResponse(
             handles=handles,
             indices=indices,

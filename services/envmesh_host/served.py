@@ -119,7 +119,9 @@ class Served:
         """
         tasks = self.tasks()
         found = tasks.get((task_id, split)) or (
-            next((task for (known, _), task in tasks.items() if known == task_id), None) if not split else None
+            next((task for (known, _), task in tasks.items() if known == task_id), None)
+            if not split
+            else None
         )
         if found is None:
             where = f" in split {split!r}" if split else ""
@@ -173,7 +175,9 @@ class Served:
 
         return write
 
-    def batch_forms(self) -> tuple[Callable[[Sequence[bytes]], list[Any]], Callable[[Sequence[Any]], OutcomeColumns]]:
+    def batch_forms(
+        self,
+    ) -> tuple[Callable[[Sequence[bytes]], list[Any]], Callable[[Sequence[Any]], OutcomeColumns]]:
         """How to read a column of actions and write a column of outcomes. Both raise whatever they raise where one of
         them is wrong; the one by one forms then say which, and what. Not for several agents."""
         decode, check = decoder_of(self.action.decode), self.action.check
@@ -198,7 +202,9 @@ class Served:
             else:
                 flags = [0] * len(rewards)
             suffixes = map(_pack_suffix, rewards, flags)
-            digests = [xxh3_64_intdigest(data + suffix) for data, suffix in zip(payloads, suffixes, strict=True)]
+            digests = [
+                xxh3_64_intdigest(data + suffix) for data, suffix in zip(payloads, suffixes, strict=True)
+            ]
             packed_infos = [b""] * len(rewards)
             if any(infos):
                 packed_infos = [encode_info(info) if info else b"" for info in infos]
@@ -224,7 +230,9 @@ class Served:
             actions[agent] = typed = codec.typed(value)
             problem = codec.check(typed)
             if problem is not None:
-                raise Refusal(f"{self.definition.key} refuses {agent}'s action: {problem}", reason="ACTION_INVALID")
+                raise Refusal(
+                    f"{self.definition.key} refuses {agent}'s action: {problem}", reason="ACTION_INVALID"
+                )
         return actions
 
     def _write_agents(self, result: Any, acting: tuple[str, ...]) -> Row:
@@ -266,7 +274,8 @@ def reset_outcome(result: Any) -> Any:
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise Refusal(
-            f"reset() must return (observation, info); it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED"
+            f"reset() must return (observation, info); it returned {_shown(result)}",
+            reason="ENVIRONMENT_RETURNED",
         )
     observation, info = result
     return observation, 0.0, False, False, info
@@ -275,7 +284,9 @@ def reset_outcome(result: Any) -> Any:
 def _not_an_outcome(result: Any, error: Exception) -> Refusal:
     if not isinstance(result, tuple | list) or len(result) != 5:
         wanted = "(observation, reward, terminated, truncated, info)"
-        return Refusal(f"step() must return {wanted}; it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED")
+        return Refusal(
+            f"step() must return {wanted}; it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED"
+        )
     return Refusal(f"the outcome has no form on the wire: {error}", reason="ENVIRONMENT_RETURNED")
 
 

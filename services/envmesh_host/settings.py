@@ -45,16 +45,28 @@ class HostSettings:
         60.0, "episodes wait this long for a client that vanished", at_least=0, at_most=86400, unit="seconds"
     )
     unary_idle: float = setting(
-        600.0, "episodes of unary callers end after this long without a call", at_least=1, at_most=86400, unit="seconds"
+        600.0,
+        "episodes of unary callers end after this long without a call",
+        at_least=1,
+        at_most=86400,
+        unit="seconds",
     )
     episode_age: float = setting(
         86400.0, "no episode lives longer", at_least=1, at_most=30 * 86400, unit="seconds"
     )
     liveness_window: float = setting(
-        10.0, "after this long a silence each side suspects the other", at_least=1, at_most=300, unit="seconds"
+        10.0,
+        "after this long a silence each side suspects the other",
+        at_least=1,
+        at_most=300,
+        unit="seconds",
     )
     drain_deadline: float = setting(
-        30.0, "after the first SIGTERM, how long episodes may take to leave", at_least=0, at_most=86400, unit="seconds"
+        30.0,
+        "after the first SIGTERM, how long episodes may take to leave",
+        at_least=0,
+        at_most=86400,
+        unit="seconds",
     )
     metrics_listen: str = setting("127.0.0.1:0", "where /metrics is served, as host:port; empty: nowhere")
     tls_certificate: Path | None = setting(None, "PEM certificate chain of this port")

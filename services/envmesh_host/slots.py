@@ -169,7 +169,8 @@ class SlotTable:
         free = self.free(claim.environment)
         if claim.count > free:
             raise Refusal(
-                f"{claim.count} slots for {claim.environment} were asked of this host; {free} are free", reason=reason
+                f"{claim.count} slots for {claim.environment} were asked of this host; {free} are free",
+                reason=reason,
             )
 
     def _add(self, claim: Claim, now: float, lapses_at: float | None) -> Holding:

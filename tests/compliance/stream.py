@@ -244,13 +244,15 @@ class Stream:
         Raises:
             Refused: it was a FAILURE.
         """
-        event = await self.next_event(
-            lambda event: (
-                event.handle == handle
-                and (event.index == index or event.kind == pb.EVENT_KIND_RETURNED)
-                and event.kind != pb.EVENT_KIND_NOTICE
-            )
-        )
+
+        def wanted(event: Event) -> bool:
+            if event.handle != handle or event.kind == pb.EVENT_KIND_NOTICE:
+                return False
+            if kinds:
+                return event.kind in kinds
+            return event.index == index or event.kind == pb.EVENT_KIND_RETURNED
+
+        event = await self.next_event(wanted)
         if event.kind == pb.EVENT_KIND_FAILURE:
             raise event.refusal()
         return event

@@ -78,7 +78,9 @@ async def test_autoreset_answers_with_the_first_observation_and_nobody_elses_see
             await vector.send([0] * 6)
             while min(map(len, lives.values())) < 3:
                 batch = await vector.recv()
-                for number, observation, valid in zip(batch.ids, batch.observations, batch.valid, strict=True):
+                for number, observation, valid in zip(
+                    batch.ids, batch.observations, batch.valid, strict=True
+                ):
                     if valid and observation[1] == 0:
                         lives[int(number)].append(int(observation[0]))
                 await vector.send(np.zeros(len(batch), np.int64)[::order], batch.ids[::order])
@@ -133,7 +135,14 @@ async def test_mistakes_are_told_before_anything_is_sent(host):
             with pytest.raises(envmesh.InvalidRequest, match="has not begun"):
                 await vector.send([0, 0, 0])
             await vector.reset()
-            for actions, ids in (([0], [3]), ([0], [-1]), ([0, 0], [1, 1]), ([0], [0, 1]), ([0], [[0]]), ([0], [0.5])):
+            for actions, ids in (
+                ([0], [3]),
+                ([0], [-1]),
+                ([0, 0], [1, 1]),
+                ([0], [0, 1]),
+                ([0], [[0]]),
+                ([0], [0.5]),
+            ):
                 with pytest.raises(envmesh.InvalidRequest):
                     await vector.send(actions, ids)
             await vector.send([0], [2])
@@ -164,13 +173,16 @@ async def test_some_are_reset_while_others_go_on(host):
 
 async def test_two_vectors_rollouts_and_an_episode_share_a_connection(host):
     async with envmesh.connect(host.address) as mesh:
+
         async def steps(seed: int) -> int:
             async with mesh.vector("cartpole", 16, seed=seed) as vector:
                 await vector.reset()
                 return sum([len(await vector.step([0] * 16)) for _ in range(30)])
 
         async def rolled() -> int:
-            async with mesh.rollouts("cartpole", lambda observation: 1, episodes=40, concurrency=8) as rollouts:
+            async with mesh.rollouts(
+                "cartpole", lambda observation: 1, episodes=40, concurrency=8
+            ) as rollouts:
                 return len([trajectory async for trajectory in rollouts if trajectory.failure is None])
 
         async with mesh.episode("cartpole", seed=1) as episode:

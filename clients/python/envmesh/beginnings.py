@@ -14,11 +14,17 @@ __all__ = ["make_beginning"]
 
 
 def make_beginning(
-    seed: int | None, options: Mapping[str, Any] | None, task: str | Task, split: str, group: int | None = None
+    seed: int | None,
+    options: Mapping[str, Any] | None,
+    task: str | Task,
+    split: str,
+    group: int | None = None,
 ) -> Beginning:
     """How an episode is to begin, checked. Raises: InvalidRequest."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64):
-        raise InvalidRequest(f"a seed is a whole number from 0 to 2**64 - 1; got {seed!r}", reason="SEED_UNSUPPORTED")
+        raise InvalidRequest(
+            f"a seed is a whole number from 0 to 2**64 - 1; got {seed!r}", reason="SEED_UNSUPPORTED"
+        )
     if isinstance(task, Task):
         split = task.split
         task = task.id

@@ -60,7 +60,9 @@ def _decode_column(column: Sequence[bytes]) -> list[Any]:
                 return [data[4:] for data in column]
     elif size > 1 and first[0] == _TEXT:
         try:
-            texts = [data[2:].decode() for data in column if data[0] == _TEXT and data[1] == len(data) - 2 < _SHORT]
+            texts = [
+                data[2:].decode() for data in column if data[0] == _TEXT and data[1] == len(data) - 2 < _SHORT
+            ]
         except (IndexError, UnicodeDecodeError):
             texts = []
         if len(texts) == len(column):

@@ -51,5 +51,7 @@ def read_detached(data: bytes) -> dict[str, Any]:
         packed = base64.b64decode(state["journal"])
         state["journal"] = Journal.unpacked(packed) if packed else None
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidRequest(f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED") from None
+        raise InvalidRequest(
+            f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED"
+        ) from None
     return state  # type: ignore[no-any-return]

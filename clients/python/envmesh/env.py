@@ -68,7 +68,9 @@ class Limits:
         for name in ("reset_seconds", "step_seconds", "reward_seconds"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < 7 * 86400):
-                raise ValueError(f"limits.{name} must be more than 0 and less than a week, in seconds; got {value!r}")
+                raise ValueError(
+                    f"limits.{name} must be more than 0 and less than a week, in seconds; got {value!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

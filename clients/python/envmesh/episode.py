@@ -67,7 +67,17 @@ class EpisodeState:
     outcome.
     """
 
-    __slots__ = ("beginning", "episode_id", "epoch", "expected", "flags", "index", "journal", "pending", "spec")
+    __slots__ = (
+        "beginning",
+        "episode_id",
+        "epoch",
+        "expected",
+        "flags",
+        "index",
+        "journal",
+        "pending",
+        "spec",
+    )
 
     def __init__(self, spec: EnvironmentSpec, episode_id: bytes, beginning: Beginning):
         self.spec = spec

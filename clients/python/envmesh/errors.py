@@ -130,7 +130,9 @@ class EnvmeshError(Exception):
 
     reason = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None, detail: str = "", retry_after: float | None = None):
+    def __init__(
+        self, message: str, *, reason: str | None = None, detail: str = "", retry_after: float | None = None
+    ):
         super().__init__(message)
         if reason is not None:
             self.reason = reason

@@ -93,7 +93,9 @@ class Journal:
         except Exception as error:
             raise ValueError(f"not a journal: {error}") from None
         if message.format_version != FORMAT_VERSION:
-            raise ValueError(f"a journal of format {message.format_version}; this client reads {FORMAT_VERSION}")
+            raise ValueError(
+                f"a journal of format {message.format_version}; this client reads {FORMAT_VERSION}"
+            )
         journal = cls(limit)
         for entry in message.entries:
             kind = entry.WhichOneof("entry")

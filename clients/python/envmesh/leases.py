@@ -75,7 +75,9 @@ class LeaseBinding:
         self.connection.send(self.number, 0, pb.COMMAND_KIND_BIND, self.token)
         return await self.bound
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """A lease has no outcomes."""
 
     def on_event(self, kind: int, index: int, payload: bytes) -> None:
@@ -137,7 +139,9 @@ class LeasePool:
                 waited = loop.time() - started
                 if waited >= timeout:
                     raise self._patience_ended(waited)
-                log.warning("waiting %.0f s for a slot of %s: %s", waited, self.environment, self.queued or "asking")
+                log.warning(
+                    "waiting %.0f s for a slot of %s: %s", waited, self.environment, self.queued or "asking"
+                )
         finally:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 pass
@@ -237,7 +241,9 @@ class LeasePool:
         wanted = sum(not waiter.done() for waiter in self._waiters) - self._asked
         if wanted > 0:
             self._asked += wanted
-            self._mesh.spawn(self._acquire(wanted), name=f"envmesh-acquire-{self.environment}-{next(self._ids)}")
+            self._mesh.spawn(
+                self._acquire(wanted), name=f"envmesh-acquire-{self.environment}-{next(self._ids)}"
+            )
 
     async def _acquire(self, count: int) -> None:
         """Ask for slots until they have come or nobody wants them any more."""
@@ -325,5 +331,7 @@ class LeasePool:
         why = self.queued or "no answer yet"
         if isinstance(self.last_error, Backpressure | MeshUnavailable):
             error = self.last_error
-            return type(error)(f"no slot of {self.environment} within {waited:.0f} s: {error}", reason=error.reason)
+            return type(error)(
+                f"no slot of {self.environment} within {waited:.0f} s: {error}", reason=error.reason
+            )
         return DeadlineExceeded(f"no slot of {self.environment} within {waited:.0f} s: {why}")

@@ -157,7 +157,9 @@ class Mesh:
                 "this client was made before a fork; gRPC does not survive one: call envmesh.connect() in the child"
             )
         if not entering and not self._open:
-            state = "is closed" if self._closed else "has not been entered: use `async with envmesh.connect(...)`"
+            state = (
+                "is closed" if self._closed else "has not been entered: use `async with envmesh.connect(...)`"
+            )
             raise MeshUnavailable(f"this client {state}")
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
@@ -194,7 +196,9 @@ class Mesh:
         self.check_usable()
         try:
             reply = await self.placement.ListPools(
-                placement_pb2.ListPoolsRequest(), metadata=self.metadata, timeout=self.settings.connect_timeout
+                placement_pb2.ListPoolsRequest(),
+                metadata=self.metadata,
+                timeout=self.settings.connect_timeout,
             )
         except grpc.aio.AioRpcError as error:
             raise errors.from_rpc_error(error) from None
@@ -309,7 +313,9 @@ class Mesh:
         done = [task for task in self._connections.values() if task.done() and not task.cancelled()]
         return [task.result() for task in done if task.exception() is None and task.result().lost is None]
 
-    async def _connect(self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]) -> HostConnection:
+    async def _connect(
+        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]
+    ) -> HostConnection:
         connection = HostConnection(
             address, host_id, self.client_id, channel=self._channel(address), metadata=(*self.metadata, *metadata),
             liveness_window=self.settings.liveness_window,
@@ -389,7 +395,9 @@ class Mesh:
             for connection in self._open_connections():
                 connection.heartbeat()
                 if now - connection.heard_at > 2 * connection.liveness_window:
-                    connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
+                    connection.give_up(
+                        MeshUnavailable(f"host {connection.address} has been silent for too long")
+                    )
 
 
 def _task(message: pb.Task) -> Task:

@@ -57,7 +57,11 @@ class EnvironmentSpec:
     @property
     def observation_space(self) -> Any:
         """The declared space (a ``gymnasium.Space``, JSON Schema or tool list), or None."""
-        return spaces.from_proto(self.message.observation_space) if self.message.HasField("observation_space") else None
+        return (
+            spaces.from_proto(self.message.observation_space)
+            if self.message.HasField("observation_space")
+            else None
+        )
 
     @property
     def action_space(self) -> Any:
@@ -84,9 +88,21 @@ class EnvironmentSpec:
 class Outcome:
     """What a reset or step led to. Observation and info are decoded when they are first asked for."""
 
-    __slots__ = ("_decode", "_info", "_observation", "_payload", "digest", "index", "reward", "terminated", "truncated")
+    __slots__ = (
+        "_decode",
+        "_info",
+        "_observation",
+        "_payload",
+        "digest",
+        "index",
+        "reward",
+        "terminated",
+        "truncated",
+    )
 
-    def __init__(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any):
+    def __init__(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any
+    ):
         self.index = index
         self.reward: Any = reward
         self.terminated: Any = bool(flags & TERMINATED)
@@ -127,13 +143,17 @@ class AgentsOutcome(Outcome):
 
     __slots__ = ("_done", "acting")
 
-    def __init__(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any):
+    def __init__(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes, decode: Any
+    ):
         super().__init__(index, payload, reward, flags, digest, info, decode)
         message = pb.AgentOutcomes.FromString(payload)
         outcomes = message.outcomes
         self._done = bool(flags & (TERMINATED | TRUNCATED))
         self.acting = tuple(message.acting)
-        self._observation = {o.agent: values.from_proto(o.observation) for o in outcomes if o.HasField("observation")}
+        self._observation = {
+            o.agent: values.from_proto(o.observation) for o in outcomes if o.HasField("observation")
+        }
         self.reward = {o.agent: o.reward for o in outcomes}
         self.terminated = {o.agent: o.terminated for o in outcomes}
         self.truncated = {o.agent: o.truncated for o in outcomes}

@@ -70,7 +70,9 @@ class PolicyPlayer(EpisodeState):
 
     # ---- the fast path
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """An outcome came: note it, ask the policy, send the next step."""
         self.note((payload, reward, flags, digest, info))
         self.index = index
@@ -258,7 +260,9 @@ class BatchPlayers:
 
     def _play(self, ready: list[tuple[PolicyPlayer, bytes]], actions: Any) -> None:
         if len(actions) != len(ready):
-            raise ValueError(f"the batched policy returned {len(actions)} actions for {len(ready)} observations")
+            raise ValueError(
+                f"the batched policy returned {len(actions)} actions for {len(ready)} observations"
+            )
         for (player, _), action in zip(ready, actions, strict=True):
             if player in self._rollouts.live:
                 player.play(player.encode(player.annotate(action) if isinstance(action, Act) else action))
@@ -278,9 +282,13 @@ class TaskPlayer(PolicyPlayer):
             policy = policy(seed=self.beginning.seed, task=self.beginning.task)
         self.act = self._hand_over
         self._observation: asyncio.Queue[Any] = asyncio.Queue(1)
-        self.task = self.rollouts.mesh.spawn(self._think(policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}")
+        self.task = self.rollouts.mesh.spawn(
+            self._think(policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}"
+        )
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """An outcome came: note it, and wake the policy's task."""
         self.note((payload, reward, flags, digest, info))
         self.index = index

@@ -61,7 +61,9 @@ class PolicyBlock:
             indices, payloads = list(compress(indices, plain)), list(compress(payloads, plain))
             rewards, flags = list(compress(rewards, plain)), list(compress(flags, plain))
             digests, infos = list(compress(digests, plain)), list(compress(infos, plain))
-        self._step(players, handles, indices, payloads, zip(payloads, rewards, flags, digests, infos, strict=True))
+        self._step(
+            players, handles, indices, payloads, zip(payloads, rewards, flags, digests, infos, strict=True)
+        )
 
     def _step(self, players: list[PolicyPlayer], handles: list[int], indices: list[int], payloads: list[bytes],
               rows: Any) -> None:  # fmt: skip

@@ -60,7 +60,9 @@ class Recorder(abc.ABC):
         """
         path = Path(path)
         if path.exists():
-            raise InvalidRequest(f"{path} exists; recordings are never overwritten: name another file or move it")
+            raise InvalidRequest(
+                f"{path} exists; recordings are never overwritten: name another file or move it"
+            )
         if path.suffix == ".jsonl":
             return _JsonLines(path)
         if path.suffix == ".parquet":

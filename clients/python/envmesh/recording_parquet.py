@@ -90,7 +90,10 @@ class ParquetRecorder(Recorder):
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._writer = pq.ParquetWriter(
-            str(self._partial), _SCHEMA, compression="zstd", use_dictionary=["environment", "version", "build", "spec"]
+            str(self._partial),
+            _SCHEMA,
+            compression="zstd",
+            use_dictionary=["environment", "version", "build", "spec"],
         )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
@@ -126,7 +129,9 @@ def read_rows(path: Path) -> Iterator[Trajectory]:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise InvalidRequest(f"{path} is no Parquet file, or was not closed: {error}", reason="MALFORMED") from None
+        raise InvalidRequest(
+            f"{path} is no Parquet file, or was not closed: {error}", reason="MALFORMED"
+        ) from None
     with file:
         version = (file.schema_arrow.metadata or {}).get(_FORMAT)
         if version is None:
@@ -144,7 +149,9 @@ def read_rows(path: Path) -> Iterator[Trajectory]:
                 try:
                     spec = specs.get(row["spec"])
                     if spec is None:
-                        spec = specs[row["spec"]] = EnvironmentSpec(pb.EnvironmentInfo.FromString(row["spec"]))
+                        spec = specs[row["spec"]] = EnvironmentSpec(
+                            pb.EnvironmentInfo.FromString(row["spec"])
+                        )
                     yield _trajectory(row, spec)
                 except (ValueError, KeyError, TypeError) as error:
                     raise InvalidRequest(f"{path}, row {number}: {error}", reason="MALFORMED") from None

@@ -40,7 +40,9 @@ class Difference:
         what = "the reset" if self.step == 0 else f"step {self.step}"
         lines = [f"{what} is the first to differ"]
         if self.builds[0] != self.builds[1]:
-            lines.append(f"  the environment's code changed: build {self.builds[0]} then, {self.builds[1]} now")
+            lines.append(
+                f"  the environment's code changed: build {self.builds[0]} then, {self.builds[1]} now"
+            )
         if self.failure is not None:
             lines.append(f"  the episode failed: {self.failure.cause}: {self.failure.message}")
         for path, then, now in self.fields[:SHOWN_LINES]:
@@ -122,7 +124,11 @@ _ABSENT = _Absent()
 
 
 def _failed(trajectory: Trajectory, step: int, error: EnvmeshError, build: str) -> Difference:
-    failure = error.failure if isinstance(error, EpisodeAborted) else Failure.of(error.reason, Exception.__str__(error))
+    failure = (
+        error.failure
+        if isinstance(error, EpisodeAborted)
+        else Failure.of(error.reason, Exception.__str__(error))
+    )
     return Difference(step, (), (trajectory.build, build), failure)
 
 

@@ -95,7 +95,9 @@ class Rollouts:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidRequest(f"{name} is a whole number of at least {least}; got {value!r}")
         if episodes is not None and (episodes < 0 or episodes % group_size):
-            raise InvalidRequest(f"episodes is a multiple of group_size ({group_size}), at least 0; got {episodes!r}")
+            raise InvalidRequest(
+                f"episodes is a multiple of group_size ({group_size}), at least 0; got {episodes!r}"
+            )
         self.mesh = mesh
         self.environment = environment
         self.policy = policy
@@ -379,4 +381,3 @@ class Rollouts:
     def _may_yet_fill(self, number: int, group: Group) -> bool:
         """Whether the group can become full without this failed member: spares are still running."""
         return len(group) + len(self._members[number]) >= self.group_size
-

@@ -139,7 +139,9 @@ class Episode(EpisodeState):
         try:
             payload = self.spec.action_codec.encode(action)
         except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"the action has no form on the wire: {error}", reason="ACTION_INVALID") from None
+            raise InvalidRequest(
+                f"the action has no form on the wire: {error}", reason="ACTION_INVALID"
+            ) from None
         connection = self._slot.connection  # type: ignore[union-attr]
         if len(payload) > connection.max_value_bytes:
             raise InvalidRequest(
@@ -275,7 +277,9 @@ class Episode(EpisodeState):
 
     # ---- what the connection tells
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """The awaited reset or step succeeded."""
         self.settle(index, flags, digest)
         decode = None if self.spec.agents else self.spec.observation_codec.decode
@@ -304,5 +308,3 @@ class Episode(EpisodeState):
         self.failure = EpisodeAborted(f"the host was lost: {error}", reason="HOST_LOST")
         self._resolve(None, self.failure)
         self._leave(give_back=False)
-
-

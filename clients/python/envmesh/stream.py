@@ -61,7 +61,9 @@ class Session(Protocol):
     expected: int
     """The index whose outcome is awaited; another outcome is an echo and is dropped."""
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """The awaited reset or step succeeded."""
         ...
 
@@ -234,7 +236,12 @@ class HostConnection:
     async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
         """Queue one command, and write it at once where hardly anybody else is about: a lone step then costs no
         switch of tasks."""
-        if self._writing or self.rows or len(self.sessions) > FEW_SESSIONS or len(payload) >= LARGE_VALUE_BYTES:
+        if (
+            self._writing
+            or self.rows
+            or len(self.sessions) > FEW_SESSIONS
+            or len(payload) >= LARGE_VALUE_BYTES
+        ):
             self.send(handle, index, kind, payload)
             return
         self.rows.add(handle, index, kind, payload)
@@ -257,7 +264,9 @@ class HostConnection:
             return
         self._writing = True
         try:
-            while ((self.rows and self._sent - self._taken < ahead) or self._heartbeat_due) and self.lost is None:
+            while (
+                (self.rows and self._sent - self._taken < ahead) or self._heartbeat_due
+            ) and self.lost is None:
                 self._sent += 1
                 await self._call.write(self._frame(self.rows).SerializeToString())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -317,7 +326,9 @@ class HostConnection:
         except grpc.aio.AioRpcError as failure:
             error = errors.from_rpc_error(failure)
         except DecodeError:
-            error = EnvmeshError(f"host {self.address} sent a frame that cannot be decoded", reason="MALFORMED")
+            error = EnvmeshError(
+                f"host {self.address} sent a frame that cannot be decoded", reason="MALFORMED"
+            )
         except asyncio.CancelledError:
             if self._closing:
                 raise
@@ -387,5 +398,3 @@ def failure_of(payload: bytes) -> EnvmeshError:
 def new_client_id() -> bytes:
     """16 random bytes: this client instance."""
     return secrets.token_bytes(16)
-
-

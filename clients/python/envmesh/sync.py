@@ -35,7 +35,11 @@ FETCHED_AT_ONCE = 64
 
 
 def connect_sync(
-    target: str, *, token: str | None = None, credentials: grpc.ChannelCredentials | None = None, **settings: Any
+    target: str,
+    *,
+    token: str | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    **settings: Any,
 ) -> SyncMesh:
     """A client of the mesh (or single host) at ``target``, ``host:port``; use it in ``with``.
 
@@ -176,7 +180,10 @@ class SyncRollouts(_Front[Rollouts]):
         try:
             if not self._behind._closed:
                 self.close()
-        except (EnvmeshError, RuntimeError):  # the thread, or the interpreter, has ended and everything with it
+        except (
+            EnvmeshError,
+            RuntimeError,
+        ):  # the thread, or the interpreter, has ended and everything with it
             pass
 
     def close(self) -> None:

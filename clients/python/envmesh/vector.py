@@ -60,7 +60,9 @@ class Vector(VectorEpisodes):
     ):
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
-        super().__init__(mesh, environment, n, SeedSequence(n, mesh.draw_seed() if seed is None else seed), options)
+        super().__init__(
+            mesh, environment, n, SeedSequence(n, mesh.draw_seed() if seed is None else seed), options
+        )
         self.autoreset = autoreset
         self._seed_given = seed is not None
         self._timeout = timeout or mesh.settings.slot_timeout
@@ -69,7 +71,9 @@ class Vector(VectorEpisodes):
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
-        return f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._ready_rows} ready>"
+        return (
+            f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._ready_rows} ready>"
+        )
 
     def __len__(self) -> int:
         return self.n
@@ -92,7 +96,9 @@ class Vector(VectorEpisodes):
             return
         spec = await self.mesh.describe(self.environment)
         if spec.agents:
-            raise InvalidRequest(f"{spec.key} has several agents; play it with rollouts", reason="UNSUPPORTED")
+            raise InvalidRequest(
+                f"{spec.key} has several agents; play it with rollouts", reason="UNSUPPORTED"
+            )
         if self._seed_given and not spec.seeded:
             raise InvalidRequest(f"{spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
         self._observations = BatchCodec(_space(spec.message, "observation_space"))
@@ -220,7 +226,9 @@ class Vector(VectorEpisodes):
         self._check_usable()
         if timeout is None:
             limits = self.spec.limits
-            timeout = self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
+            timeout = (
+                self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
+            )
             if self._wanting:
                 timeout = max(timeout, self._timeout)
         loop = asyncio.get_running_loop()
@@ -234,8 +242,14 @@ class Vector(VectorEpisodes):
             self._waiter = None
 
     def _patience_ended(self, timeout: float) -> None:
-        slots = f"; {len(self._wanting)} wait for a slot: {self._pool.queued or 'asking'}" if self._wanting else ""
-        late = f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"
+        slots = (
+            f"; {len(self._wanting)} wait for a slot: {self._pool.queued or 'asking'}"
+            if self._wanting
+            else ""
+        )
+        late = (
+            f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"
+        )
         self._wake(DeadlineExceeded(late))
 
     def _drop_ready(self, numbers: Array) -> None:
@@ -260,7 +274,9 @@ class Vector(VectorEpisodes):
     def _checked(self, ids: Any) -> Array:
         numbers = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
         if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
-            raise InvalidRequest(f"ids are whole numbers in one dimension; got {numbers.dtype}{numbers.shape}")
+            raise InvalidRequest(
+                f"ids are whole numbers in one dimension; got {numbers.dtype}{numbers.shape}"
+            )
         numbers = numbers.astype(np.int64, copy=False)
         marks = self._marks
         try:
@@ -277,7 +293,9 @@ class Vector(VectorEpisodes):
 
     def _check_over(self, numbers: Array, over: Array) -> None:
         if not self.autoreset and (ended := numbers[over & self._ended[numbers]]).size:
-            raise InvalidRequest(f"episode {ended[0]} has ended: reset(ids=[{ended[0]}])", reason="EPISODE_ENDED")
+            raise InvalidRequest(
+                f"episode {ended[0]} has ended: reset(ids=[{ended[0]}])", reason="EPISODE_ENDED"
+            )
         self._check_begun(numbers[~over])
 
     def _check_begun(self, numbers: Array) -> None:

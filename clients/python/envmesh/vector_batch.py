@@ -49,11 +49,15 @@ class Rows:
         payloads = [data for part in parts for data in part.payloads]
         flags = infos = failures = None
         if any(part.flags is not None for part in parts):
-            flags = np.concatenate([np.zeros(len(p), np.int64) if p.flags is None else p.flags for p in parts])
+            flags = np.concatenate(
+                [np.zeros(len(p), np.int64) if p.flags is None else p.flags for p in parts]
+            )
         if any(part.infos is not None for part in parts):
             infos = [info for part in parts for info in part.infos or [b""] * len(part)]
         if any(part.failures for part in parts):
-            failures = {number: failure for part in parts for number, failure in (part.failures or {}).items()}
+            failures = {
+                number: failure for part in parts for number, failure in (part.failures or {}).items()
+            }
         ids = np.concatenate([part.ids for part in parts])
         return cls(ids, payloads, np.concatenate([part.rewards for part in parts]), flags, infos, failures)
 

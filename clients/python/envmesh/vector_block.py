@@ -36,7 +36,9 @@ class Member:
         """The index whose outcome is awaited."""
         return self._block.vector.awaited(self._number)
 
-    def on_outcome(self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes) -> None:
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
         """An outcome that came in a frame with others'."""
         vector = self._block.vector
         vector.on_outcomes(integers([self._number]), [index], [payload], [reward], [flags], [digest], [info])

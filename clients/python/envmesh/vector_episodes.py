@@ -103,7 +103,9 @@ class VectorEpisodes:
         try:
             return self._actions.encode(actions)
         except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"an action has no form on the wire: {error}", reason="ACTION_INVALID") from None
+            raise InvalidRequest(
+                f"an action has no form on the wire: {error}", reason="ACTION_INVALID"
+            ) from None
 
     def _step(self, numbers: Array, payloads: list[bytes]) -> None:
         indices = self._index[numbers] + 1
@@ -180,7 +182,9 @@ class VectorEpisodes:
         self._open[numbers] = True
         for place in {*places.tolist()}:
             mine = (places == place).tolist()
-            self._blocks[place].begin(*(list(compress(column, mine)) for column in (handles, requests, opens)))
+            self._blocks[place].begin(
+                *(list(compress(column, mine)) for column in (handles, requests, opens))
+            )
 
     def _answer_or_reset(self, numbers: Array) -> None:
         """Episodes that are over: those that fell while nobody waited say so, the others begin anew."""

@@ -123,7 +123,8 @@ class Stage:
         """The action as it arrives: through its encoding, and the check of the declared space."""
         if self.agents:
             return {
-                agent: self._received(self.agent_actions.get(agent, ANY), value) for agent, value in action.items()
+                agent: self._received(self.agent_actions.get(agent, ANY), value)
+                for agent, value in action.items()
             }
         return self._received(self.actions, action)
 

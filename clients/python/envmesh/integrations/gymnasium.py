@@ -66,7 +66,9 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
             for name, space in (("observation_space", observation_space), ("action_space", action_space)):
                 if not isinstance(space, gymnasium.Space):
                     declared = "none" if space is None else type(space).__name__
-                    raise InvalidRequest(f"{environment} must declare a Gymnasium {name}; it declares {declared}")
+                    raise InvalidRequest(
+                        f"{environment} must declare a Gymnasium {name}; it declares {declared}"
+                    )
         except BaseException:
             self._close_all()
             raise
@@ -95,7 +97,9 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
                 raise InvalidRequest("give every episode a seed, or none", reason="SEED_UNSUPPORTED")
         if mask is None:
             batch = self._vector.reset(seed=given, options=options or None)
-            self._observations = self._stacked(batch, create_empty_array(self.single_observation_space, self.num_envs))
+            self._observations = self._stacked(
+                batch, create_empty_array(self.single_observation_space, self.num_envs)
+            )
             return self._observations, self._infos(batch)
         ids = np.flatnonzero(mask)
         batch = self._vector.reset(seed=given, options=options or None, ids=ids.tolist())
@@ -106,7 +110,9 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         """Step every episode; those that ended begin anew instead. Raises: as ``Vector.step``."""
         column = actions if isinstance(actions, np.ndarray) else list(iterate(self.action_space, actions))
         batch = self._vector.step(column)
-        self._observations = self._stacked(batch, create_empty_array(self.single_observation_space, self.num_envs))
+        self._observations = self._stacked(
+            batch, create_empty_array(self.single_observation_space, self.num_envs)
+        )
         return self._observations, batch.rewards, batch.terminated, batch.truncated, self._infos(batch)
 
     def close_extras(self, **kwargs: Any) -> None:
