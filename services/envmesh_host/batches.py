@@ -90,9 +90,9 @@ class StepBatches:
                 mine = batch.chosen([copy.environment is environment for copy in batch.copies])
             at, total = 0, len(mine.copies)
             while at < total:
-                size = max(1, int(STRETCH_SECONDS / environment.step_cost))
-                self._step(environment, mine if size >= total else mine.part(at, at + size), columns.arrived)
-                at += size
+                end = min(total, at + max(1, int(STRETCH_SECONDS / environment.step_cost)))
+                self._step(environment, mine.part(at, end), columns.arrived)
+                at = end
                 if at < total or len(environments) > 1:
                     yield
 

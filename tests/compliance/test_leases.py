@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2, placement_pb2_grpc
-from tests.compliance.conftest import HostUnderTest
+from tests.compliance.hosts import HostUnderTest
 from tests.compliance.messages import Episode, Refused, content, opened_lease, signed_lease
 from tests.compliance.stream import Row
 from tests.compliance.wire import StreamWire, UnaryWire, Wires, acquire, called

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from envmesh.v1 import environment_pb2, placement_pb2
-from tests.compliance.conftest import ROOT, HostUnderTest
+from tests.compliance.hosts import ROOT, HostUnderTest
 from tests.compliance.wire import channel_to
 from tests.integration.command_line import started
 

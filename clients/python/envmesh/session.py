@@ -132,7 +132,7 @@ class Episode(EpisodeState):
             InvalidRequest: the action is refused; the episode is unharmed. EpisodeEnded: it is over.
             EpisodeAborted: it failed. DeadlineExceeded: not within ``timeout``.
         """
-        if self._handle == 0:
+        if self._handle == 0 or self.failure is not None:
             raise self._not_open()
         if self._waiter is not None:
             raise InvalidRequest("a step of this episode is being awaited already", reason="STEP_CONFLICT")

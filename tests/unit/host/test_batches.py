@@ -1,0 +1,95 @@
+"""Steps of a frame taken together: each once, in stretches, whatever they cost."""
+
+import secrets
+from typing import Any, cast
+
+from envmesh.target import load
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.values import decode, encode
+from envmesh_host.columns import Columns
+from envmesh_host.connection import Connection
+from envmesh_host.engine import Engine
+from envmesh_host.hosted import Hosted
+from envmesh_host.served import Served
+from envmesh_host.slots import Claim, SlotTable
+
+STEP, RESET = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET
+
+
+def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
+    """A connection with this many episodes begun, by handles from 1."""
+    definition = load(target)
+    served = Served.prepare(definition)
+    hosted = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    engine = Engine([hosted], SlotTable(episodes), cast(Any, None))
+    hello = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
+    connection = Connection(engine, hello, "default", 60.0)
+    claim = Claim(lease_id=secrets.token_bytes(16), tenant="default", environment=hosted.key, count=episodes)
+    connection.leases[1_000_000] = engine.slots.show(claim, 0.0)
+    resets = [
+        pb.ResetRequest(episode_id=secrets.token_bytes(16), epoch=1, lease_number=1_000_000, seed=number)
+        for number in range(episodes)
+    ]
+    frame = pb.StreamRequest(
+        handles=range(1, episodes + 1),
+        indices=[0] * episodes,
+        kinds=[RESET] * episodes,
+        payloads=[reset.SerializeToString() for reset in resets],
+    )
+    for _ in connection.work(Columns(frame, 0.0)):
+        pass
+    connection.outbox.take(10_000)
+    return connection, hosted
+
+
+def step_all(connection: Connection, episodes: int, index: int, actions: list[bytes]) -> int:
+    """Step every episode once. Returns in how many stretches."""
+    frame = pb.StreamRequest(
+        handles=range(1, episodes + 1),
+        indices=[index] * episodes,
+        payloads=[encode(action) for action in actions],
+    )
+    return sum(1 for _ in connection.work(Columns(frame, 0.0)))
+
+
+def test_a_frame_that_takes_several_stretches_steps_each_episode_once():
+    episodes = 300
+    connection, hosted = connection_with("envmesh_environments.echo:Echo", episodes)
+    hosted.step_cost = 0.001  # it will prove far cheaper, so the stretches grow while the frame is taken
+    actions = [bytes([number % 256]) * 50 for number in range(episodes)]
+    assert step_all(connection, episodes, 1, actions) > 1
+    assert [copy.index for copy in connection.bindings.values()] == [1] * episodes
+    replies = pb.StreamResponse()
+    while len(connection.outbox):
+        replies.MergeFrom(connection.outbox.take(10_000))
+    assert list(replies.handles) == list(range(1, episodes + 1))
+    assert [decode(payload)[:50] for payload in replies.payloads] == actions
+
+
+def test_the_last_reply_can_be_had_again_and_another_action_is_a_conflict():
+    connection, _ = connection_with("envmesh_environments.echo:Echo", 8)
+    actions = [b"a" * 50] * 8
+    step_all(connection, 8, 1, actions)
+    first = connection.outbox.take(100)
+    step_all(connection, 8, 1, actions)
+    again = connection.outbox.take(100)
+    assert list(again.payloads) == list(first.payloads)
+    assert list(again.digests) == list(first.digests)
+    step_all(connection, 8, 1, [b"b" * 50] * 8)
+    assert set(connection.outbox.take(100).kinds) == {pb.EVENT_KIND_FAILURE}
+    assert [copy.index for copy in connection.bindings.values()] == [1] * 8
+
+
+def test_one_bad_action_harms_no_neighbour():
+    connection, _ = connection_with("gymnasium:CartPole-v1", 4)
+    frame = pb.StreamRequest(
+        handles=[1, 2, 3, 4], indices=[1] * 4, payloads=[encode(0), encode(7), encode("left"), encode(1)]
+    )
+    for _ in connection.work(Columns(frame, 0.0)):
+        pass
+    replies = connection.outbox.take(100)
+    kinds = dict(zip(replies.handles, replies.kinds, strict=True))
+    outcome, failure = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE
+    assert kinds == {1: outcome, 2: failure, 3: failure, 4: outcome}
+    assert [copy.index for copy in connection.bindings.values()] == [1, 0, 0, 1]
+    assert [copy.next_index for copy in connection.bindings.values()] == [2, 1, 1, 2]
