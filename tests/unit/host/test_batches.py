@@ -23,7 +23,7 @@ def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
     hosted = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
     engine = Engine([hosted], SlotTable(episodes), cast(Any, None))
     hello = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
-    connection = Connection(engine, hello, "default", 60.0)
+    connection = Connection(engine, hello, "default", lease_idle=60.0, liveness_window=10.0)
     claim = Claim(lease_id=secrets.token_bytes(16), tenant="default", environment=hosted.key, count=episodes)
     connection.leases[1_000_000] = engine.slots.show(claim, 0.0)
     resets = [
