@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envmesh import spaces, values
+from envmesh.columns import decoder_of
 from envmesh.env import Isolation, Limits, Recovery
 from envmesh.errors import Failure
 from envmesh.v1 import environment_pb2 as pb
@@ -296,7 +297,9 @@ class Trajectory:
     @property
     def observations(self) -> list[Any]:
         """All observations, decoded; with several agents dicts keyed by agent."""
-        return [outcome.observation for outcome in self.outcomes()]
+        if self.spec.agents or not self._rows:
+            return [outcome.observation for outcome in self.outcomes()]
+        return decoder_of(self.spec.observation_codec.decode)(self.packed_observations)
 
     @property
     def actions(self) -> list[Any]:

@@ -204,9 +204,7 @@ class PolicyPlayer(EpisodeState):
             self.rollouts.finished(self, None)
 
     def _policy_failed(self, error: Exception) -> None:
-        self.cancel()
-        self.rollouts.live.discard(self)
-        self.rollouts.fail(error)
+        self.rollouts.fail(error)  # whose end closes this episode with all others, and gives its slot back
 
     def packed_journal(self) -> Journal:
         """The journal that the trajectory's columns amount to."""

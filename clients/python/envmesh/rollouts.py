@@ -192,12 +192,13 @@ class Rollouts:
 
     def _abandon(self) -> None:
         self._closed = True
+        pool = self.mesh.pool(self.environment)
         for player in list(self.live):
             player.cancel()
+            pool.give(player.slot)
         self.live.clear()
         for block in self._blocks.values():
             block.close()
-        pool = self.mesh.pool(self.environment)
         if self._wanted_slots:
             pool.unwant()
         for slot in self._parked:
