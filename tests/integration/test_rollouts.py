@@ -1,0 +1,126 @@
+"""Rollouts against a real host: every kind of policy, groups, retries, annotations, and what leaving early leaves."""
+
+import asyncio
+
+import pytest
+
+import envmesh
+from envmesh.policies import Act, batched, per_episode
+from tests.integration.command_line import started
+from tests.integration.conftest import ROOT
+
+
+async def collect(rollouts):
+    return [item async for item in rollouts]
+
+
+async def test_the_same_seeds_give_the_same_trajectories_under_every_kind_of_policy(host):
+    async def thinks(observation):
+        await asyncio.sleep(0)
+        return int(observation[2] > 0)
+
+    @batched
+    def together(observations):
+        return [int(observation[2] > 0) for observation in observations]
+
+    @batched
+    async def together_later(observations):
+        await asyncio.sleep(0)
+        return [int(observation[2] > 0) for observation in observations]
+
+    @per_episode
+    def each(*, seed, task):
+        return lambda observation: int(observation[2] > 0)
+
+    def plain(observation):
+        return int(observation[2] > 0)
+
+    async with envmesh.connect(host.address) as mesh:
+        played = []
+        for policy in (plain, thinks, together, together_later, each):
+            rollouts = mesh.rollouts("cartpole", policy, seeds=range(12), concurrency=5)
+            trajectories = sorted(await collect(rollouts), key=lambda trajectory: trajectory.seed)
+            assert [trajectory.seed for trajectory in trajectories] == list(range(12))
+            assert all(trajectory.terminated and trajectory.failure is None for trajectory in trajectories)
+            played.append([trajectory.digests for trajectory in trajectories])
+        assert all(digests == played[0] for digests in played)
+
+
+async def test_groups_share_a_seed_and_come_whole(host):
+    async with envmesh.connect(host.address) as mesh:
+        policy = lambda observation: 0  # noqa: E731
+        groups = await collect(
+            mesh.rollouts("cartpole", policy, episodes=12, group_size=4, spares=1, concurrency=10)
+        )
+        assert [len(group) for group in groups] == [4, 4, 4]
+        assert all({member.seed for member in group} == {group.seed} for group in groups)
+        assert len({group.seed for group in groups}) == 3
+
+
+async def test_a_failed_episode_is_yielded_with_its_failure_and_no_return(host):
+    async with envmesh.connect(host.address) as mesh:
+        played = await collect(mesh.rollouts("falls", lambda observation: 1, seeds=range(6), concurrency=3))
+        assert len(played) == 6
+        for trajectory in played:
+            if trajectory.seed % 2:
+                assert trajectory.failure.cause == "ENVIRONMENT_RAISED"
+                assert not trajectory.failure.retryable
+                assert trajectory.return_ is None
+                assert len(trajectory) == 2
+            else:
+                assert trajectory.return_ == 5.0
+                assert [list(observation) for observation in trajectory.observations][-1] == [
+                    trajectory.seed,
+                    5,
+                ]
+
+
+async def test_annotations_are_kept_at_their_steps(host):
+    async with envmesh.connect(host.address) as mesh:
+        policy = lambda observation: Act(2, {"version": int(observation[1])})  # noqa: E731
+        (trajectory,) = await collect(mesh.rollouts("falls", policy, seeds=[4]))
+        assert trajectory.annotations == {step + 1: {"version": step} for step in range(5)}
+        assert trajectory.actions == [2] * 5
+
+
+async def test_longer_episodes_are_cut_off_at_max_steps(host):
+    async with envmesh.connect(host.address) as mesh:
+        played = await collect(mesh.rollouts("cartpole", lambda observation: 0, episodes=8, max_steps=3))
+        assert {len(trajectory) for trajectory in played} == {3}
+        assert all(trajectory.truncated and not trajectory.terminated for trajectory in played)
+
+
+async def test_leaving_early_gives_every_slot_back():
+    served = ("serve", "cartpole=gymnasium:CartPole-v1", "--listen", "127.0.0.1:0")
+    with started(*served, cwd=ROOT, ENVMESH_HOST_SLOTS="6") as host:
+        async with envmesh.connect(host.address) as mesh, asyncio.timeout(30):
+            for _ in range(4):
+                async with mesh.rollouts("cartpole", lambda observation: 0, concurrency=6) as rollouts:
+                    async for _ in rollouts:
+                        break
+
+            def stumble(observation):
+                raise KeyError("no idea")
+
+            for _ in range(3):
+                with pytest.raises(KeyError):
+                    await collect(mesh.rollouts("cartpole", stumble, episodes=6, concurrency=6))
+            assert len(await collect(mesh.rollouts("cartpole", lambda observation: 0, episodes=6))) == 6
+
+
+async def test_a_slow_consumer_slows_new_episodes_and_loses_none(host):
+    async with envmesh.connect(host.address) as mesh:
+        seen = 0
+        async for _ in mesh.rollouts("falls", lambda observation: 1, seeds=range(0, 2000, 2), concurrency=50):
+            seen += 1
+            if seen % 100 == 0:
+                await asyncio.sleep(0.01)
+        assert seen == 1000
+
+
+async def test_nothing_of_a_client_outlives_it(host):
+    before = asyncio.all_tasks()
+    async with envmesh.connect(host.address) as mesh:
+        async for _ in mesh.rollouts("cartpole", lambda observation: 0, concurrency=8):
+            break
+    assert asyncio.all_tasks() == before
