@@ -70,7 +70,7 @@ class Engine(Roster):
         if copy is not None:
             if bind is not None:
                 bind(copy)
-            self.step(copy, RESET, 0, payload, waiter)
+            self.step(copy, RESET, 0, self._known_as(copy, request, payload), waiter)
             return copy
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
@@ -149,6 +149,20 @@ class Engine(Roster):
         running.waiters = [waiter]
         self._run(copy, pb.COMMAND_KIND_RESUME, running, payload)
         return copy
+
+    def _known_as(self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes) -> bytes:
+        """The bytes under which a copy knows this Reset: sent again it may come another way, under another lease."""
+        running = copy.running
+        if running is not None and not running.name and running.index == 0:
+            known: bytes = running.action
+        elif copy.index == 0:
+            known = copy.action
+        else:
+            return payload
+        if request.environment and self.environment(request.environment) is not copy.environment:
+            return payload
+        first = pb.ResetRequest.FromString(known)
+        return known if beginning_of(first) == beginning_of(request) else payload
 
     def step(self, copy: EpisodeCopy, kind: int, index: int, action: bytes, waiter: Waiter) -> None:
         """Carry out a reset or step, or answer it from what is known.
@@ -356,6 +370,16 @@ class Engine(Roster):
         copy.epoch = request.epoch
         copy.client_id = sink.client_id
         return True
+
+
+def beginning_of(request: pb.ResetRequest) -> bytes:
+    """What a Reset says of how the episode begins, as bytes to compare."""
+    beginning = pb.ResetRequest(task=request.task, split=request.split)
+    if request.HasField("seed"):
+        beginning.seed = request.seed
+    if request.HasField("options"):
+        beginning.options.CopyFrom(request.options)
+    return beginning.SerializeToString(deterministic=True)
 
 
 def running_step(index: int, payload: bytes, waiter: Waiter) -> RunningStep:

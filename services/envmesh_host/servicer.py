@@ -111,12 +111,13 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         """Begin an episode outside a stream."""
         call = UnaryCall(request.client_id, self.tenant_of(context))
         environment = self.engine.environment(request.environment)
-        lease, patience = request.lease, _patience(request.timeout, environment.reset_limit)
-        for how_not_what in ("lease", "client_id", "timeout"):  # sent again, they may differ
-            request.ClearField(how_not_what)
-        payload = request.SerializeToString(deterministic=True)
+        patience = _patience(request.timeout, environment.reset_limit)
         self.engine.reset(
-            request, payload, lambda: self._holding(lease, environment.key, call), call, (call, 0, 0)
+            request,
+            request.SerializeToString(deterministic=True),
+            lambda: self._holding(request.lease, environment.key, call),
+            call,
+            (call, 0, 0),
         )
         row = await call.wait(patience, "reset")
         return pb.ResetResponse(

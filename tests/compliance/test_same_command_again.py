@@ -14,7 +14,8 @@ import pytest
 
 from envmesh.v1 import environment_pb2 as pb
 from tests.compliance.messages import Episode, Refused, content
-from tests.compliance.wire import Wire
+from tests.compliance.stream import Row
+from tests.compliance.wire import Wire, Wires, acquire, channel_to
 
 ISOLATIONS = ["tally", "tally-thread", "tally-process"]
 
@@ -140,6 +141,23 @@ async def test_close_is_for_every_state(wire: Wire, tally: Episode):
     await wire.step(tally, 1, 0)
     await wire.close(tally)
     assert (await refusal(wire.step(tally, 1, 0))).verdict == "NOT_FOUND EPISODE_UNKNOWN"
+
+
+async def test_the_same_reset_may_come_with_another_lease_number_or_timeout(streams: Wires):
+    """It is the same beginning that counts: seed, options, task and split."""
+    wire, unary = await streams.stream(), await streams.unary()
+    episode = Episode("tally")
+    began = await wire.reset(episode, seed=7)
+    async with channel_to(streams.address) as channel:
+        number = await wire.bind((await acquire(channel, "tally")).token)
+    request = pb.ResetRequest(episode_id=episode.episode_id, epoch=episode.epoch, lease_number=number, seed=7)
+    row = Row(wire.handle(episode), pb.COMMAND_KIND_RESET, payload=request.SerializeToString())
+    assert (await wire.stream.ask(row)).outcome() == began
+    called = Episode("tally")
+    first = await unary.reset(called, seed=7)
+    assert await unary.reset(called, seed=7, patience=20) == first
+    called.environment = "saved"
+    assert (await refusal(unary.reset(called, seed=7))).verdict == "ABORTED STEP_CONFLICT"
 
 
 # ---- while the command runs
