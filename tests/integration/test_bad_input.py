@@ -21,6 +21,7 @@ from tests.compliance.hosts import VALUE_BYTES, HostUnderTest, serving, write_ke
 from tests.compliance.messages import Episode, Refused, content, signed_lease, value
 from tests.compliance.stream import Row, Stream
 from tests.compliance.wire import StreamWire, Wires, acquire, channel_to
+from tests.integration.command_line import started
 
 
 @pytest.fixture(scope="module")
@@ -505,3 +506,16 @@ async def test_a_wrong_action_among_many_in_one_frame(mesh: envmesh.Mesh, host: 
             else:
                 assert content((await stream.answer(handle, 1)).outcome().observation) == handle + 5
         await stream.send(*(Row(handle, pb.COMMAND_KIND_CLOSE) for handle in handles))
+
+
+async def test_a_host_in_a_mesh_takes_no_reset_without_a_lease():
+    """A host alone does; in a mesh only the broker gives out slots."""
+    with started("up", "tally=tests.environments.contract:Tally", "--listen", "127.0.0.1:0") as running:
+        async with AsyncExitStack() as stack, channel_to(running.address) as broker:
+            lease = await acquire(broker, "tally")
+            unary = await Wires(lease.address, "unary", stack).unary()
+            refused = await refusal(unary.reset(Episode("tally")))
+            assert refused.verdict == "PERMISSION_DENIED LEASE_INVALID"
+            assert "acquire a lease first" in refused.message
+            unary.lease = lease.token
+            assert content((await unary.reset(Episode("tally"), seed=7)).observation) == 7
