@@ -126,7 +126,15 @@ def test_use_before_after_and_inside(host):
     assert loop_threads() == []
 
 
-def test_an_interrupt_ends_the_wait_and_the_client_goes_on(host):
+@pytest.fixture
+def interruptible():
+    """This process hears SIGINT, even where its shell made it deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_wait_and_the_client_goes_on(host, interruptible):
     with envmesh.connect_sync(host.address) as mesh, mesh.episode("sticks") as episode:
         timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
@@ -137,24 +145,24 @@ def test_an_interrupt_ends_the_wait_and_the_client_goes_on(host):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_client_used_after_a_fork_says_so(host):
-    with envmesh.connect_sync(host.address) as mesh:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                mesh.environments()
-                said = "nothing"
-            except BaseException as error:
-                said = type(error).__name__
-            os.write(writer, said.encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert os.read(reader, 100) == b"ForkedClient"
-        os.close(reader)
-        os.close(writer)
-        assert mesh.environments()
+    program = (
+        "import envmesh, os, sys\n"
+        "with envmesh.connect_sync(sys.argv[1]) as mesh:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        try:\n"
+        "            mesh.environments()\n"
+        "        except BaseException as error:\n"
+        "            os.write(1, type(error).__name__.encode())\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+        "    os.write(1, b' and %d here' % len(mesh.environments()))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, host.address], capture_output=True, timeout=40, check=True
+    )
+    assert ran.stdout == b"ForkedClient and 7 here"
 
 
 def test_a_program_that_forgets_to_close_still_ends(host):

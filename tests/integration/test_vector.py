@@ -123,6 +123,14 @@ async def test_a_refused_action_is_told_and_harms_nobody(host):
         assert vector.journal(1).steps == 1
 
 
+async def test_an_episode_that_is_being_stepped_is_not_stepped_again(host):
+    async with envmesh.connect(host.address) as mesh, mesh.vector("sticks", 1) as vector:
+        await vector.reset()
+        await vector.send(["stick"])
+        with pytest.raises(envmesh.InvalidRequest, match="being stepped"):
+            await vector.send(["go on"])
+
+
 async def test_mistakes_are_told_before_anything_is_sent(host):
     async with envmesh.connect(host.address) as mesh:
         with pytest.raises(envmesh.InvalidRequest):
@@ -146,8 +154,6 @@ async def test_mistakes_are_told_before_anything_is_sent(host):
                 with pytest.raises(envmesh.InvalidRequest):
                     await vector.send(actions, ids)
             await vector.send([0], [2])
-            with pytest.raises(envmesh.InvalidRequest, match="being stepped"):
-                await vector.send([0], [2])
             assert len(await vector.recv(3)) == 1, "there is no more to come"
             over = False
             while not over:

@@ -322,7 +322,10 @@ class HostConnection:
                     callback()
                 self._reading = False
                 if self.rows and not self._writing:
-                    self._wake.set()
+                    if len(self.sessions) <= FEW_SESSIONS:
+                        await self._write()  # so little that it cannot fill a buffer: no switch of tasks
+                    else:
+                        self._wake.set()
         except grpc.aio.AioRpcError as failure:
             error = errors.from_rpc_error(failure)
         except DecodeError:
