@@ -69,6 +69,7 @@ _CODES: dict[str, grpc.StatusCode] = {
     "LIMIT_EXCEEDED": grpc.StatusCode.ABORTED,
     "WORKER_CRASHED": grpc.StatusCode.ABORTED,
     "WORKER_LOST": grpc.StatusCode.ABORTED,
+    "WORKER_SUSPECTED": grpc.StatusCode.ABORTED,
     "HOST_LOST": grpc.StatusCode.ABORTED,
     "PREEMPTED": grpc.StatusCode.ABORTED,
     "POISON": grpc.StatusCode.ABORTED,
@@ -88,6 +89,7 @@ ENDS_EPISODE = frozenset(
         "LIMIT_EXCEEDED",
         "WORKER_CRASHED",
         "WORKER_LOST",
+        "WORKER_SUSPECTED",
         "HOST_LOST",
         "PREEMPTED",
         "POISON",
@@ -101,7 +103,9 @@ ENDS_EPISODE = frozenset(
 )
 """Reasons after which the episode is over, as aborted."""
 
-_RETRYABLE = frozenset({"WORKER_LOST", "HOST_LOST", "PREEMPTED", "EXPIRED", "UNREACHABLE", "NO_CAPACITY"})
+_RETRYABLE = frozenset(
+    {"WORKER_LOST", "WORKER_SUSPECTED", "HOST_LOST", "PREEMPTED", "EXPIRED", "UNREACHABLE", "NO_CAPACITY"}
+)
 _REWARDS_VALID = frozenset({"SPARE"})
 _STATUS_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -57,7 +57,7 @@ class Death:
         """For an episode whose code was running beside that of others, so that nobody knows whose fault it was."""
         return self._refusal(
             f"the worker of {self.key} {self.what} during {during}, while code of {others} other episodes ran too",
-            "WORKER_LOST",
+            "WORKER_SUSPECTED",
         )
 
     def refusal_of_neighbour(self, during: str | None) -> Refusal:

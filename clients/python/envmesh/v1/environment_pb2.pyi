@@ -92,7 +92,9 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     COMMAND_KIND_RESET: _CommandKind.ValueType  # 2
     """Begin an episode and bind the row's handle to it. Payload: ResetRequest. Answered by OUTCOME or FAILURE."""
     COMMAND_KIND_CLOSE: _CommandKind.ValueType  # 3
-    """End the copy and free handle and slot. Payload: empty. Answered by CLOSED."""
+    """End the copy and free handle and slot. Payload: empty; or CloseRequest, then the handle names nothing, and the copy
+    that the request names is ended unless its epoch is newer. Answered by CLOSED, also where there is none.
+    """
     COMMAND_KIND_REWARD: _CommandKind.ValueType  # 4
     """Grade. Payload: empty, or RewardRequest. Answered by REWARD or FAILURE."""
     COMMAND_KIND_CHECKPOINT: _CommandKind.ValueType  # 5
@@ -118,7 +120,9 @@ COMMAND_KIND_STEP: CommandKind.ValueType  # 1
 COMMAND_KIND_RESET: CommandKind.ValueType  # 2
 """Begin an episode and bind the row's handle to it. Payload: ResetRequest. Answered by OUTCOME or FAILURE."""
 COMMAND_KIND_CLOSE: CommandKind.ValueType  # 3
-"""End the copy and free handle and slot. Payload: empty. Answered by CLOSED."""
+"""End the copy and free handle and slot. Payload: empty; or CloseRequest, then the handle names nothing, and the copy
+that the request names is ended unless its epoch is newer. Answered by CLOSED, also where there is none.
+"""
 COMMAND_KIND_REWARD: CommandKind.ValueType  # 4
 """Grade. Payload: empty, or RewardRequest. Answered by REWARD or FAILURE."""
 COMMAND_KIND_CHECKPOINT: CommandKind.ValueType  # 5
@@ -152,7 +156,9 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_REWARD: _EventKind.ValueType  # 4
     """Payload: RewardResponse."""
     EVENT_KIND_CHECKPOINT: _EventKind.ValueType  # 5
-    """Payload: SealedCheckpoint."""
+    """Payload: SealedCheckpoint. The index is the step it was taken after. Also unasked, for episodes of class STATE, as
+    often as Hello says: the client takes it up once it holds every outcome up to that step.
+    """
     EVENT_KIND_RESUMED: _EventKind.ValueType  # 6
     """Payload: ResumeResponse."""
     EVENT_KIND_BOUND: _EventKind.ValueType  # 7
@@ -178,7 +184,9 @@ EVENT_KIND_CLOSED: EventKind.ValueType  # 3
 EVENT_KIND_REWARD: EventKind.ValueType  # 4
 """Payload: RewardResponse."""
 EVENT_KIND_CHECKPOINT: EventKind.ValueType  # 5
-"""Payload: SealedCheckpoint."""
+"""Payload: SealedCheckpoint. The index is the step it was taken after. Also unasked, for episodes of class STATE, as
+often as Hello says: the client takes it up once it holds every outcome up to that step.
+"""
 EVENT_KIND_RESUMED: EventKind.ValueType  # 6
 """Payload: ResumeResponse."""
 EVENT_KIND_BOUND: EventKind.ValueType  # 7
@@ -1280,6 +1288,7 @@ class ResumeRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    APART_FIELD_NUMBER: _builtins.int
     episode_id: _builtins.bytes
     """The episode; a new id makes a fork. *"""
     epoch: _builtins.int
@@ -1294,6 +1303,10 @@ class ResumeRequest(_message.Message):
     """The lease's token. Empty: only a host alone takes that."""
     client_id: _builtins.bytes
     """16 bytes, which client instance this is."""
+    apart: _builtins.bool
+    """The episode is suspected of having killed what served it: in a worker process, it shall have one of its own until it
+    has been stepped once. *
+    """
     @_builtins.property
     def journal(self) -> Global___Journal:
         """Since the last checkpoint; absent with `attach_token`, where a live copy is expected. *"""
@@ -1314,10 +1327,11 @@ class ResumeRequest(_message.Message):
         lease: _builtins.bytes = ...,
         client_id: _builtins.bytes = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        apart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["journal", b"journal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_token", b"attach_token", "client_id", b"client_id", "episode_id", b"episode_id", "epoch", b"epoch", "journal", b"journal", "lease", b"lease", "lease_number", b"lease_number", "return_outcomes", b"return_outcomes", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "attach_token", b"attach_token", "client_id", b"client_id", "episode_id", b"episode_id", "epoch", b"epoch", "journal", b"journal", "lease", b"lease", "lease_number", b"lease_number", "return_outcomes", b"return_outcomes", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1525,6 +1539,8 @@ class Hello(_message.Message):
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     LIVENESS_WINDOW_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_STEPS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.bytes
@@ -1533,9 +1549,15 @@ class Hello(_message.Message):
     """16 random bytes: the connection, the same on its two streams."""
     role: Global___StreamRole.ValueType
     """Which of the two."""
+    checkpoint_steps: _builtins.int
+    """Episodes of class STATE: a checkpoint at least every so many steps. Default 0: as the environment declares."""
     @_builtins.property
     def liveness_window(self) -> _duration_pb2.Duration:
         """After this long a silence each side suspects the other. Default 10 s; 1 s to 300 s."""
+
+    @_builtins.property
+    def checkpoint_interval(self) -> _duration_pb2.Duration:
+        """Episodes of class STATE: a checkpoint with the first step after so long. Absent: as the environment declares."""
 
     def __init__(
         self,
@@ -1545,10 +1567,12 @@ class Hello(_message.Message):
         connection_id: _builtins.bytes = ...,
         role: Global___StreamRole.ValueType = ...,
         liveness_window: _duration_pb2.Duration | None = ...,
+        checkpoint_steps: _builtins.int = ...,
+        checkpoint_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["liveness_window", b"liveness_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval", b"checkpoint_interval", "liveness_window", b"liveness_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "connection_id", b"connection_id", "liveness_window", b"liveness_window", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval", b"checkpoint_interval", "checkpoint_steps", b"checkpoint_steps", "client_id", b"client_id", "connection_id", b"connection_id", "liveness_window", b"liveness_window", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

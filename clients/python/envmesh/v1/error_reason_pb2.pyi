@@ -108,6 +108,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect of envmesh."""
     ERROR_REASON_SPARE: _ErrorReason.ValueType  # 42
     """CANCELLED: the group had finished without this spare."""
+    ERROR_REASON_WORKER_SUSPECTED: _ErrorReason.ValueType  # 43
+    """ABORTED: the worker process died while this step and those of other episodes ran; nobody knows whose doing it was."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a command was refused or an episode failed. In google.rpc.ErrorInfo the domain is "envmesh" and the reason is the
@@ -200,4 +202,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 41
 """INTERNAL: a defect of envmesh."""
 ERROR_REASON_SPARE: ErrorReason.ValueType  # 42
 """CANCELLED: the group had finished without this spare."""
+ERROR_REASON_WORKER_SUSPECTED: ErrorReason.ValueType  # 43
+"""ABORTED: the worker process died while this step and those of other episodes ran; nobody knows whose doing it was."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -5,6 +5,7 @@ The fleet: hosts report to the broker, operators and autoscalers look and steer.
 
 from collections import abc as _abc
 from envmesh.v1 import environment_pb2 as _environment_pb2
+from envmesh.v1 import placement_pb2 as _placement_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -815,3 +816,50 @@ class CancelDrainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelDrainResponse: _TypeAlias = CancelDrainResponse  # noqa: Y015
+
+@_typing.final
+class ReportLossRequest(_message.Message):
+    """How a host ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """Which."""
+    cause: _placement_pb2.LossCause.ValueType
+    """What the witness saw."""
+    message: _builtins.str
+    """For people: the last words."""
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        cause: _placement_pb2.LossCause.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "host_id", b"host_id", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLossRequest: _TypeAlias = ReportLossRequest  # noqa: Y015
+
+@_typing.final
+class ReportLossResponse(_message.Message):
+    """It has been noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLossResponse: _TypeAlias = ReportLossResponse  # noqa: Y015

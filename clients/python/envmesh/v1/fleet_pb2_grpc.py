@@ -60,6 +60,11 @@ class FleetServiceStub(object):
                 request_serializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.SerializeToString,
                 response_deserializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.FromString,
                 _registered_method=True)
+        self.ReportLoss = channel.unary_unary(
+                '/envmesh.v1.FleetService/ReportLoss',
+                request_serializer=envmesh_dot_v1_dot_fleet__pb2.ReportLossRequest.SerializeToString,
+                response_deserializer=envmesh_dot_v1_dot_fleet__pb2.ReportLossResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer(object):
@@ -105,6 +110,13 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportLoss(self, request, context):
+        """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -132,6 +144,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CancelDrain,
                     request_deserializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.FromString,
                     response_serializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.SerializeToString,
+            ),
+            'ReportLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLoss,
+                    request_deserializer=envmesh_dot_v1_dot_fleet__pb2.ReportLossRequest.FromString,
+                    response_serializer=envmesh_dot_v1_dot_fleet__pb2.ReportLossResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -270,6 +287,33 @@ class FleetService(object):
             '/envmesh.v1.FleetService/CancelDrain',
             envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.SerializeToString,
             envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/envmesh.v1.FleetService/ReportLoss',
+            envmesh_dot_v1_dot_fleet__pb2.ReportLossRequest.SerializeToString,
+            envmesh_dot_v1_dot_fleet__pb2.ReportLossResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class FleetServiceStub:
     """Tells a host to drain. Idempotent. NOT_FOUND when the host is unknown."""
     CancelDrain: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CancelDrainRequest, _fleet_pb2.CancelDrainResponse]
     """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+    ReportLoss: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportLossRequest, _fleet_pb2.ReportLossResponse]
+    """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent."""
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -69,6 +71,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Tells a host to drain. Idempotent. NOT_FOUND when the host is unknown."""
     CancelDrain: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CancelDrainRequest, _fleet_pb2.CancelDrainResponse]  # type: ignore[assignment]
     """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+    ReportLoss: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportLossRequest, _fleet_pb2.ReportLossResponse]  # type: ignore[assignment]
+    """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """FleetService is the broker's side towards hosts, autoscaler and operators."""
@@ -117,5 +121,13 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.CancelDrainResponse, _abc.Awaitable[_fleet_pb2.CancelDrainResponse]]:
         """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+
+    @_abc_1.abstractmethod
+    def ReportLoss(
+        self,
+        request: _fleet_pb2.ReportLossRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ReportLossResponse, _abc.Awaitable[_fleet_pb2.ReportLossResponse]]:
+        """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,6 +22,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LossCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LossCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LossCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOSS_CAUSE_UNSPECIFIED: _LossCause.ValueType  # 0
+    """Nobody knows."""
+    LOSS_CAUSE_OUTSIDE: _LossCause.ValueType  # 1
+    """Killed, stopped or told to go from outside, or gone in good order."""
+    LOSS_CAUSE_CRASHED: _LossCause.ValueType  # 2
+    """Its own code ended it, by a signal or an exit."""
+    LOSS_CAUSE_STUCK: _LossCause.ValueType  # 3
+    """Its event loop was stuck in an environment's code."""
+    LOSS_CAUSE_OUT_OF_MEMORY: _LossCause.ValueType  # 4
+    """It was killed for want of memory."""
+    LOSS_CAUSE_ALIVE: _LossCause.ValueType  # 5
+    """It is there: only the client's link to it is lost."""
+
+class LossCause(_LossCause, metaclass=_LossCauseEnumTypeWrapper):
+    """Why a host is not there."""
+
+LOSS_CAUSE_UNSPECIFIED: LossCause.ValueType  # 0
+"""Nobody knows."""
+LOSS_CAUSE_OUTSIDE: LossCause.ValueType  # 1
+"""Killed, stopped or told to go from outside, or gone in good order."""
+LOSS_CAUSE_CRASHED: LossCause.ValueType  # 2
+"""Its own code ended it, by a signal or an exit."""
+LOSS_CAUSE_STUCK: LossCause.ValueType  # 3
+"""Its event loop was stuck in an environment's code."""
+LOSS_CAUSE_OUT_OF_MEMORY: LossCause.ValueType  # 4
+"""It was killed for want of memory."""
+LOSS_CAUSE_ALIVE: LossCause.ValueType  # 5
+"""It is there: only the client's link to it is lost."""
+Global___LossCause: _TypeAlias = LossCause  # noqa: Y015
+
 class _AcquireMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -485,3 +521,57 @@ class Pool(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class ExplainLossRequest(_message.Message):
+    """Asks why a host was lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    """Which."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long to wait for an explanation. Default 0 s: what is known now; at most 5 s."""
+
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainLossRequest: _TypeAlias = ExplainLossRequest  # noqa: Y015
+
+@_typing.final
+class ExplainLossResponse(_message.Message):
+    """Why a host was lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    cause: Global___LossCause.ValueType
+    """As far as is known."""
+    message: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        cause: Global___LossCause.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainLossResponse: _TypeAlias = ExplainLossResponse  # noqa: Y015

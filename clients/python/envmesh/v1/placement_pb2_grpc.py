@@ -50,6 +50,11 @@ class PlacementServiceStub(object):
                 request_serializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
+        self.ExplainLoss = channel.unary_unary(
+                '/envmesh.v1.PlacementService/ExplainLoss',
+                request_serializer=envmesh_dot_v1_dot_placement__pb2.ExplainLossRequest.SerializeToString,
+                response_deserializer=envmesh_dot_v1_dot_placement__pb2.ExplainLossResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer(object):
@@ -80,6 +85,13 @@ class PlacementServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainLoss(self, request, context):
+        """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlacementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +109,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.ListPools,
                     request_deserializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.FromString,
                     response_serializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'ExplainLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainLoss,
+                    request_deserializer=envmesh_dot_v1_dot_placement__pb2.ExplainLossRequest.FromString,
+                    response_serializer=envmesh_dot_v1_dot_placement__pb2.ExplainLossResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +198,33 @@ class PlacementService(object):
             '/envmesh.v1.PlacementService/ListPools',
             envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.SerializeToString,
             envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/envmesh.v1.PlacementService/ExplainLoss',
+            envmesh_dot_v1_dot_placement__pb2.ExplainLossRequest.SerializeToString,
+            envmesh_dot_v1_dot_placement__pb2.ExplainLossResponse.FromString,
             options,
             channel_credentials,
             insecure,

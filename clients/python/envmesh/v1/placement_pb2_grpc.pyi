@@ -43,6 +43,8 @@ class PlacementServiceStub:
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ListPoolsRequest, _placement_pb2.ListPoolsResponse]
     """Lists the pools and what they serve. Idempotent."""
+    ExplainLoss: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]
+    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
 
 @_typing.type_check_only
 class PlacementServiceAsyncStub(PlacementServiceStub):
@@ -59,6 +61,8 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
     ListPools: _aio.UnaryUnaryMultiCallable[_placement_pb2.ListPoolsRequest, _placement_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists the pools and what they serve. Idempotent."""
+    ExplainLoss: _aio.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]  # type: ignore[assignment]
+    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     """PlacementService gives out slots. A broker answers it for a mesh, a host alone for itself."""
@@ -90,5 +94,13 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_placement_pb2.ListPoolsResponse, _abc.Awaitable[_placement_pb2.ListPoolsResponse]]:
         """Lists the pools and what they serve. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ExplainLoss(
+        self,
+        request: _placement_pb2.ExplainLossRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.ExplainLossResponse, _abc.Awaitable[_placement_pb2.ExplainLossResponse]]:
+        """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
