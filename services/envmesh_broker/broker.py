@@ -16,6 +16,7 @@ from envmesh_broker.authentication import Authenticator, Everybody, TokenFile
 from envmesh_broker.core import Core, Refused
 from envmesh_broker.desk import Desk
 from envmesh_broker.fleet import FleetServicer, Sessions
+from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
 from envmesh_broker.servicer import Placement
 from envmesh_broker.settings import BrokerSettings, parse_pools
@@ -106,12 +107,14 @@ class _Broker:
         self._desk, self._sessions, self._lag = Desk(core, clock), Sessions(), LoopLag(clock)
         self._meters = Meters(registry, core, self._lag, clock)
         self._exporter = Exporter(registry)
+        losses = Losses(clock, core.ledger.last_heard)
         placement = Placement(
             self._desk,
             self._sessions,
             authenticator,
             signer,
             self._meters,
+            losses,
             wall=wall,
             status_interval=settings.status_interval,
             validity=settings.lease_validity,
@@ -121,6 +124,7 @@ class _Broker:
             self._sessions,
             authenticator,
             signer.public_keys,
+            losses,
             report_interval=settings.report_interval,
         )
         server.add(

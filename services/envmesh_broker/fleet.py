@@ -16,6 +16,7 @@ from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator
 from envmesh_broker.core import Core, Directives
 from envmesh_broker.desk import Desk
+from envmesh_broker.losses import Losses
 
 __all__ = ["FleetServicer", "Sessions"]
 
@@ -55,11 +56,13 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         sessions: Sessions,
         authenticator: Authenticator,
         lease_keys: tuple[bytes, ...],
+        losses: Losses,
         *,
         report_interval: float = 1.0,
     ) -> None:
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
         self._report_interval = report_interval
+        self._losses = losses
         self._greeting = fleet_pb2.RegisterResponse(lease_keys=lease_keys)
         self._greeting.report_interval.FromNanoseconds(int(report_interval * 1e9))
 
@@ -89,6 +92,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                     await context.abort(grpc.StatusCode.ABORTED, f"{host.host_id} registered anew")
                     return
                 said[host.host_id] = (identity, request.report)
+                self._losses.heard()
                 if core.freed:
                     desk.freed()
                 answer = self._answer(request.report.sequence, directives)
@@ -130,6 +134,15 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         """Tell a host to take its drain back."""
         await self._order(request.host_id, False, context)
         return fleet_pb2.CancelDrainResponse()
+
+    async def ReportLoss(
+        self, request: fleet_pb2.ReportLossRequest, context: Any
+    ) -> fleet_pb2.ReportLossResponse:
+        """A witness tells how its host ended."""
+        self._authorize(context)
+        _log.warning("a host was lost", extra={"host": request.host_id, "why": request.message[:300]})
+        self._losses.report(request.host_id, request.cause, request.message[:300])
+        return fleet_pb2.ReportLossResponse()
 
     async def _order(self, host_id: str, drain: bool, context: Any) -> None:
         self._authorize(context)

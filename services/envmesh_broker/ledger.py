@@ -330,6 +330,11 @@ class Ledger:
             self._settled = age >= self.bounds.settle and (quiet or age >= 5 * self.bounds.settle)
         return self._settled
 
+    def last_heard(self, host_id: str) -> float | None:
+        """When a host was last heard, if its session lives; None for one that is not there."""
+        record = self.hosts.get(host_id)
+        return record.heard_at if record is not None and record.connected else None
+
     def complete(self, now: float) -> bool:
         """Whether every host of the last minutes is heard, or known to be gone."""
         return self.settled(now) and all(

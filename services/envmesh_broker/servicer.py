@@ -12,6 +12,7 @@ from envmesh_broker.authentication import Authenticator
 from envmesh_broker.core import Refused
 from envmesh_broker.desk import Desk, Ticket
 from envmesh_broker.fleet import Sessions
+from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
 from envmesh_broker.scheduler import Decision
 from envmesh_service.asks import Ask, read_ask
@@ -19,6 +20,8 @@ from envmesh_service.clock import Clock
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
 
 __all__ = ["Placement"]
+
+MOST_EXPLAINING = 5.0
 
 
 class Placement(placement_pb2_grpc.PlacementServiceServicer):
@@ -31,6 +34,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         authenticator: Authenticator,
         signer: LeaseSigner,
         meters: Meters,
+        losses: Losses,
         *,
         wall: Clock,
         status_interval: float = 5.0,
@@ -38,7 +42,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
     ) -> None:
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
         self._signer, self._verifier = signer, LeaseVerifier(signer.public_keys)
-        self._meters, self._wall = meters, wall
+        self._meters, self._losses, self._wall = meters, losses, wall
         self._status_interval, self._validity = status_interval, validity
 
     async def Acquire(
@@ -106,6 +110,19 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self._authenticator.caller(context.invocation_metadata() or ())
         pools = views.pools(self._desk.core, self._sessions.pools, self._desk.clock())
         return placement_pb2.ListPoolsResponse(pools=pools)
+
+    async def ExplainLoss(
+        self, request: placement_pb2.ExplainLossRequest, context: Any
+    ) -> placement_pb2.ExplainLossResponse:
+        """Why a host was lost."""
+        self._authenticator.caller(context.invocation_metadata() or ())
+        timeout = request.timeout.ToNanoseconds() / 1e9
+        if not 0 <= timeout <= MOST_EXPLAINING:
+            raise Refusal(
+                f"timeout must be 0 to {MOST_EXPLAINING:g} s; got {timeout:g} s", reason="ARGUMENT_INVALID"
+            )
+        verdict = await self._losses.explain(request.host_id, timeout)
+        return placement_pb2.ExplainLossResponse(cause=verdict.cause, message=verdict.message)  # type: ignore[arg-type]
 
     def _grant(self, decision: Decision) -> placement_pb2.Grant:
         hosts, show_before = self._desk.core.ledger.hosts, self._wall() + self._validity

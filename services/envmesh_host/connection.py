@@ -213,6 +213,11 @@ class Connection:
 
     def _close(self, handle: int, index: int, payload: bytes) -> None:
         copy = self.bindings.get(handle)
+        if payload:
+            request = parse(pb.CloseRequest, payload)
+            copy = self.engine.episodes.get(request.episode_id)
+            if copy is not None and (copy.tenant != self.tenant or copy.epoch > request.epoch):
+                copy = None
         if copy is not None:
             self.engine.close(copy)
         self.reply(handle, index, pb.EVENT_KIND_CLOSED, EMPTY_ROW)

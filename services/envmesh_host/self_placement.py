@@ -109,6 +109,12 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         )
         return pb.ListPoolsResponse(pools=[pool])
 
+    async def ExplainLoss(self, request: pb.ExplainLossRequest, context: Any) -> pb.ExplainLossResponse:
+        """This host is there; it knows of no other."""
+        here = request.host_id == self._host_id
+        cause = pb.LOSS_CAUSE_ALIVE if here else pb.LOSS_CAUSE_UNSPECIFIED
+        return pb.ExplainLossResponse(cause=cause, message="it is here" if here else "nobody knows")
+
     def _judge(self, ask: Ask, environment: str) -> None:
         slots = self._engine.slots
         most = min(slots.slots, slots.bounds.get(environment, slots.slots))

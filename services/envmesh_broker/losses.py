@@ -1,0 +1,74 @@
+"""Why hosts were lost: what their witnesses told, kept for some minutes, for clients that wonder about a step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envmesh.v1 import placement_pb2
+from envmesh_service.clock import Clock
+
+__all__ = ["Losses", "Verdict"]
+
+KEPT_SECONDS = 600.0
+KEPT_VERDICTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A ``LossCause``, and a word for people. ``at`` is when it was told, by the broker's clock."""
+
+    cause: int
+    message: str
+    at: float
+
+
+class Losses:
+    """What is known of hosts that are not there. ``last_heard`` says when a host was last heard, None: never."""
+
+    def __init__(self, clock: Clock, last_heard: Callable[[str], float | None]) -> None:
+        self._clock = clock
+        self._last_heard = last_heard
+        self._verdicts: dict[str, Verdict] = {}
+        self._news = asyncio.Event()
+        self._waiting = 0
+
+    def report(self, host_id: str, cause: int, message: str) -> None:
+        """A witness tells. The last word counts."""
+        now = self._clock()
+        self._verdicts.pop(host_id, None)
+        self._verdicts[host_id] = Verdict(cause, message, now)
+        for old in [old for old, verdict in self._verdicts.items() if now - verdict.at > KEPT_SECONDS]:
+            del self._verdicts[old]
+        while len(self._verdicts) > KEPT_VERDICTS:
+            del self._verdicts[next(iter(self._verdicts))]
+        self.heard()
+
+    def heard(self) -> None:
+        """Something was heard of some host."""
+        if self._waiting:
+            self._news.set()
+            self._news = asyncio.Event()
+
+    async def explain(self, host_id: str, timeout: float) -> Verdict:
+        """Why this host was lost, or that it is heard still. Waits at most ``timeout`` seconds for somebody to know."""
+        asked = self._clock()
+        while True:
+            verdict = self._verdicts.get(host_id)
+            if verdict is not None and asked - verdict.at < KEPT_SECONDS:
+                return verdict
+            heard = self._last_heard(host_id)
+            if heard is not None and heard > asked:
+                return Verdict(placement_pb2.LOSS_CAUSE_ALIVE, "the broker hears it", asked)
+            left = asked + timeout - self._clock()
+            if left <= 0:
+                return Verdict(placement_pb2.LOSS_CAUSE_UNSPECIFIED, "nobody knows", asked)
+            self._waiting += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._news.wait()
+            finally:
+                self._waiting -= 1
