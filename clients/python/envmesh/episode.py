@@ -12,6 +12,7 @@ from typing import Any
 from envmesh.env import Recovery
 from envmesh.journal import Journal
 from envmesh.outcome import EnvironmentSpec
+from envmesh.rebuild import Suspicion
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import value_pb2
 
@@ -64,7 +65,7 @@ class EpisodeState:
 
     ``index`` is the last step whose outcome is held, -1 before the reset's. ``expected`` is the index awaited,
     ``NOTHING_EXPECTED`` where nothing is; ``pending`` the bytes that were sent for it. ``flags`` are those of the last
-    outcome.
+    outcome. ``suspicion`` is held against the next step where that was running at a death that nobody can explain.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class EpisodeState:
         "journal",
         "pending",
         "spec",
+        "suspicion",
     )
 
     def __init__(self, spec: EnvironmentSpec, episode_id: bytes, beginning: Beginning):
@@ -89,6 +91,7 @@ class EpisodeState:
         self.pending = b""
         self.flags = 0
         self.journal: Journal | None = None
+        self.suspicion: Suspicion | None = None
 
     @property
     def done(self) -> bool:

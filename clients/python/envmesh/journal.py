@@ -63,10 +63,29 @@ class Journal:
         self._append(pb.JournalEntry(reseed=seed))
 
     def checkpoint(self, sealed: pb.SealedCheckpoint) -> None:
-        """The state at this point is known: what came before is not needed any more."""
+        """The state at a step is known: what came before is not needed any more. One of a step that the journal does
+        not hold is left."""
+        if self.overflowed:
+            later: list[pb.JournalEntry] = []
+        elif self.base <= sealed.index <= self.index:
+            later = self._after(sealed.index)
+        else:
+            return
         self._entries.clear()
-        self.steps, self.base, self.overflowed = 0, sealed.index, False
+        self.overflowed = False
+        self.steps, self.base = 0, sealed.index
         self._append(pb.JournalEntry(checkpoint=sealed))
+        for entry in later:
+            self.steps += entry.WhichOneof("entry") == "act"
+            self._append(entry)
+
+    def _after(self, index: int) -> list[pb.JournalEntry]:
+        """The entries behind step ``index``."""
+        if index == self.index:
+            return []
+        entries = self.message().entries
+        acts = [place for place, entry in enumerate(entries) if entry.WhichOneof("entry") == "act"]
+        return list(entries[acts[index - self.base] :])
 
     @property
     def index(self) -> int:

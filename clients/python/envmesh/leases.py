@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import duration_pb2
@@ -29,6 +29,10 @@ log = logging.getLogger("envmesh.client")
 WAIT_LOGGED_SECONDS = 10.0
 REFUSED_PAUSE = 0.1
 RETRY_AFTER_LIMIT = 1.0
+RELOCATION_CONNECT_SECONDS = 3.0
+"""An episode that lost its host does not wait longer for another one to answer."""
+UNREACHED_SECONDS = 3.0
+"""A host that did not answer is asked again no sooner."""
 
 
 class Slot:
@@ -36,8 +40,16 @@ class Slot:
 
     __slots__ = ("binding",)
 
-    def __init__(self, binding: LeaseBinding | AttachedSlot):
+    def __init__(self, binding: LeaseBinding | AttachedSlot | StandInBinding):
         self.binding = binding
+
+    @property
+    def usable(self) -> bool:
+        """Whether another episode can begin in it."""
+        binding = self.binding
+        if not isinstance(binding, LeaseBinding):
+            return False
+        return binding.connection.lost is None and not binding.connection.draining
 
     @property
     def connection(self) -> HostConnection:
@@ -56,12 +68,24 @@ class AttachedSlot:
         self.number = 0
 
 
+class StandInBinding:
+    """The place of an episode that has no copy for now; ``connection`` keeps what it sends."""
+
+    __slots__ = ("connection", "number", "spec")
+
+    def __init__(self, stand_in: Any, spec: EnvironmentSpec):
+        self.connection: HostConnection = stand_in
+        self.spec: EnvironmentSpec | None = spec
+        self.number = 0
+
+
 class LeaseBinding:
     """A lease that was shown to its host: a session for the events that name it."""
 
-    __slots__ = ("bound", "connection", "count", "expected", "number", "spec", "token")
+    __slots__ = ("bound", "connection", "count", "expected", "number", "pool", "spec", "token")
 
-    def __init__(self, connection: HostConnection, token: bytes):
+    def __init__(self, pool: LeasePool, connection: HostConnection, token: bytes):
+        self.pool = pool
         self.connection = connection
         self.token = token
         self.expected = -1
@@ -92,10 +116,36 @@ class LeaseBinding:
         elif kind == pb.EVENT_KIND_FAILURE:
             self.bound.set_exception(failure_of(payload))
 
-    def on_lost(self, error: EnvmeshError) -> None:
+    def fell(self, error: EnvmeshError) -> None:
         """The slots are gone."""
         if not self.bound.done():
             self.bound.set_exception(error)
+
+
+class Line:
+    """Those who wait for slots: ordinary ones, or (``relocation``) episodes that lost their host and go first.
+    ``asked`` is how many slots have been asked of the broker for them."""
+
+    __slots__ = ("asked", "relocation", "waiters")
+
+    def __init__(self, *, relocation: bool):
+        self.relocation = relocation
+        self.waiters: deque[asyncio.Future[Slot]] = deque()
+        self.asked = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many still wait."""
+        return sum(not waiter.done() for waiter in self.waiters)
+
+    def serve(self, slot: Slot) -> bool:
+        """Give the slot to who has waited longest. Returns whether there was one."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(slot)
+                return True
+        return False
 
 
 class LeasePool:
@@ -105,8 +155,8 @@ class LeasePool:
         self._mesh = mesh
         self.environment = environment
         self._idle: deque[Slot] = deque()
-        self._waiters: deque[asyncio.Future[Slot]] = deque()
-        self._asked = 0
+        self._line = Line(relocation=False)
+        self._relocations = Line(relocation=True)
         self._placing = False
         self._bindings: set[LeaseBinding] = set()
         self._ids = itertools.count(1)
@@ -127,14 +177,16 @@ class LeasePool:
             return slot
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Slot] = loop.create_future()
-        self._waiters.append(waiter)
+        self._line.waiters.append(waiter)
         self._place_soon()
         started = loop.time()
+        taken = False
         try:
             while True:
                 remaining = started + timeout - loop.time()
                 done, _ = await asyncio.wait((waiter,), timeout=max(0.0, min(remaining, WAIT_LOGGED_SECONDS)))
                 if done:
+                    taken = True
                     return waiter.result()
                 waited = loop.time() - started
                 if waited >= timeout:
@@ -143,29 +195,33 @@ class LeasePool:
                     "waiting %.0f s for a slot of %s: %s", waited, self.environment, self.queued or "asking"
                 )
         finally:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                pass
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in self._line.waiters:
+                self._line.waiters.remove(waiter)
+            elif waiter.done() and not waiter.cancelled() and waiter.exception() is None and not taken:
+                self.give(waiter.result())
 
     def take_idle(self) -> Slot | None:
         """A slot that is there already, or None."""
         while self._idle:
             slot = self._idle.pop()
-            if slot.connection.lost is None and not slot.connection.draining:
+            if slot.usable:
                 return slot
         return None
 
     def want(
-        self, count: int, on_slot: Callable[[Slot], None], on_error: Callable[[EnvmeshError], None]
+        self, count: int, on_slot: Callable[[Slot], None], on_error: Callable[[EnvmeshError], None], *,
+        relocation: bool = False,
     ) -> list[asyncio.Future[Slot]]:  # fmt: skip
         """Ask for many slots without waiting; ``on_slot`` is called for each as it comes. Who does not want one any
-        more cancels its future."""
+        more cancels its future. A ``relocation`` goes before all others."""
+        line = self._relocations if relocation else self._line
         waiters: list[asyncio.Future[Slot]] = []
         loop = asyncio.get_running_loop()
 
         def arrived(future: asyncio.Future[Slot]) -> None:
             if future.cancelled():
+                if future in line.waiters:
+                    line.waiters.remove(future)
                 return
             error = future.exception()
             if isinstance(error, EnvmeshError):
@@ -181,27 +237,26 @@ class LeasePool:
             if slot is not None:
                 waiter.set_result(slot)
             else:
-                self._waiters.append(waiter)
+                line.waiters.append(waiter)
         self._place_soon()
         return waiters
 
     def unwant(self) -> None:
         """Nobody waits any more."""
-        while self._waiters:
-            self._waiters.popleft().cancel()
+        waiters, self._line.waiters = self._line.waiters, deque()
+        for waiter in waiters:
+            waiter.cancel()
 
     def give(self, slot: Slot) -> None:
         """The slot is free for the next episode."""
-        if isinstance(slot.binding, AttachedSlot):
-            return
-        if slot.connection.lost is not None or slot.connection.draining:
-            return
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(slot)
-                return
-        self._idle.append(slot)
+        if slot.usable and not self._relocations.serve(slot) and not self._line.serve(slot):
+            self._idle.append(slot)
+
+    def bound(self, binding: LeaseBinding, idle: int) -> None:
+        """A lease was shown; ``idle`` of its slots are free."""
+        self._bindings.add(binding)
+        for _ in range(idle):
+            self.give(Slot(binding))
 
     def slots_returned(self, connection: HostConnection, number: int, count: int) -> None:
         """The host took idle slots of a lease back."""
@@ -213,9 +268,17 @@ class LeasePool:
                 kept.append(slot)
         self._idle = kept
 
-    def forget(self, connection: HostConnection) -> None:
-        """A host is lost or drains: its slots are no use any more."""
+    def bindings_on(self, connection: HostConnection) -> list[LeaseBinding]:
+        """The leases shown on a connection."""
+        return [binding for binding in self._bindings if binding.connection is connection]
+
+    def forget_idle(self, connection: HostConnection) -> None:
+        """A host drains, and has taken its idle slots back."""
         self._idle = deque(slot for slot in self._idle if slot.connection is not connection)
+
+    def forget(self, connection: HostConnection) -> None:
+        """A host is lost: its slots are no use any more."""
+        self.forget_idle(connection)
         self._bindings = {binding for binding in self._bindings if binding.connection is not connection}
 
     def return_idle(self) -> None:
@@ -238,24 +301,24 @@ class LeasePool:
 
     def _place(self) -> None:
         self._placing = False
-        wanted = sum(not waiter.done() for waiter in self._waiters) - self._asked
-        if wanted > 0:
-            self._asked += wanted
-            self._mesh.spawn(
-                self._acquire(wanted), name=f"envmesh-acquire-{self.environment}-{next(self._ids)}"
-            )
+        for line in (self._relocations, self._line):
+            wanted = line.waiting - line.asked
+            if wanted > 0:
+                line.asked += wanted
+                name = f"envmesh-acquire-{self.environment}-{next(self._ids)}"
+                self._mesh.spawn(self._acquire(line, wanted), name=name)
 
-    async def _acquire(self, count: int) -> None:
+    async def _acquire(self, line: Line, count: int) -> None:
         """Ask for slots until they have come or nobody wants them any more."""
         remaining = count
         backoff = REFUSED_PAUSE
         try:
-            while remaining > 0 and any(not waiter.done() for waiter in self._waiters):
+            while remaining > 0 and line.waiting:
                 try:
-                    async for grant in self._grants(remaining):
-                        got = await self._take_up(grant)
+                    async for grant in self._grants(line, remaining):
+                        got = await self._take_up(line, grant)
                         remaining -= got
-                        self._asked -= got
+                        line.asked -= got
                         backoff = REFUSED_PAUSE
                     if remaining > 0:
                         await asyncio.sleep(backoff)
@@ -265,12 +328,12 @@ class LeasePool:
                     await asyncio.sleep(min(RETRY_AFTER_LIMIT, error.retry_after or backoff))
                     backoff = min(RETRY_AFTER_LIMIT, backoff * 2)
                 except EnvmeshError as error:
-                    self._fail(error)
+                    self._fail(line, error)
                     return
         finally:
-            self._asked -= remaining
+            line.asked -= remaining
 
-    async def _grants(self, count: int):  # type: ignore[no-untyped-def]
+    async def _grants(self, line: Line, count: int):  # type: ignore[no-untyped-def]
         request = placement_pb2.AcquireRequest(
             environment=self.environment,
             count=count,
@@ -278,6 +341,8 @@ class LeasePool:
             group_size=1,
             timeout=duration_pb2.Duration(seconds=3600),
             client_id=self._mesh.client_id,
+            relocation=line.relocation,
+            avoid_hosts=self._mesh.recovery.avoided(),
         )
         call = self._mesh.placement.Acquire(request, metadata=self._mesh.metadata)
         try:
@@ -285,7 +350,7 @@ class LeasePool:
                 if response.WhichOneof("event") == "grant":
                     self.queued = ""
                     yield response.grant
-                    if not any(not waiter.done() for waiter in self._waiters):
+                    if not line.waiting:
                         return
                 else:
                     status = response.queued
@@ -295,35 +360,36 @@ class LeasePool:
         finally:
             call.cancel()
 
-    async def _take_up(self, grant: placement_pb2.Grant) -> int:
+    async def _take_up(self, line: Line, grant: placement_pb2.Grant) -> int:
         """Show the leases of a grant to their hosts. Returns how many slots came of it."""
-        results = await asyncio.gather(*(self._show(lease) for lease in grant.leases), return_exceptions=True)
-        got = 0
-        for lease, result in zip(grant.leases, results, strict=True):
-            if isinstance(result, EnvmeshError):
-                log.info("host %s did not take a lease: %s", lease.address, result)
-                self.last_error = result
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                got += result
-        return got
+        return sum(await asyncio.gather(*(self._show(line, lease) for lease in grant.leases)))
 
-    async def _show(self, lease: placement_pb2.Lease) -> int:
-        async with asyncio.timeout(self._mesh.settings.connect_timeout):
-            connection = await self._mesh.connection(
-                lease.address, lease.host_id, tuple((entry.key, entry.value) for entry in lease.metadata)
-            )
-            binding = LeaseBinding(connection, lease.token)
-            count = await binding.show()
-        self._bindings.add(binding)
-        for _ in range(count):
-            self.give(Slot(binding))
+    async def _show(self, line: Line, lease: placement_pb2.Lease) -> int:
+        """Show a lease to its host. Returns how many slots it gives: none where the host refuses or cannot be
+        reached."""
+        patience = self._mesh.settings.connect_timeout
+        if line.relocation:
+            patience = min(patience, RELOCATION_CONNECT_SECONDS)
+        metadata = tuple((entry.key, entry.value) for entry in lease.metadata)
+        try:
+            async with asyncio.timeout(patience):
+                connection = await self._mesh.connection(lease.address, lease.host_id, metadata)
+                binding = LeaseBinding(self, connection, lease.token)
+                count = await binding.show()
+        except (EnvmeshError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not isinstance(error, EnvmeshError):
+                error = MeshUnavailable(f"host {lease.address} did not take a lease within {patience:g} s")
+            if isinstance(error, MeshUnavailable):
+                self._mesh.recovery.avoid(lease.host_id, UNREACHED_SECONDS)
+            log.info("host %s did not take a lease: %s", lease.address, error)
+            self.last_error = error
+            return 0
+        self.bound(binding, count)
         return count
 
-    def _fail(self, error: EnvmeshError) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+    def _fail(self, line: Line, error: EnvmeshError) -> None:
+        waiters, line.waiters = line.waiters, deque()
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf import duration_pb2
 
 from envmesh import errors, values
 from envmesh.beginnings import make_beginning
@@ -19,9 +20,11 @@ from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable, NotFound
-from envmesh.leases import LeasePool, Slot
+from envmesh.leases import LeaseBinding, LeasePool, Slot
 from envmesh.outcome import EnvironmentSpec
+from envmesh.recovery import Recovery
 from envmesh.session import Episode
+from envmesh.statistics import Statistics
 from envmesh.stream import HostConnection, channel_options, new_client_id
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc, error_reason_pb2, placement_pb2, placement_pb2_grpc
@@ -35,23 +38,42 @@ __all__ = ["ClientSettings", "Mesh", "connect"]
 log = logging.getLogger("envmesh.client")
 
 TICK_SECONDS = 0.25
+GRPC_SETTLES_SECONDS = 0.01
+"""grpc.aio hears of the end of a cancelled call from its own thread, and keeps a task for it until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Bounds of a client; durations in seconds."""
+    """Bounds of a client; durations in seconds.
+
+    ``liveness_window``: after so long a silence a host is given up. ``reattach_timeout``: for so long an episode that
+    cannot be rebuilt waits for its host to be reached again. ``recovery_timeout``: for so long an episode waits to be
+    rebuilt. ``poison_losses``: after so many deaths, nobody knows by what, with the same step running, an episode ends
+    as POISON. ``checkpoint_steps`` and ``checkpoint_interval`` say how often episodes of class STATE are saved (0: as
+    their environment declares).
+    """
 
     connect_timeout: float = 10.0
     slot_timeout: float = 600.0
     liveness_window: float = 10.0
     max_message_bytes: int = 64 << 20
     close_timeout: float = 2.0
+    reattach_timeout: float = 10.0
+    recovery_timeout: float = 600.0
+    poison_losses: int = 2
+    checkpoint_steps: int = 0
+    checkpoint_interval: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("connect_timeout", "slot_timeout", "liveness_window", "close_timeout"):
+        for name in ("connect_timeout", "slot_timeout", "liveness_window", "close_timeout", "reattach_timeout",
+                     "recovery_timeout"):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value <= 7 * 86400:
                 raise ValueError(f"{name} must be more than 0 and at most a week, in seconds; got {value!r}")
+        if not isinstance(self.poison_losses, int) or self.poison_losses < 1:
+            raise ValueError(f"poison_losses is a whole number of at least 1; got {self.poison_losses!r}")
+        if self.checkpoint_steps < 0 or self.checkpoint_interval < 0:
+            raise ValueError("checkpoint_steps and checkpoint_interval are at least 0")
 
 
 def connect(target: str, *, token: str | None = None, credentials: grpc.ChannelCredentials | None = None,
@@ -86,6 +108,7 @@ class Mesh:
         self.vectors: set[Vector] = set()
         self._credentials = credentials
         self._pid = os.getpid()
+        self.recovery = Recovery(self)
         self._random = random.Random()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._connections: dict[str, asyncio.Task[HostConnection]] = {}
@@ -107,7 +130,7 @@ class Mesh:
         self.check_usable(entering=True)
         self._open = True
         self.now = asyncio.get_running_loop().time()
-        channel = self._channel(self.target)
+        channel = self._placement_channel = self._new_channel(self.target)
         self.placement = placement_pb2_grpc.PlacementServiceStub(channel)
         try:
             await self._reach(channel)
@@ -127,6 +150,7 @@ class Mesh:
         if self._closed:
             return
         self._closed, self._open = True, False
+        self.recovery.close()
         for episode in list(self.episodes):
             await episode.close()
         for vector in list(self.vectors):
@@ -147,8 +171,9 @@ class Mesh:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)
         self._connections.clear()
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), self._placement_channel):
             await channel.close()
+        await asyncio.sleep(GRPC_SETTLES_SECONDS)
 
     def check_usable(self, *, entering: bool = False) -> None:
         """Refuse use in a forked child, before entering and after closing. Raises: ForkedClient, MeshUnavailable."""
@@ -173,6 +198,21 @@ class Mesh:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the client is being closed."""
+        return self._closed
+
+    @property
+    def statistics(self) -> Statistics:
+        """What this client has been through: lost hosts, rebuilt episodes, and how long it took."""
+        return self.recovery.statistics
+
+    @staticmethod
+    def loop_time() -> float:
+        """The event loop's clock, in seconds."""
+        return asyncio.get_running_loop().time()
 
     # ---- what is there
 
@@ -295,6 +335,34 @@ class Mesh:
             pool = self._pools[environment] = LeasePool(self, environment)
         return pool
 
+    def pools_of_slots(self) -> list[LeasePool]:
+        """The slots of every environment."""
+        return list(self._pools.values())
+
+    def bindings_on(self, connection: HostConnection) -> list[LeaseBinding]:
+        """The leases shown on a connection."""
+        return [binding for pool in self._pools.values() for binding in pool.bindings_on(connection)]
+
+    async def reach(
+        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...], timeout: float
+    ) -> HostConnection:
+        """The connection to a host that was lost. Raises: MeshUnavailable, EnvmeshError."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.connection(address, host_id, metadata)
+        except TimeoutError:
+            raise MeshUnavailable(f"host {address} did not answer within {timeout:g} s") from None
+
+    async def explain_loss(self, host_id: str) -> int:
+        """Why a host was lost (a ``LossCause``), as far as the broker knows within a moment."""
+        request = placement_pb2.ExplainLossRequest(host_id=host_id, timeout=duration_pb2.Duration(seconds=2))
+        try:
+            reply = await self.placement.ExplainLoss(request, metadata=self.metadata, timeout=4.0)
+        except grpc.aio.AioRpcError as error:
+            log.debug("nobody explains why host %s was lost: %s", host_id, error.code())
+            return placement_pb2.LOSS_CAUSE_UNSPECIFIED
+        return int(reply.cause)
+
     async def connection(
         self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()
     ) -> HostConnection:
@@ -316,9 +384,11 @@ class Mesh:
     async def _connect(
         self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]
     ) -> HostConnection:
+        settings = self.settings
         connection = HostConnection(
-            address, host_id, self.client_id, channel=self._channel(address), metadata=(*self.metadata, *metadata),
-            liveness_window=self.settings.liveness_window,
+            address, host_id, self.client_id, channel=self._channel(address), metadata=metadata,
+            credentials=self.metadata, liveness_window=settings.liveness_window,
+            checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
         )  # fmt: skip
         connection.when_lost = self._connection_lost
         connection.when_noticed = self._noticed
@@ -328,13 +398,14 @@ class Mesh:
     def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
         if channel is None:
-            options = channel_options(self.settings.max_message_bytes)
-            if self._credentials is not None:
-                channel = grpc.aio.secure_channel(address, self._credentials, options)
-            else:
-                channel = grpc.aio.insecure_channel(address, options)
-            self._channels[address] = channel
+            channel = self._channels[address] = self._new_channel(address)
         return channel
+
+    def _new_channel(self, address: str) -> grpc.aio.Channel:
+        options = channel_options(self.settings.max_message_bytes)
+        if self._credentials is not None:
+            return grpc.aio.secure_channel(address, self._credentials, options)
+        return grpc.aio.insecure_channel(address, options)
 
     async def _reach(self, channel: grpc.aio.Channel) -> None:
         try:
@@ -355,20 +426,23 @@ class Mesh:
 
     def _connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
         log.warning("the connection to host %s is lost: %s", connection.address, error)
+        if self._closed:
+            return
+        channel = self._channels.pop(connection.address, None)  # what is stuck in it must hold nobody up
+        if channel is not None:
+            self.spawn(channel.close(), name=f"envmesh-close-{connection.address}")
+        self.recovery.connection_lost(connection, error)
         for pool in self._pools.values():
             pool.forget(connection)
-        for session in list(connection.sessions.values()):
-            session.on_lost(error)
-        connection.sessions.clear()
 
     def _noticed(self, connection: HostConnection, notice: pb.Notice) -> None:
         if notice.kind == pb.NOTICE_KIND_SLOTS_RETURNED:
             for pool in self._pools.values():
                 pool.slots_returned(connection, notice.lease_number, notice.count)
         elif notice.kind == pb.NOTICE_KIND_DRAINING:
-            connection.draining = True
+            self.recovery.draining(connection)
         elif notice.kind == pb.NOTICE_KIND_DRAIN_CANCELLED:
-            connection.draining = False
+            self.recovery.drain_cancelled(connection)
         elif notice.kind in (pb.NOTICE_KIND_TAKEN_OVER, pb.NOTICE_KIND_EXPIRED, pb.NOTICE_KIND_COPIES_LOST):
             taken_over = notice.kind == pb.NOTICE_KIND_TAKEN_OVER
             reason = "TAKEN_OVER" if taken_over else _cause(notice.failure)
@@ -376,8 +450,8 @@ class Mesh:
             error = kind(notice.failure.message or "another client owns the episode now", reason=reason)
             for handle in notice.handles:
                 session = connection.sessions.get(handle)
-                if session is not None:
-                    session.on_lost(error)
+                if session is not None and not self.recovery.told_of(session, error):
+                    session.fell(error)
 
     async def _tick(self) -> None:
         """The client's clock: keeps callers' deadlines and sends signs of life, without a timer a command."""
@@ -385,19 +459,27 @@ class Mesh:
         beaten = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = self.now = loop.time()
+            before, now = self.now, loop.time()
+            self.now = now
             for episode in list(self.episodes):
-                if episode._waiter is not None and now > episode.deadline:
+                if episode._waiter is not None and now > episode.deadline and not episode.away_since:
                     episode.overdue()
+            self.recovery.tick(now)
+            if (
+                now - before > self.settings.liveness_window / 2
+            ):  # this process paused: what came is not read yet
+                for connection in self._open_connections():
+                    connection.heard_at = now
+            for connection in self._open_connections():
+                if now - connection.heard_at > connection.liveness_window:
+                    connection.give_up(
+                        MeshUnavailable(f"host {connection.address} has been silent for too long")
+                    )
             if now - beaten < self.settings.liveness_window / 4:
                 continue
             beaten = now
             for connection in self._open_connections():
                 connection.heartbeat()
-                if now - connection.heard_at > 2 * connection.liveness_window:
-                    connection.give_up(
-                        MeshUnavailable(f"host {connection.address} has been silent for too long")
-                    )
 
 
 def _task(message: pb.Task) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from envmesh import spaces, values
@@ -11,7 +12,7 @@ from envmesh.env import Isolation, Limits, Recovery
 from envmesh.errors import Failure
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["AgentsOutcome", "EnvironmentSpec", "Outcome", "Trajectory"]
+__all__ = ["AgentsOutcome", "EnvironmentSpec", "Outcome", "Resume", "Trajectory"]
 
 TERMINATED, TRUNCATED, AGENTS = 1, 2, 4
 
@@ -176,14 +177,36 @@ def make_outcome(
 
 def outcome_of_message(message: pb.Outcome, spec: EnvironmentSpec) -> Outcome:
     """The outcome of a message (an answer to Resume)."""
+    payload, reward, flags, digest, info = columns_of_message(message)
+    decode = None if flags & AGENTS else spec.observation_codec.decode
+    return make_outcome(message.index, payload, reward, flags, digest, info, decode)
+
+
+def columns_of_message(message: pb.Outcome) -> tuple[bytes, float, int, int, bytes]:
+    """A message's outcome as columns: payload, reward, flags, digest, info."""
     flags = TERMINATED * message.terminated | TRUNCATED * message.truncated
     if message.HasField("agents"):
         flags, payload = flags | AGENTS, message.agents.SerializeToString(deterministic=True)
     else:
         payload = message.observation.SerializeToString(deterministic=True)
     info = message.info.SerializeToString(deterministic=True) if message.HasField("info") else b""
-    decode = None if flags & AGENTS else spec.observation_codec.decode
-    return make_outcome(message.index, payload, message.reward, flags, message.digest, info, decode)
+    return payload, message.reward, flags, message.digest, info
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """An episode was rebuilt or taken up again.
+
+    ``index`` is the last step held then (-1: none), ``cause`` a value of ``rebuild.Loss``, ``seconds`` how long it
+    took from the loss on, ``replayed`` how many steps were played again.
+    """
+
+    index: int
+    cause: str
+    seconds: float
+    replayed: int
+    from_host: str
+    to_host: str
 
 
 class Trajectory:
@@ -191,7 +214,8 @@ class Trajectory:
 
     ``rewards``, ``digests`` and the decoded ``actions`` have one element a step; ``observations`` and ``infos`` one
     more, the reset's first. ``return_`` is the sum of rewards, None where the episode failed; then ``failure`` says
-    how. ``annotations`` maps a step index to what the policy attached to that step.
+    how. ``annotations`` maps a step index to what the policy attached to that step. ``host`` is the address of the
+    last host, ``resumes`` says when the episode was rebuilt.
     """
 
     __slots__ = (
@@ -205,7 +229,9 @@ class Trajectory:
         "flags",
         "grade",
         "group",
+        "host",
         "options",
+        "resumes",
         "seconds",
         "seed",
         "spec",
@@ -232,6 +258,8 @@ class Trajectory:
         self.grade: Any = None
         self.annotations: dict[int, Any] | None = None
         self.seconds = 0.0
+        self.host = ""
+        self.resumes: tuple[Resume, ...] = ()
         self.step_seconds: Any = None
         self._rows: list[OutcomeRow] = []
         self._actions: list[bytes] = []

@@ -11,13 +11,14 @@ from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
 from envmesh.journal import Journal
 from envmesh.leases import Slot
-from envmesh.outcome import AGENTS, EnvironmentSpec, Trajectory, make_outcome
+from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
 from envmesh.policies import Act, for_agents
-from envmesh.session import ELSEWHERE
+from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
+    from envmesh.leases import LeasePool
     from envmesh.policy_block import PolicyBlock
     from envmesh.rollouts import Rollouts
 
@@ -28,11 +29,12 @@ CLOSE, REWARD = pb.COMMAND_KIND_CLOSE, pb.COMMAND_KIND_REWARD
 TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
 
 
-class PolicyPlayer(EpisodeState):
-    """Plays one episode inside the connection's reader. The trajectory's columns are its journal."""
+class PolicyPlayer(EpisodeState, EpisodeSession):
+    """Plays one episode inside the connection's reader. The trajectory's columns are its journal; ``checkpoint`` is the
+    state that it restarts from, where there is one."""
 
-    __slots__ = ("act", "acted", "block", "connection", "decode", "encode", "handle", "note", "retries", "rollouts",
-                 "sent_at", "slot", "started", "trajectory")  # fmt: skip
+    __slots__ = ("act", "acted", "block", "checkpoint", "connection", "decode", "encode", "handle", "note", "rebuild",
+                 "retries", "rollouts", "sent_at", "slot", "started", "trajectory")  # fmt: skip
 
     def __init__(self, rollouts: Rollouts, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
                  trajectory: Trajectory, retries: int, block: PolicyBlock | None = None):  # fmt: skip
@@ -50,6 +52,9 @@ class PolicyPlayer(EpisodeState):
         self.decode = spec.observation_codec.decode
         self.encode = spec.action_codec.encode
         self.act: Any = None
+        self.checkpoint: pb.SealedCheckpoint | None = None
+        self.rebuild: Rebuild | None = None
+        trajectory.host = self.connection.address
 
     def begin(self) -> None:
         """Reset the episode."""
@@ -140,7 +145,7 @@ class PolicyPlayer(EpisodeState):
     # ---- ends
 
     def _over(self, flags: int) -> None:
-        self.trajectory.flags = flags
+        self.trajectory.flags = self.flags = flags
         self.expected = NOTHING_EXPECTED
         if self.rollouts.grade and self.spec.grades:
             self.connection.send(self.handle, 0, REWARD, b"")
@@ -150,6 +155,8 @@ class PolicyPlayer(EpisodeState):
     def _leave(self, slot_good: bool = True) -> None:
         trajectory, connection = self.trajectory, self.connection
         trajectory.seconds = time.perf_counter() - self.started
+        if self.rebuild is not None:
+            self.rebuild.abandon()
         connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
         self.rollouts.finished(self, self.slot if slot_good else None)
@@ -162,6 +169,8 @@ class PolicyPlayer(EpisodeState):
     def cancel(self) -> None:
         """The episode is not wanted any more."""
         self.expected = NOTHING_EXPECTED
+        if self.rebuild is not None:
+            self.rebuild.abandon()
         if self.connection.lost is None:
             self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
@@ -177,8 +186,12 @@ class PolicyPlayer(EpisodeState):
                 rationale=reply.rationale,
             )
             self._leave()
+        elif kind == pb.EVENT_KIND_CHECKPOINT:
+            self.checkpoint = pb.SealedCheckpoint.FromString(payload)
         elif kind == pb.EVENT_KIND_FAILURE:
-            self._failed(failure_of(payload))
+            error = failure_of(payload)
+            if not self.rollouts.mesh.recovery.copy_lost(self, error):
+                self._failed(error)
 
     def _failed(self, error: EnvmeshError) -> None:
         self.expected = NOTHING_EXPECTED
@@ -191,29 +204,94 @@ class PolicyPlayer(EpisodeState):
         mark_failed(self.trajectory, error)
         self._leave()
 
-    def on_lost(self, error: EnvmeshError) -> None:
-        """The host is gone, or this copy is."""
+    def fell(self, error: EpisodeAborted) -> None:
+        """The episode is over without an outcome."""
         self.expected = NOTHING_EXPECTED
-        aborted = isinstance(error, EpisodeAborted)
-        reason = error.reason if aborted else "HOST_LOST"
-        self.trajectory.failure = Failure.of(reason, str(error))
-        if self.connection.lost is None:
-            self._leave()
-        else:
-            self._unbind()
-            self.rollouts.finished(self, None)
+        mark_failed(self.trajectory, error)
+        self.trajectory.seconds = time.perf_counter() - self.started
+        slot = self.slot
+        self._unbind()
+        self.rollouts.finished(self, slot if slot.usable else None)
 
     def _policy_failed(self, error: Exception) -> None:
         self.rollouts.fail(error)  # whose end closes this episode with all others, and gives its slot back
+
+    # ---- its rebuilding
+
+    @property
+    def journaled(self) -> bool:
+        """Whether a journal leads to where the episode is: the trajectory holds everything."""
+        return self.index >= 0 and (self.keeps_journal or self._checkpoint is not None)
+
+    @property
+    def place(self) -> tuple[Slot, int]:
+        """Its slot, and its handle there."""
+        return self.slot, self.handle
+
+    @property
+    def pool(self) -> LeasePool:
+        """Where its slots go when it is over."""
+        return self.rollouts.mesh.pool(self.rollouts.environment)
+
+    @property
+    def last_digest(self) -> int | None:
+        """The digest of the last outcome."""
+        rows = self.trajectory._rows
+        return rows[-1][3] if rows else None
+
+    @property
+    def _checkpoint(self) -> pb.SealedCheckpoint | None:
+        """The last checkpoint, where every outcome up to it is held."""
+        sealed = self.checkpoint
+        return sealed if sealed is not None and sealed.index <= self.index else None
+
+    def out(self) -> tuple[int, int, bytes] | None:
+        """The command that is out."""
+        if self.expected > 0:
+            return self.expected, STEP, self.trajectory._actions[-1]
+        if self.expected == 0:
+            return 0, RESET, self.pending
+        if self.flags & 3 and self.rollouts.grade and self.spec.grades:
+            return 0, REWARD, b""
+        return None
+
+    def journal_bytes(self) -> bytes:
+        """The serialized Journal."""
+        return self.packed_journal().packed() if self.journaled else b""
 
     def packed_journal(self) -> Journal:
         """The journal that the trajectory's columns amount to."""
         journal = Journal()
         digests = self.trajectory.digests
         journal.begin(self.beginning.entry(self.spec), digests[0])
-        for action, digest in zip(self.trajectory._actions, digests[1:], strict=False):
+        sealed = self._checkpoint
+        first = 0
+        if sealed is not None:
+            journal.base = first = sealed.index
+            journal.checkpoint(sealed)
+        for action, digest in zip(self.trajectory._actions[first:], digests[first + 1 :], strict=False):
             journal.act(action, digest)
         return journal
+
+    def stand_by(self, slot: Slot, handle: int) -> None:
+        """There is no copy for now."""
+        if self.block is not None:
+            self.block.players.pop(self.handle, None)
+            self.block = None
+        self.slot, self.handle, self.connection = slot, handle, slot.connection
+
+    def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:
+        """There is one again."""
+        self.slot, self.handle, self.connection = slot, handle, slot.connection
+        self.trajectory.host = slot.connection.address
+        self.trajectory.resumes = (*self.trajectory.resumes, resume)
+
+    def enlist(self) -> None:
+        """Take the events of the handle."""
+        self.connection.sessions[self.handle] = self
+        self.block = self.rollouts.block(self.slot, self.spec)
+        if self.block is not None:
+            self.block.players[self.handle] = self
 
 
 class BatchPlayers:
@@ -327,10 +405,10 @@ class TaskPlayer(PolicyPlayer):
         self._end_task()
         super().cancel()
 
-    def on_lost(self, error: EnvmeshError) -> None:
-        """The host is gone, or this copy is."""
+    def fell(self, error: EpisodeAborted) -> None:
+        """The episode is over without an outcome."""
         self._end_task()
-        super().on_lost(error)
+        super().fell(error)
 
     def _end_task(self) -> None:
         if self.task is not None and self.task is not asyncio.current_task():

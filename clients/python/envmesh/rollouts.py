@@ -284,6 +284,9 @@ class Rollouts:
         if self._closed:
             self.mesh.pool(self.environment).give(slot)
             return
+        if not slot.usable:
+            self._ask_for_slot()
+            return
         if len(self._done) >= max(BACKLOG_EPISODES, self.concurrency):
             self._parked.append(slot)
             return
@@ -302,7 +305,7 @@ class Rollouts:
             spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
             split=beginning.split, group=beginning.group,
         )  # fmt: skip
-        player = self._player_kind(self, slot, spec, beginning, trajectory, retries, self._block(slot, spec))
+        player = self._player_kind(self, slot, spec, beginning, trajectory, retries, self.block(slot, spec))
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)
@@ -310,7 +313,7 @@ class Rollouts:
             self._members.setdefault(beginning.group, set()).add(player)
         player.begin()
 
-    def _block(self, slot: Slot, spec: EnvironmentSpec) -> PolicyBlock | None:
+    def block(self, slot: Slot, spec: EnvironmentSpec) -> PolicyBlock | None:
         """Who plays the ordinary steps of an episode together with those of others; None where each plays its own."""
         if not self._in_blocks or spec.agents:
             return None
@@ -319,6 +322,14 @@ class Rollouts:
         if block is None:
             block = self._blocks[connection] = PolicyBlock(self, connection, spec)
         return block
+
+    def _ask_for_slot(self) -> None:
+        """Instead of one that is gone, where there is still something to play."""
+        if not self._closed and not (self._planned_all and not self._again):
+            self._wanted_slots += 1
+            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+        elif self._finished():
+            self._arrived.set()
 
     def _unpark(self) -> None:
         parked, self._parked = self._parked, []
@@ -333,8 +344,7 @@ class Rollouts:
             members.discard(player)
         if not self._closed:
             self._again.append((player.beginning, player.retries))
-            self._wanted_slots += 1
-            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+            self._ask_for_slot()
 
     # ---- ends
 
@@ -349,9 +359,8 @@ class Rollouts:
             self._deliver(player, trajectory)
         if slot is not None:
             self.play_on(slot)
-        elif not self._closed and not (self._planned_all and not self._again):
-            self._wanted_slots += 1
-            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+        else:
+            self._ask_for_slot()
         if self._finished():
             self._arrived.set()
 

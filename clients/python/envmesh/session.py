@@ -18,7 +18,8 @@ from envmesh.errors import (
     MeshUnavailable,
 )
 from envmesh.leases import AttachedSlot, LeasePool, Slot
-from envmesh.outcome import EnvironmentSpec, Outcome, make_outcome, outcome_of_message
+from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome, outcome_of_message
+from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from envmesh.mesh import Mesh
 
 __all__ = ["Episode"]
-
-ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
-"""Reasons for which a Reset is tried on another slot."""
 
 ANSWERS_ASIDE = frozenset(
     {pb.EVENT_KIND_RESUMED, pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED}
@@ -38,14 +36,14 @@ PATIENCE_BEYOND_LIMIT = 30.0
 """Seconds that a caller waits longer than the environment may run, by default."""
 
 
-class Episode(EpisodeState):
+class Episode(EpisodeState, EpisodeSession):
     """A live episode. ``observation``, ``info`` and ``outcome`` are those of the last step (or the reset).
 
     Steps of one episode follow one another: awaiting a step while another runs is an error.
     """
 
-    __slots__ = ("_handle", "_last", "_mesh", "_pool", "_slot", "_timeout", "_waiter", "deadline", "failure",
-                 "step_timeout")  # fmt: skip
+    __slots__ = ("_candidate", "_handle", "_last", "_mesh", "_out", "_slot", "_timeout", "_waiter", "away_since",
+                 "deadline", "failure", "_pool", "rebuild", "resumes", "step_timeout")  # fmt: skip
 
     def __init__(self, mesh: Mesh, pool: LeasePool, spec: EnvironmentSpec | None, beginning: Beginning, timeout: float,
                  step_timeout: float | None):  # fmt: skip
@@ -58,6 +56,11 @@ class Episode(EpisodeState):
         self._handle = 0
         self._last: Outcome | None = None
         self._waiter: asyncio.Future[Any] | None = None
+        self._out: tuple[int, int, bytes] | None = None
+        self._candidate: pb.SealedCheckpoint | None = None
+        self.rebuild: Rebuild | None = None
+        self.resumes: tuple[Resume, ...] = ()
+        self.away_since = 0.0
         self.deadline = 0.0
         self.failure: EnvmeshError | None = None
 
@@ -112,7 +115,7 @@ class Episode(EpisodeState):
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         while True:
-            slot = await self._pool.take(max(0.0, until - loop.time()))
+            slot = await self.pool.take(max(0.0, until - loop.time()))
             self._settle_in(slot)
             payload = self.beginning.request(self.episode_id, self.epoch, slot.binding.number)
             self.expect(0, payload)
@@ -169,10 +172,7 @@ class Episode(EpisodeState):
     async def checkpoint(self, *, timeout: float | None = None) -> pb.SealedCheckpoint:
         """Save the episode; its journal restarts there. Raises: EpisodeEnded UNSUPPORTED, EpisodeAborted."""
         limit = timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
-        sealed = pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", limit))
-        if self.journal is not None and sealed.index == self.index:
-            self.journal.checkpoint(sealed)
-        return sealed
+        return pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", limit))
 
     async def detach(self) -> bytes:
         """Let go of the episode without closing it: the bytes let ``mesh.attach`` take it over, in any process."""
@@ -209,6 +209,8 @@ class Episode(EpisodeState):
 
     async def close(self) -> None:
         """End the episode and give its slot back. Never waits for the host, never raises."""
+        if self.rebuild is not None:
+            self.rebuild.abandon()
         if self._handle and self._slot is not None:
             self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
         self._leave(give_back=True)
@@ -232,7 +234,7 @@ class Episode(EpisodeState):
         if slot is not None:
             slot.connection.unbind(handle)
             if give_back:
-                self._pool.give(slot)
+                self.pool.give(slot)
         self._resolve(None, MeshUnavailable("the episode was closed", reason="CANCELLED"))
 
     async def _command(self, index: int, kind: int, payload: bytes, timeout: float) -> Any:
@@ -240,10 +242,10 @@ class Episode(EpisodeState):
         if slot is None:
             raise self._not_open()
         connection = slot.connection
-        if connection.lost is not None:
-            raise connection.lost
         waiter = self._waiter = asyncio.get_running_loop().create_future()
-        self.deadline = self._mesh.now + timeout
+        self._out = (index, kind, payload)
+        self.deadline = self.away_since or self._mesh.now
+        self.deadline += timeout
         await connection.send_alone(self._handle, index, kind, payload)
         try:
             return await waiter
@@ -281,7 +283,12 @@ class Episode(EpisodeState):
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
     ) -> None:
         """The awaited reset or step succeeded."""
+        self._out = None
         self.settle(index, flags, digest)
+        candidate = self._candidate
+        if candidate is not None and candidate.index <= index:
+            self._candidate = None
+            self._adopt(candidate)
         decode = None if self.spec.agents else self.spec.observation_codec.decode
         self._last = make_outcome(index, payload, reward, flags, digest, info, decode)
         waiter = self._waiter
@@ -293,18 +300,82 @@ class Episode(EpisodeState):
 
     def on_event(self, kind: int, index: int, payload: bytes) -> None:
         """Anything else."""
+        if kind == pb.EVENT_KIND_CHECKPOINT:
+            self._adopt(pb.SealedCheckpoint.FromString(payload))
+            if self._out is None or self._out[1] != pb.COMMAND_KIND_CHECKPOINT:
+                return
         if kind == pb.EVENT_KIND_FAILURE:
             error = failure_of(payload)
+            if self._mesh.recovery.copy_lost(self, error):
+                return
             if isinstance(error, EpisodeAborted):
                 self.failure = error
             if not isinstance(error, DeadlineExceeded):
                 self.expected = NOTHING_EXPECTED
+                self._out = None
             self._resolve(None, error)
         elif kind in ANSWERS_ASIDE:
+            self._out = None
             self._resolve(payload, None)
 
-    def on_lost(self, error: EnvmeshError) -> None:
-        """The connection is gone."""
-        self.failure = EpisodeAborted(f"the host was lost: {error}", reason="HOST_LOST")
-        self._resolve(None, self.failure)
-        self._leave(give_back=False)
+    def _adopt(self, sealed: pb.SealedCheckpoint) -> None:
+        """A checkpoint came: the journal restarts there once every outcome up to it is held."""
+        if sealed.index > self.index:
+            self._candidate = sealed
+        elif self.journal is not None:
+            self.journal.checkpoint(sealed)
+
+    # ---- its rebuilding
+
+    @property
+    def journaled(self) -> bool:
+        """Whether a journal leads to where the episode is."""
+        journal = self.journal
+        return journal is not None and not journal.overflowed and journal.index == self.index
+
+    @property
+    def place(self) -> tuple[Slot, int]:
+        """Its slot, and its handle there."""
+        assert self._slot is not None
+        return self._slot, self._handle
+
+    @property
+    def pool(self) -> LeasePool:
+        """Where its slots go when it is over."""
+        return self._pool
+
+    @property
+    def last_digest(self) -> int | None:
+        """The digest of the last outcome."""
+        return self._last.digest if self._last is not None else None
+
+    def out(self) -> tuple[int, int, bytes] | None:
+        """The command that is out."""
+        return self._out
+
+    def journal_bytes(self) -> bytes:
+        """The serialized Journal."""
+        return self.journal.packed() if self.journal is not None and self.journaled else b""
+
+    def stand_by(self, slot: Slot, handle: int) -> None:
+        """There is no copy for now."""
+        self._slot, self._handle = slot, handle
+        self.away_since = asyncio.get_running_loop().time()
+
+    def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:
+        """There is one again; the caller's patience stood still."""
+        self._slot, self._handle = slot, handle
+        self.deadline += asyncio.get_running_loop().time() - self.away_since
+        self.away_since = 0.0
+        self.resumes = (*self.resumes, resume)
+
+    def enlist(self) -> None:
+        """Take the events of the handle."""
+        assert self._slot is not None
+        self._slot.connection.sessions[self._handle] = self
+
+    def fell(self, error: EpisodeAborted) -> None:
+        """The episode is over without an outcome."""
+        self.failure = error
+        self._resolve(None, error)
+        self._leave(give_back=True)

@@ -58,8 +58,10 @@ def channel_options(max_message_bytes: int = 64 << 20) -> list[tuple[str, Any]]:
 class Session(Protocol):
     """Whom events of one handle are for."""
 
-    expected: int
-    """The index whose outcome is awaited; another outcome is an echo and is dropped."""
+    @property
+    def expected(self) -> int:
+        """The index whose outcome is awaited; another outcome is an echo and is dropped."""
+        ...
 
     def on_outcome(
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
@@ -71,8 +73,8 @@ class Session(Protocol):
         """Anything else, a failure included."""
         ...
 
-    def on_lost(self, error: EnvmeshError) -> None:
-        """The connection is gone, and with it every reply."""
+    def fell(self, error: Any) -> None:
+        """Nothing comes any more: the connection is gone for good, or what the handle names."""
         ...
 
 
@@ -80,9 +82,15 @@ class HostConnection:
     """The streams to one host. Belongs to one event loop."""
 
     def __init__(self, address: str, host_id: str, client_id: bytes, *, channel: grpc.aio.Channel,
-                 metadata: tuple[tuple[str, str], ...] = (), liveness_window: float = 10.0):  # fmt: skip
+                 metadata: tuple[tuple[str, str], ...] = (), credentials: tuple[tuple[str, str], ...] = (),
+                 liveness_window: float = 10.0, checkpoint_steps: int = 0,
+                 checkpoint_interval: float = 0.0):  # fmt: skip
         self.address = address
         self.host_id = host_id
+        self.metadata = metadata
+        self._credentials = credentials
+        self._checkpoint_steps = checkpoint_steps
+        self._checkpoint_interval = checkpoint_interval
         self.client_id = client_id
         self.liveness_window = liveness_window
         self.sessions: dict[int, Session] = {}
@@ -90,13 +98,14 @@ class HostConnection:
         self.rows = Outgoing()
         self.after_frame: set[Callable[[], None]] = set()
         self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
+        self.silent = False
+        self.reattach_window = 60.0
         self.when_noticed: Callable[[HostConnection, pb.Notice], None] = lambda connection, notice: None
         self.lost: EnvmeshError | None = None
         self.draining = False
         self.heard_at = 0.0
         self.max_value_bytes = 48 << 20
         self._channel = channel
-        self._metadata = metadata
         self._connection_id = secrets.token_bytes(16)
         self._handles = itertools.count(1)
         self._call: Any = None
@@ -134,6 +143,7 @@ class HostConnection:
             raise
         self.host_id = welcome.host_id
         self.max_value_bytes = welcome.max_value_bytes or self.max_value_bytes
+        self.reattach_window = welcome.reattach_window.ToMilliseconds() / 1e3
         self.liveness_window = welcome.liveness_window.ToMilliseconds() / 1e3 or self.liveness_window
         loop = asyncio.get_running_loop()
         self.heard_at = loop.time()
@@ -146,15 +156,17 @@ class HostConnection:
             self._tasks.append(loop.create_task(work, name=f"envmesh-{name}-{self.address}"))
 
     async def _open_stream(self, role: int) -> tuple[Any, pb.Welcome]:
-        call: Any = self._channel.stream_stream(STREAM)(metadata=self._metadata)
-        window = int(self.liveness_window * 1000)
+        call: Any = self._channel.stream_stream(STREAM)(metadata=(*self._credentials, *self.metadata))
         hello = pb.Hello(
             protocol_version=1,
             client_id=self.client_id,
             connection_id=self._connection_id,
             role=role,  # type: ignore[arg-type]
-            liveness_window=duration_pb2.Duration(seconds=window // 1000, nanos=window % 1000 * 1_000_000),
+            liveness_window=_duration(self.liveness_window),
+            checkpoint_steps=self._checkpoint_steps,
         )
+        if self._checkpoint_interval:
+            hello.checkpoint_interval.CopyFrom(_duration(self._checkpoint_interval))
         try:
             await call.write(pb.StreamRequest(hello=hello).SerializeToString())
             data = await call.read()
@@ -197,7 +209,8 @@ class HostConnection:
                 await self._write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
 
     def give_up(self, error: EnvmeshError) -> None:
-        """The host is as good as lost."""
+        """The host has been silent for too long: it is as good as lost."""
+        self.silent = True
         self._note_lost(error)
 
     def cancel(self) -> None:
@@ -213,6 +226,10 @@ class HostConnection:
         handle = next(self._handles)
         self.sessions[handle] = session
         return handle
+
+    def fresh_handle(self) -> int:
+        """A handle that names nothing, for a command about none of our sessions."""
+        return next(self._handles)
 
     def unbind(self, handle: int) -> None:
         """The handle names nothing any more."""
@@ -391,6 +408,11 @@ class HostConnection:
         self.cancel()
         log.debug("connection to %s lost: %s", self.address, error)
         self.when_lost(self, error)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    milliseconds = int(seconds * 1000)
+    return duration_pb2.Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def failure_of(payload: bytes) -> EnvmeshError:

@@ -204,7 +204,7 @@ class Vector(VectorEpisodes):
         for number in range(self.n):
             slot = self._vacate(number)
             if slot is not None:
-                self._pool.give(slot)
+                self.pool.give(slot)
         for block in self._blocks:
             block.end()
         for waiter in self._slot_waiters:
@@ -243,9 +243,7 @@ class Vector(VectorEpisodes):
 
     def _patience_ended(self, timeout: float) -> None:
         slots = (
-            f"; {len(self._wanting)} wait for a slot: {self._pool.queued or 'asking'}"
-            if self._wanting
-            else ""
+            f"; {len(self._wanting)} wait for a slot: {self.pool.queued or 'asking'}" if self._wanting else ""
         )
         late = (
             f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from envmesh.batch_codec import integers
 from envmesh.blocks import Columns
-from envmesh.errors import EnvmeshError
 from envmesh.leases import Slot
 from envmesh.stream import HostConnection
 from envmesh.v1 import environment_pb2 as pb
@@ -19,38 +18,8 @@ __all__ = ["Block"]
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME, FAILURE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE
+CHECKPOINT = pb.EVENT_KIND_CHECKPOINT
 LARGE_VALUE_BYTES = 256 * 1024
-
-
-class Member:
-    """One episode's session, for what is told to it alone: the loss of its connection or copy."""
-
-    __slots__ = ("_block", "_number")
-
-    def __init__(self, block: Block, number: int):
-        self._block = block
-        self._number = number
-
-    @property
-    def expected(self) -> int:
-        """The index whose outcome is awaited."""
-        return self._block.vector.awaited(self._number)
-
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """An outcome that came in a frame with others'."""
-        vector = self._block.vector
-        vector.on_outcomes(integers([self._number]), [index], [payload], [reward], [flags], [digest], [info])
-
-    def on_event(self, kind: int, index: int, payload: bytes) -> None:
-        """A failure."""
-        if kind == FAILURE:
-            self._block.vector.on_failure(self._number, index, payload)
-
-    def on_lost(self, error: EnvmeshError) -> None:
-        """The connection is gone, or this copy is."""
-        self._block.vector.on_lost(self._number, error)
 
 
 class Block:
@@ -74,6 +43,8 @@ class Block:
             for number, index, payload, kind in zip(numbers, indices, payloads, kinds, strict=True):
                 if kind == FAILURE:
                     self.vector.on_failure(number, index, payload)
+                elif kind == CHECKPOINT:
+                    self.vector.on_checkpoint(number, payload)
             outcomes = [kind == OUTCOME for kind in kinds]
             numbers = list(compress(numbers, outcomes))
             if not numbers:
@@ -87,9 +58,14 @@ class Block:
 
     def place(self, number: int) -> int:
         """A new handle for an episode."""
-        handle = self.connection.bind(Member(self, number))  # type: ignore[arg-type]  # nobody sets `expected`
+        handle = self.connection.bind(self.vector.members[number])
         self.numbers[handle] = number
         return handle
+
+    def enlist(self, number: int, handle: int) -> None:
+        """An episode stands here under a handle that is bound already."""
+        self.connection.sessions[handle] = self.vector.members[number]
+        self.numbers[handle] = number
 
     def leave(self, handle: int) -> None:
         """The handle names nothing any more; whatever copy it names is closed."""
@@ -118,6 +94,10 @@ class Block:
                 send(handle, 0, CLOSE, b"")
             send(handle, 0, RESET, request)
         connection.wake()
+
+    def forget(self, handle: int) -> None:
+        """The handle is somebody else's affair from now on."""
+        self.numbers.pop(handle, None)
 
     def end(self) -> None:
         """No more frames for this block."""

@@ -17,13 +17,14 @@ from envmesh.episode import FIRST_EPOCH, Beginning
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
 from envmesh.leases import Slot
 from envmesh.outcome import EnvironmentSpec
-from envmesh.session import ELSEWHERE
+from envmesh.rebuilding import ELSEWHERE
 from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_batch import Rows
 from envmesh.vector_block import Block
 from envmesh.vector_journal import VectorJournal
+from envmesh.vector_member import Member
 from envmesh.vector_seeds import SeedSequence
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class VectorEpisodes:
         self.environment = environment
         self.n = n
         self.journals = VectorJournal(n, self._reset_entry)
-        self._pool = mesh.pool(environment)
+        self.pool = mesh.pool(environment)
         self._seeds = seeds
         self._spec: EnvironmentSpec | None = None
         self._observations = BatchCodec(None)
@@ -60,6 +61,9 @@ class VectorEpisodes:
         self._reset_request = pb.ResetRequest()
         self.set_options(options)
         self._keeps_journal = False
+        self.members = [Member(self, number) for number in range(n)]
+        self.identities = [b""] * n
+        self.epochs = np.full(n, FIRST_EPOCH, np.int64)
         self._everybody = np.arange(n, dtype=np.int64)
         self._index = np.full(n, NOTHING, np.int64)
         self._awaited = np.full(n, NOTHING, np.int64)
@@ -71,6 +75,7 @@ class VectorEpisodes:
         self._lease_numbers = [0] * n
         self._blocks: list[Block] = []
         self._wanting: deque[int] = deque()
+        self._away: dict[int, Slot] = {}
         self._broken: dict[int, Failure] = {}
         self._ready: list[Rows] = []
         self._ready_rows = self._outstanding = 0
@@ -116,14 +121,23 @@ class VectorEpisodes:
         size = self._actions.size
         large = (max(map(len, payloads)) if size is None else size) >= LARGE_VALUE_BYTES
         handles = self._handles[numbers]
-        if len(self._blocks) == 1:
+        if len(self._blocks) == 1 and not self._away:
             self._blocks[0].step(handles.tolist(), indices.tolist(), payloads, large)
             return
         places = self._places[numbers]
         for place in np.unique(places).tolist():
+            if place == NOTHING:
+                self._hold(numbers, indices, payloads, places)
+                continue
             rows = np.flatnonzero(places == place)
             chosen = [payloads[row] for row in rows.tolist()]
             self._blocks[place].step(handles[rows].tolist(), indices[rows].tolist(), chosen, large)
+
+    def _hold(self, numbers: Array, indices: Array, payloads: list[bytes], places: Array) -> None:
+        """Steps of episodes that have no copy for now: they are kept until they have one."""
+        for row in np.flatnonzero(places == NOTHING).tolist():
+            stand_in = self._away[int(numbers[row])].connection
+            stand_in.send(0, int(indices[row]), pb.COMMAND_KIND_STEP, payloads[row])
 
     async def _write_alone(self) -> None:
         """A few steps are written by their caller, without a switch of tasks."""
@@ -139,6 +153,8 @@ class VectorEpisodes:
             for number in numbers[awaited].tolist():
                 self._rebind(number)
         self._outstanding += len(numbers) - int(awaited.sum())
+        for number in numbers.tolist() if self.mesh.recovery.rebuilds else ():
+            self._end_rebuild(number)
         self._awaited[numbers] = 0
         self._index[numbers] = NOTHING
         self._ended[numbers] = False
@@ -169,11 +185,12 @@ class VectorEpisodes:
         if self._keeps_journal:
             self.journals.begin(numbers, seeds)
         identities = os.urandom(16 * len(numbers))
+        self.epochs[numbers] = FIRST_EPOCH
         places, members = self._places[numbers], numbers.tolist()
         requests = []
         template = self._reset_request
         for at, number in enumerate(members):
-            template.episode_id = identities[16 * at : 16 * at + 16]
+            template.episode_id = self.identities[number] = identities[16 * at : 16 * at + 16]
             template.lease_number = self._lease_numbers[number]
             if seeds is not None:
                 template.seed = seeds[at]
@@ -203,13 +220,20 @@ class VectorEpisodes:
 
     def _want(self, count: int) -> None:
         self._slot_waiters = [waiter for waiter in self._slot_waiters if not waiter.done()]
-        self._slot_waiters += self._pool.want(count, self._slot_came, self._no_slot)
+        self._slot_waiters += self.pool.want(count, self._slot_came, self._no_slot)
 
     def _slot_came(self, slot: Slot) -> None:
         if self._closed or not self._wanting:
-            self._pool.give(slot)
+            self.pool.give(slot)
             return
         number = self._wanting.popleft()
+        place = self._settle(number, slot)
+        self._handles[number] = self._blocks[place].place(number)
+        self._open[number] = False
+        self._reset(integers([number]))
+
+    def _settle(self, number: int, slot: Slot) -> int:
+        """The episode's slot is this one from now on. Returns the number of its block."""
         place = next((at for at, block in enumerate(self._blocks) if block.takes(slot)), None)
         if place is None:
             place = len(self._blocks)
@@ -217,9 +241,7 @@ class VectorEpisodes:
         self._slots[number] = slot
         self._lease_numbers[number] = slot.binding.number
         self._places[number] = place
-        self._handles[number] = self._blocks[place].place(number)
-        self._open[number] = False
-        self._reset(integers([number]))
+        return place
 
     def _no_slot(self, error: EnvmeshError) -> None:
         if self._wanting:
@@ -239,6 +261,7 @@ class VectorEpisodes:
 
     def _vacate(self, number: int) -> Slot | None:
         """Leave the slot; it is returned."""
+        self._end_rebuild(number)
         place, slot = int(self._places[number]), self._slots[number]
         if place != NOTHING:
             self._blocks[place].leave(int(self._handles[number]))
@@ -288,6 +311,8 @@ class VectorEpisodes:
         if self._awaited[number] != index:
             return
         error = failure_of(payload)
+        if self.mesh.recovery.copy_lost(self.members[number], error):
+            return
         aborted = isinstance(error, EpisodeAborted)
         if index == 0 and error.reason in ELSEWHERE:
             self._vacate(number)
@@ -301,13 +326,18 @@ class VectorEpisodes:
         else:
             self._fell(number, Failure.of(error.reason, Exception.__str__(error)))
 
-    def on_lost(self, number: int, error: EnvmeshError) -> None:
-        """The connection of this episode is gone, or its copy is."""
-        gone = isinstance(error, EpisodeAborted)
-        if not gone:
+    def on_checkpoint(self, number: int, payload: bytes) -> None:
+        """A checkpoint of an episode came: its journal restarts there."""
+        if self._keeps_journal and self._index[number] != NOTHING:
+            self.journals.checkpoint(number, pb.SealedCheckpoint.FromString(payload))
+
+    def fell(self, number: int, error: EpisodeAborted) -> None:
+        """An episode is over without an outcome."""
+        slot = self._slots[number]
+        if slot is None or not slot.usable:
             self._vacate(number)
         if not self._closed:
-            self._fell(number, Failure.of(error.reason if gone else "HOST_LOST", Exception.__str__(error)))
+            self._fell(number, error.failure)
 
     def _fell(self, number: int, failure: Failure) -> None:
         self.journals.forget(number)
@@ -319,6 +349,65 @@ class VectorEpisodes:
         self._outstanding -= 1
         self._ended[number] = True
         self._add(Rows.failed(number, failure))
+
+    # ---- rebuilding
+
+    def index_of(self, number: int) -> int:
+        """The last step whose outcome is held, -1 before the reset's."""
+        return int(self._index[number])
+
+    def beginning_of(self, number: int) -> Beginning:
+        """How the episode began."""
+        begun = self._beginning
+        seed = self.journals.seed_of(number) if self._keeps_journal else None
+        return Beginning(seed, begun.options, begun.options_value)
+
+    def journaled(self, number: int) -> bool:
+        """Whether a journal leads to where the episode is."""
+        return self._keeps_journal and self._index[number] != NOTHING and self.journals.knows(number)
+
+    def place_of(self, number: int) -> tuple[Slot, int]:
+        """The episode's slot, and its handle there."""
+        slot = self._slots[number] or self._away.get(number)
+        assert slot is not None
+        return slot, int(self._handles[number])
+
+    def out(self, number: int) -> tuple[int, int, bytes] | None:
+        """The command that is out."""
+        awaited = int(self._awaited[number])
+        if awaited == NOTHING:
+            return None
+        if awaited == 0:
+            return 0, pb.COMMAND_KIND_RESET, b""
+        return awaited, pb.COMMAND_KIND_STEP, self.journals.journal(number)[1] if self._keeps_journal else b""
+
+    def stand_by(self, number: int, slot: Slot, handle: int) -> None:
+        """An episode has no copy for now; ``slot`` keeps what is sent."""
+        place = int(self._places[number])
+        if place != NOTHING:
+            self._blocks[place].forget(int(self._handles[number]))
+        self._away[number] = slot
+        self._slots[number], self._places[number], self._handles[number] = None, NOTHING, handle
+        self._open[number] = False
+
+    def arrive(self, number: int, slot: Slot, handle: int) -> None:
+        """It has one again."""
+        self._away.pop(number, None)
+        self._settle(number, slot)
+        self._handles[number] = handle
+        self._open[number] = True
+
+    def enlist(self, number: int) -> None:
+        """Take the events of its handle."""
+        self._blocks[self._places[number]].enlist(number, int(self._handles[number]))
+
+    def _end_rebuild(self, number: int) -> None:
+        """The episode is not wanted any more, wherever it is being rebuilt."""
+        rebuild = self.members[number].rebuild
+        if rebuild is not None:
+            rebuild.abandon()
+        if self._away.pop(number, None) is not None:
+            self._handles[number] = 0
 
     # ---- what is ready
 

@@ -68,6 +68,24 @@ class VectorJournal:
             for number in numbers.tolist():
                 self._unpacked.pop(number, None)
 
+    def knows(self, number: int) -> bool:
+        """Whether the episode has begun."""
+        return bool(self._since[number] != NEVER)
+
+    def seed_of(self, number: int) -> int | None:
+        """The seed that the episode began with."""
+        seed = int(self._seeds[number])
+        return None if seed < 0 else seed
+
+    def checkpoint(self, number: int, sealed: pb.SealedCheckpoint) -> None:
+        """The state of an episode at a step is known: its journal restarts there."""
+        state = _Unpacked()
+        state.journal, state.pending = self.journal(number)
+        state.begun = True
+        state.journal.checkpoint(sealed)
+        self._unpacked[number] = state
+        self._since[number] = self._head + len(self._log)
+
     def forget(self, number: int) -> None:
         """Episode ``number`` is over for good."""
         self._since[number] = NEVER
@@ -134,6 +152,5 @@ class VectorJournal:
                 state.journal.act(state.pending, digests[row])
                 state.pending = b""
                 return
-            seed = int(self._seeds[number])
-            state.journal.begin(self._reset_entry(None if seed < 0 else seed), digests[row])
+            state.journal.begin(self._reset_entry(self.seed_of(number)), digests[row])
             state.begun = True

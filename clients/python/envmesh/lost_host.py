@@ -1,0 +1,152 @@
+"""A host that a client lost: trying to reach it again, and what is done there then.
+
+Copies that may live are taken up again; those that were given up are closed, and leases given back, before anything
+else is said to the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from envmesh.env import Recovery as RecoveryClass
+from envmesh.errors import EnvmeshError
+from envmesh.leases import AttachedSlot, LeaseBinding, Slot
+from envmesh.rebuild import Loss
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.rebuilding import Rebuild
+    from envmesh.recovery import Recovery
+    from envmesh.stream import HostConnection
+
+__all__ = ["LostHost"]
+
+log = logging.getLogger("envmesh.client")
+
+REACH_SECONDS = 2.0
+LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
+
+
+class LostHost:
+    """One host that is out of reach. ``members`` are the episodes that were there and are not settled yet,
+    ``abandoned`` the copies there (episode id to epoch) that nobody wants any more."""
+
+    def __init__(self, recovery: Recovery, connection: HostConnection):
+        self.address = connection.address
+        self.host_id = connection.host_id
+        self.silent = connection.silent
+        self.members: dict[Rebuild, None] = {}
+        self.suspects: set[Rebuild] = set()
+        self.abandoned: dict[bytes, int] = {}
+        self._recovery = recovery
+        self._old = connection
+        self._bindings = recovery.mesh.bindings_on(connection)
+        self._window = connection.reattach_window
+
+    # ---- its episodes
+
+    def take(self, rebuild: Rebuild) -> None:
+        """An episode that may have a copy there."""
+        self.members[rebuild] = None
+
+    def left(self, rebuild: Rebuild, where: HostConnection | None) -> None:
+        """An episode stands at ``where``, or nowhere: its copy here is not wanted."""
+        self.members.pop(rebuild, None)
+        if where is None or where.host_id != self.host_id:
+            self.abandoned[rebuild.episode.episode_id] = rebuild.episode.epoch
+
+    def _gone(self, *, hopeless: bool) -> None:
+        """It is not reached: what can be rebuilt is, elsewhere; the rest waits, or falls when ``hopeless``."""
+        self._recovery.avoid(self.host_id)
+        for rebuild in list(self.members):
+            wanting = rebuild.slot is None and not rebuild.seeking and not rebuild.over
+            if wanting and (hopeless or rebuild.episode.spec.recovery is not RecoveryClass.NONE):
+                self._recovery.judge(rebuild, Loss.HOST_GONE)
+
+    # ---- reaching it
+
+    async def run(self) -> None:
+        """Try to reach the host until it is reached, or no copy can be there any more."""
+        mesh, recovery = self._recovery.mesh, self._recovery
+        explaining = mesh.spawn(self._explain(), name=f"envmesh-explain-{self.address}")
+        if self.silent:
+            self._gone(hopeless=False)
+        try:
+            connection = await self._reach()
+            if connection is None:
+                return
+            if connection.host_id != self.host_id:
+                log.info("another process answers at %s now", self.address)
+                self._gone(hopeless=True)
+                return
+            recovery.reached(self.host_id)
+            await self._take_up(connection)
+        finally:
+            recovery.forget(self)
+            if not self.suspects:
+                explaining.cancel()
+
+    async def _reach(self) -> HostConnection | None:
+        """The host's new connection; None where no copy can be there any more."""
+        mesh = self._recovery.mesh
+        started, pause = mesh.loop_time(), LEAST_PAUSE
+        patience = mesh.settings.reattach_timeout
+        while True:
+            try:
+                return await mesh.reach(self.address, self.host_id, self._old.metadata, REACH_SECONDS)
+            except EnvmeshError as error:
+                log.debug("host %s is not reached: %s", self.address, error)
+            waited = mesh.loop_time() - started
+            self._gone(hopeless=waited >= patience)
+            if waited > max(patience, self._window + MOST_PAUSE):
+                return None
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(MOST_PAUSE, pause * 2)
+
+    async def _explain(self) -> None:
+        self._recovery.explained(self, await self._recovery.mesh.explain_loss(self.host_id))
+
+    async def _take_up(self, connection: HostConnection) -> None:
+        """The host is there: close what is not wanted, show the leases again, take up the copies."""
+        for rebuild in list(self.members):
+            if rebuild.over:
+                self.left(rebuild, None)
+        for episode_id, epoch in self.abandoned.items():
+            request = pb.CloseRequest(episode_id=episode_id, epoch=epoch)
+            connection.send(connection.fresh_handle(), 0, pb.COMMAND_KIND_CLOSE, request.SerializeToString())
+        bindings = await asyncio.gather(*(self._show(connection, old) for old in self._bindings))
+        found = dict(zip(self._bindings, bindings, strict=True))
+        taken: dict[LeaseBinding, int] = {}
+        for rebuild in list(self.members):
+            if rebuild.over or rebuild.slot is not None:
+                continue
+            old = rebuild.old_slot.binding
+            new = found.get(old)  # type: ignore[arg-type]
+            if new is not None:
+                taken[new] = taken.get(new, 0) + 1
+                rebuild.return_to(Slot(new))
+            elif isinstance(old, AttachedSlot):
+                rebuild.return_to(Slot(AttachedSlot(connection, rebuild.episode.spec)))
+            else:
+                self._recovery.judge(rebuild, Loss.HOST_GONE)
+        for binding in bindings:
+            if binding is None:
+                continue
+            idle = binding.count - taken.get(binding, 0)
+            if binding not in taken:
+                connection.send(binding.number, 0, pb.COMMAND_KIND_RETURN, b"")
+            else:
+                binding.pool.bound(binding, idle)
+
+    async def _show(self, connection: HostConnection, old: LeaseBinding) -> LeaseBinding | None:
+        new = LeaseBinding(old.pool, connection, old.token)
+        try:
+            async with asyncio.timeout(self._recovery.mesh.settings.connect_timeout):
+                await new.show()
+        except (EnvmeshError, TimeoutError) as error:
+            log.info("host %s knows a lease of before no more: %s", self.address, error)
+            return None
+        return new

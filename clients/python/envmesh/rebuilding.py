@@ -1,0 +1,699 @@
+"""The rebuilding of one episode, and the order in which a host's are done."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from envmesh.env import Recovery as RecoveryClass
+from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
+from envmesh.leases import Slot, StandInBinding
+from envmesh.outcome import Resume, columns_of_message
+from envmesh.rebuild import Loss, Suspicion
+from envmesh.stream import failure_of
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.episode import Beginning
+    from envmesh.leases import LeasePool
+    from envmesh.lost_host import LostHost
+    from envmesh.outcome import EnvironmentSpec
+    from envmesh.recovery import Recovery
+    from envmesh.stream import HostConnection
+
+__all__ = ["ELSEWHERE", "LOSS_OF_REASON", "EpisodeSession", "Lane", "Rebuild"]
+
+STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
+RESUME = pb.COMMAND_KIND_RESUME
+FAILURE, OUTCOME, RESUMED = pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_RESUMED
+CHECKPOINT_EVENT, CHECKPOINT = pb.EVENT_KIND_CHECKPOINT, pb.COMMAND_KIND_CHECKPOINT
+
+ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
+"""Reasons for which a Reset or Resume is tried on another slot."""
+
+LOSS_OF_REASON = {
+    "WORKER_LOST": Loss.WORKER_LOST,
+    "WORKER_CRASHED": Loss.WORKER_CRASHED,
+    "WORKER_SUSPECTED": Loss.WORKER_CRASHED,
+    "PREEMPTED": Loss.PREEMPTED,
+    "EPISODE_UNKNOWN": Loss.HOST_GONE,
+}
+"""Failures of a command after which an episode can go on as another copy."""
+
+WORKER_DEATHS = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED", "PREEMPTED"})
+
+STAND_IN_HANDLE = 1
+NOTHING_EXPECTED = -1
+RESUMES_AT_ONCE = 64
+RESUME_BYTES_AT_ONCE = 8 << 20
+EXPLAIN_SECONDS = 1.0
+SEEK_AGAIN_SECONDS = 1.0
+ATTEMPTS = 3
+
+
+class EpisodeSession(ABC):
+    """An episode, as far as its rebuilding is concerned: a session of a connection."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    spec: EnvironmentSpec
+    episode_id: bytes
+    epoch: int
+    index: int
+    expected: int
+    beginning: Beginning
+    suspicion: Suspicion | None
+    rebuild: Rebuild | None
+
+    @property
+    @abstractmethod
+    def journaled(self) -> bool:
+        """Whether a journal leads to ``index``."""
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[Slot, int]:
+        """Its slot, and its handle there."""
+
+    @property
+    @abstractmethod
+    def pool(self) -> LeasePool:
+        """Where its slots go when it is over."""
+
+    @property
+    @abstractmethod
+    def last_digest(self) -> int | None:
+        """The digest of the last outcome, where it is known."""
+
+    @abstractmethod
+    def out(self) -> tuple[int, int, bytes] | None:
+        """The command that is out: index, kind and payload."""
+
+    @abstractmethod
+    def journal_bytes(self) -> bytes:
+        """The serialized Journal; empty where there is none."""
+
+    @abstractmethod
+    def stand_by(self, slot: Slot, handle: int) -> None:
+        """From now on, commands go to a slot that stands in."""
+
+    @abstractmethod
+    def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:
+        """From now on, commands go there."""
+
+    @abstractmethod
+    def enlist(self) -> None:
+        """Take the events of the handle itself."""
+
+    @abstractmethod
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """An outcome came."""
+
+    @abstractmethod
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """Anything else came."""
+
+    @abstractmethod
+    def fell(self, error: EpisodeAborted) -> None:
+        """The episode is over without an outcome."""
+
+
+class Rebuild:
+    """One episode on its way from a copy that is lost, or to be left, to another.
+
+    It is the session of the new handle until the episode stands there, and meanwhile the episode's connection: what is
+    sent to it is ``held``. ``old`` is where a living copy is left behind (a drain), None where there is none.
+    """
+
+    lost: Any = None
+    draining = False
+    max_value_bytes = 1 << 62
+    _reading = True
+    sessions: dict[int, Any] = {}  # noqa: RUF012 - nobody is ever bound to a stand-in
+
+    def __init__(self, recovery: Recovery, episode: EpisodeSession, loss: Loss, lost: LostHost | None,
+                 error: EnvmeshError | None = None):  # fmt: skip
+        self.recovery = recovery
+        self.episode = episode
+        self.cause = loss
+        self.lost_host = lost
+        self.error = error
+        self.started = recovery.mesh.loop_time()
+        self.held = episode.out()
+        self.old_slot, self.old_handle = episode.place
+        self.old: HostConnection | None = None
+        self.slot: Slot | None = None
+        self.handle = 0
+        self.alone = self.over = self.standing = self.at_boundary = self.stands = False
+        self.attempts = self.replayed = 0
+        self.trouble = ""
+        self.rows = self
+        self.seeking = False
+        self._waiter: asyncio.Future[Slot] | None = None
+        self._sent_bytes = 0
+        episode.rebuild = self
+        recovery.rebuilds.add(self)
+        if loss is Loss.DRAIN:
+            self.old = self.old_slot.connection
+        elif loss in (Loss.WORKER_LOST, Loss.WORKER_CRASHED) or (loss is Loss.HOST_GONE and lost is None):
+            self.slot = self.old_slot
+
+    def __repr__(self) -> str:
+        return f"<Rebuild {self.episode.episode_id.hex()[:8]} {self.cause} {self.waits_for()}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether a reset or step was out when the copy was lost."""
+        return self.held is not None and self.held[1] in (STEP, RESET)
+
+    @property
+    def live_copy(self) -> bool:
+        """Whether the episode plays on meanwhile."""
+        return not self.standing
+
+    def waits_for(self) -> str:
+        """What is missing, for people."""
+        if self.slot is not None:
+            return f"rebuilding on {self.slot.connection.address}"
+        if self._waiter is not None:
+            pool = self.recovery.mesh.pool(self.episode.spec.key)
+            return self.trouble or pool.queued or "asking for a slot"
+        return self.trouble or "trying to reach its host again"
+
+    def why(self, loss: Loss, reason: str) -> str:
+        """What to say when the episode falls."""
+        if reason == "POISON":
+            step = self.episode.index + 1
+            return f"step {step} has killed or stopped what served it as often as is allowed"
+        if self.error is not None:
+            return Exception.__str__(self.error)
+        host = self.old_slot.connection.address
+        return f"host {host} was lost ({loss}), and {self.episode.spec.key} cannot be rebuilt"
+
+    # ---- the stand-in for a connection
+
+    @property
+    def address(self) -> str:
+        """Where the episode was."""
+        return self.old_slot.connection.address
+
+    @property
+    def host_id(self) -> str:
+        """The host it was on."""
+        return self.old_slot.connection.host_id
+
+    def stand_in(self) -> None:
+        """Take what the episode sends from now on."""
+        if self.standing:
+            return
+        self.standing = True
+        if self.slot is self.old_slot:
+            self.slot.connection.unbind(self.old_handle)
+        binding = StandInBinding(self, self.episode.spec)
+        self.episode.stand_by(Slot(binding), STAND_IN_HANDLE)
+
+    def add(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command."""
+        self.send(handle, index, kind, payload)
+
+    def send(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command; CLOSE ends the rebuilding."""
+        if kind == CLOSE:
+            self.abandon()
+        elif kind != pb.COMMAND_KIND_ACKNOWLEDGE:
+            self.held = (index, kind, payload)
+
+    async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command."""
+        self.send(handle, index, kind, payload)
+
+    def wake(self) -> None:
+        """There is nothing to write to."""
+
+    def unbind(self, handle: int) -> None:
+        """There is nothing bound."""
+
+    # ---- a slot
+
+    def seek(self) -> None:
+        """Ask for a slot elsewhere."""
+        if self.over or self.slot is not None or self._waiter is not None:
+            return
+        self.seeking = True
+        pool = self.recovery.mesh.pool(self.episode.spec.key)
+        waiter = pool.want(1, self._slot_came, self._no_slot, relocation=True)[0]
+        if not waiter.done():
+            self._waiter = waiter
+
+    def _slot_came(self, slot: Slot) -> None:
+        self._waiter = None
+        if self.over or self.slot is not None:
+            self.episode.pool.give(slot)
+            return
+        self.seeking = False
+        spec = slot.binding.spec
+        if spec is not None and self.recovery.refuses(spec, self.episode.spec.build):
+            slot.connection.send(slot.binding.number, 1, pb.COMMAND_KIND_RETURN, b"")
+            self.recovery.avoid(slot.connection.host_id)
+            self.seeking = True
+            self._no_slot(EnvmeshError(f"only build {spec.build[:12]} is served, which diverges"))
+            return
+        self.slot = slot
+        if self.old is None:
+            self.recovery.resume(self)
+            return
+        self.held = self.episode.out()
+        self.old_slot, self.old_handle = self.episode.place
+        self.stand_in()
+        self.old.sessions[self.old_handle] = self
+        self.at_boundary = self.held is not None
+        if not self.at_boundary:
+            self.recovery.resume(self)
+
+    def _no_slot(self, error: EnvmeshError) -> None:
+        self._waiter = None
+        self.trouble = str(error)
+        if self.seeking and not self.over:
+            asyncio.get_running_loop().call_later(SEEK_AGAIN_SECONDS, self.seek)
+
+    def return_to(self, slot: Slot) -> None:
+        """The old host is there again, and the slot still ours."""
+        self._stop_seeking()
+        self.slot = slot
+        self.recovery.resume(self)
+
+    def _stop_seeking(self) -> None:
+        self.seeking = False
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+
+    # ---- the new copy
+
+    def begin(self) -> int:
+        """Ask for the new copy, when its lane says so. Returns the size of what was sent, in bytes."""
+        episode, slot = self.episode, self.slot
+        assert slot is not None
+        if not self._same_host_reset():
+            episode.epoch += 1
+        self.handle = slot.connection.bind(self)
+        self.attempts += 1
+        if episode.index < 0:
+            kind, payload = (
+                RESET,
+                episode.beginning.request(episode.episode_id, episode.epoch, slot.binding.number),
+            )
+        else:
+            request = pb.ResumeRequest(
+                episode_id=episode.episode_id, epoch=episode.epoch, lease_number=slot.binding.number,
+                apart=episode.suspicion is not None,
+            ).SerializeToString()  # fmt: skip
+            journal = episode.journal_bytes()
+            kind, payload = RESUME, request + _field(4, journal) if journal else request
+        if len(payload) > slot.connection.max_value_bytes:
+            self.fall(f"its journal has {len(payload):,} bytes; its host takes "
+                      f"{slot.connection.max_value_bytes:,}", "MESSAGE_TOO_LARGE")  # fmt: skip
+            return 0
+        slot.connection.send(self.handle, 0, kind, payload)
+        self._sent_bytes = len(payload)
+        return len(payload)
+
+    def _same_host_reset(self) -> bool:
+        """Whether this is the same Reset again, for the same host: the host knows whether it was carried out."""
+        return (
+            self.cause is Loss.LINK_LOST and self.episode.index < 0 and self.slot is not None
+            and self.lost_host is not None and self.slot.connection.host_id == self.lost_host.host_id
+        )  # fmt: skip
+
+    @property
+    def expected(self) -> int:
+        """The index whose outcome is awaited: the old copy's at the boundary, a reset's, or a suspect's step."""
+        if self.at_boundary or self.alone:
+            return self.episode.expected
+        return 0 if self.episode.index < 0 and self.handle else NOTHING_EXPECTED
+
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """The old copy has done its last step, the new one its reset, or the suspect its step."""
+        columns = (index, payload, reward, flags, digest, info)
+        if self.at_boundary:
+            self._boundary()
+            self.episode.on_outcome(*columns)
+            if not self.over:
+                self.recovery.resume(self)
+        else:
+            self._arrives()
+            self.episode.on_outcome(*columns)
+
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """An answer to Resume, or to what the episode had asked before."""
+        if self.at_boundary:
+            self._old_answered(kind, index, payload)
+        elif kind == CHECKPOINT_EVENT:
+            self.episode.on_event(kind, index, payload)
+        elif self.alone:
+            self._suspect_answered(kind, index, payload)
+        elif kind == RESUMED:
+            self._resumed(pb.ResumeResponse.FromString(payload))
+        elif kind == FAILURE:
+            self._refused(failure_of(payload), payload)
+
+    def _boundary(self) -> None:
+        self.at_boundary, self.held = False, None
+
+    def _old_answered(self, kind: int, index: int, payload: bytes) -> None:
+        assert self.held is not None
+        if kind == CHECKPOINT_EVENT and self.held[1] != CHECKPOINT:
+            self.episode.on_event(kind, index, payload)
+            return
+        if kind == FAILURE:
+            error = failure_of(payload)
+            if error.reason in WORKER_DEATHS or error.reason == "EPISODE_UNKNOWN":
+                self.at_boundary, self.old = False, None
+                self.recovery.resume(self)
+                return
+        self._boundary()
+        self.episode.on_event(kind, index, payload)
+        if not self.over:
+            self.recovery.resume(self)
+
+    def _resumed(self, response: pb.ResumeResponse) -> None:
+        episode, last = self.episode, response.last
+        ahead = last.index - episode.index
+        wanted = episode.last_digest
+        if ahead == 0 and wanted is not None and last.digest != wanted:
+            ahead = -1
+        if ahead not in (0, 1) or (ahead == 1 and not self.running):
+            self.fall(f"its host resumed it at step {last.index}, not {episode.index}", "REPLAY_DIVERGED")
+            return
+        self.stands, self.replayed = True, response.replayed
+        self._leave_lane()
+        self._close_old()
+        if ahead == 1:
+            self._arrives()
+            episode.on_outcome(last.index, *columns_of_message(last))
+        elif self.running and episode.suspicion is not None:
+            assert self.slot is not None
+            self.recovery.lane(self.slot.connection).suspect(self)
+        else:
+            self.let_go()
+
+    def _send(self, command: tuple[int, int, bytes] | None) -> None:
+        if command is not None and self.slot is not None:
+            index, kind, payload = command
+            self.slot.connection.send(self.handle, index, kind, payload)
+
+    def let_go(self) -> None:
+        """The episode goes on by itself, with what it has sent meanwhile."""
+        held = self.held
+        self._arrives()
+        self._send(held)
+
+    def _arrives(self) -> None:
+        """The new copy is the episode's from now on."""
+        assert self.slot is not None
+        slot, lost, episode = self.slot, self.lost_host, self.episode
+        self._leave_lane()
+        self._close_old()
+        self.over = True
+        self.held = None
+        if lost is not None:
+            lost.left(self, slot.connection)
+        now = self.recovery.mesh.loop_time()
+        resume = Resume(
+            index=episode.index, cause=str(self.cause), seconds=now - self.started, replayed=self.replayed,
+            from_host=self.old_slot.connection.address, to_host=slot.connection.address,
+        )  # fmt: skip
+        episode.rebuild = None
+        episode.arrive(slot, self.handle, resume)
+        episode.enlist()
+        if self.alone:
+            self.alone = False
+            self.recovery.lane(slot.connection).cleared(self)
+        self.recovery.done(self)
+
+    def _close_old(self) -> None:
+        if self.old is not None and self.old.lost is None:
+            self.old.unbind(self.old_handle)
+            self.old.send(self.old_handle, 0, CLOSE, b"")
+        self.old = None
+
+    def _refused(self, error: EnvmeshError, payload: bytes) -> None:
+        self._leave_lane()
+        recovery, slot = self.recovery, self.slot
+        assert slot is not None
+        slot.connection.unbind(self.handle)
+        if error.reason in ELSEWHERE:
+            self.slot = None
+            self.trouble = str(error)
+            if self.episode.spec.recovery is not RecoveryClass.NONE:
+                self.seek()
+            else:
+                recovery.judge(self, Loss.HOST_GONE)
+        elif error.reason == "EPISODE_UNKNOWN":
+            self._give_back(slot)
+            recovery.judge(self, Loss.HOST_GONE)
+        elif error.reason in WORKER_DEATHS and self.attempts < ATTEMPTS:
+            recovery.resume(self)
+        elif error.reason == "LIMIT_EXCEEDED" and self.attempts < ATTEMPTS:
+            self._give_back(slot)
+            self.trouble = str(error)
+            self.seek()
+        elif isinstance(error, EpisodeTakenOver):
+            self._end(error)
+        elif self.episode.index < 0:  # the reset's own failure
+            slot.connection.sessions[self.handle] = self
+            self._arrives()
+            self.episode.on_event(FAILURE, 0, payload)
+        else:
+            self._diverged(error, slot)
+
+    def _diverged(self, error: EnvmeshError, slot: Slot) -> None:
+        """What the journal says could not be repeated: the old copy, where it lives, goes on."""
+        episode = self.episode
+        build = slot.binding.spec.build if slot.binding.spec is not None else ""
+        if error.reason in ("REPLAY_DIVERGED", "ENVIRONMENT_RAISED", "ENVIRONMENT_RETURNED"):
+            self.recovery.diverged(episode.spec.key, build, episode.spec.build, error)
+        if self.old is not None and self.old.lost is None:
+            self._give_back(slot)
+            self.old, self.slot, self.handle = None, self.old_slot, self.old_handle
+            self.let_go()
+            return
+        known = error.reason in ("REPLAY_DIVERGED", "VERSION_MISMATCH", "NOT_YOURS", "MALFORMED")
+        self.fall(Exception.__str__(error), error.reason if known else "REPLAY_DIVERGED")
+
+    def _give_back(self, slot: Slot) -> None:
+        if slot.connection.lost is None and self.handle:
+            slot.connection.unbind(self.handle)
+            slot.connection.send(self.handle, 0, CLOSE, b"")
+        self.slot = None
+        self.episode.pool.give(slot)
+
+    def _leave_lane(self) -> None:
+        if self.slot is not None:
+            self.recovery.lane(self.slot.connection).left(self, self._sent_bytes)
+            self._sent_bytes = 0
+
+    # ---- suspects
+
+    def step_alone(self) -> None:
+        """Do the suspected step, with no other suspect's beside it."""
+        self.alone = True
+        self._send(self.held)
+
+    def acquit(self) -> None:
+        """It is known that the step did not do it."""
+        self.episode.suspicion = None
+        if self.stands and not self.over and not self.alone and self.slot is not None:
+            self.recovery.lane(self.slot.connection).acquitted(self)
+            self.let_go()
+
+    def _suspect_answered(self, kind: int, index: int, payload: bytes) -> None:
+        if kind == FAILURE:
+            error = failure_of(payload)
+            if error.reason in WORKER_DEATHS:
+                self.error = error
+                self._fell_again(LOSS_OF_REASON[error.reason])
+                return
+        self._arrives()
+        self.episode.on_event(kind, index, payload)
+
+    def _fell_again(self, loss: Loss) -> None:
+        """The new copy is lost too, with the suspected step running alone."""
+        assert self.slot is not None
+        connection = self.slot.connection
+        connection.unbind(self.handle)
+        lane = self.recovery.lane(connection)
+        self.stands = False
+        if connection.lost is not None:
+            self.slot = None
+        self.recovery.judge(self, loss)
+        self.alone = False
+        lane.cleared(self)
+
+    # ---- losses on the way, and the end
+
+    def connection_lost(self, handle: int, connection: HostConnection, loss: Loss, lost: LostHost) -> None:
+        """A connection is gone on which this was the session of a handle."""
+        if self.old is connection and handle == self.old_handle:
+            self.old = None
+            if self.at_boundary:
+                self.at_boundary = False
+                self.recovery.resume(self)
+            return
+        self._leave_lane()
+        lost.abandoned[self.episode.episode_id] = self.episode.epoch
+        if self.alone:
+            self.lost_host = self.lost_host or lost
+            lost.suspects.add(self)
+            self._fell_again(loss)
+            return
+        self.slot, self.stands = None, False
+        if self.episode.spec.recovery is RecoveryClass.NONE:
+            self.lost_host = lost
+            lost.take(self)
+        else:
+            self.seek()
+
+    def told(self, error: EnvmeshError) -> bool:
+        """The host says that the copy is lost on which the episode waits. Returns whether it goes on."""
+        loss = LOSS_OF_REASON.get(error.reason)
+        if loss is None or self.over:
+            return False
+        self.error = error
+        if self.at_boundary:
+            self.at_boundary, self.old = False, None
+            self.recovery.resume(self)
+        elif self.stands:
+            self._fell_again(loss)
+        return True
+
+    def fell(self, error: EpisodeAborted) -> None:
+        """A newer owner has the episode, or its time is over."""
+        if not self.over:
+            self._end(error)
+
+    def fall(self, message: str, reason: str) -> None:
+        """The episode cannot be saved."""
+        if not self.over:
+            self._end(EpisodeAborted(message, reason=reason))
+
+    def _end(self, error: EpisodeAborted) -> None:
+        self.recovery.statistics.count_fall(error.reason)
+        self.stand_in()  # so that whatever the episode does last goes nowhere
+        self.abandon()
+        self.episode.fell(error)
+
+    def abandon(self) -> None:
+        """The episode is not wanted any more: leave no copy and no slot behind."""
+        if self.over:
+            return
+        self.over = True
+        self.at_boundary = False
+        self.episode.rebuild = None
+        self.recovery.rebuilds.discard(self)
+        self._stop_seeking()
+        self._leave_lane()
+        self._close_old()
+        if self.lost_host is not None:
+            self.lost_host.left(self, None)
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            if self.stands:
+                self.recovery.lane(slot.connection).acquitted(self)
+            if self.alone:
+                self.alone = False
+                self.recovery.lane(slot.connection).cleared(self)
+            if slot is self.old_slot and not self.handle and slot.connection.lost is None:
+                slot.connection.send(self.old_handle, 0, CLOSE, b"")
+            if self.handle and slot.connection.lost is None:
+                slot.connection.unbind(self.handle)
+                slot.connection.send(self.handle, 0, CLOSE, b"")
+            self.episode.pool.give(slot)
+
+    def drop(self) -> None:
+        """The episode stays where it is."""
+        if self.standing:
+            self.abandon()
+            return
+        self.over = True
+        self.episode.rebuild = None
+        self.recovery.rebuilds.discard(self)
+        self._stop_seeking()
+        if self.slot is not None:
+            slot, self.slot = self.slot, None
+            self.episode.pool.give(slot)
+
+
+class Lane:
+    """The order in which episodes are rebuilt on one host: so many at once, and suspected steps one by one."""
+
+    def __init__(self, connection: HostConnection, now: Any):
+        self._connection = connection
+        self._now = now
+        self._waiting: deque[Rebuild] = deque()
+        self._out: set[Rebuild] = set()
+        self._bytes = 0
+        self._suspects: deque[tuple[float, Rebuild]] = deque()
+        self._alone: Rebuild | None = None
+
+    def enter(self, rebuild: Rebuild) -> None:
+        """Rebuild this episode, in its turn."""
+        self._waiting.append(rebuild)
+        self._pump()
+
+    def left(self, rebuild: Rebuild, size: int) -> None:
+        """It has been answered, or is not wanted."""
+        if rebuild in self._out:
+            self._out.discard(rebuild)
+            self._bytes -= size
+            self._pump()
+
+    def _pump(self) -> None:
+        while self._waiting and len(self._out) < RESUMES_AT_ONCE and self._bytes < RESUME_BYTES_AT_ONCE:
+            rebuild = self._waiting.popleft()
+            if rebuild.over or rebuild.slot is None or rebuild.slot.connection is not self._connection:
+                continue
+            size = rebuild.begin()
+            if size:
+                self._out.add(rebuild)
+                self._bytes += size
+
+    def suspect(self, rebuild: Rebuild) -> None:
+        """Its step shall run with no other suspect's beside it, unless it is acquitted meanwhile."""
+        self._suspects.append((self._now() + EXPLAIN_SECONDS, rebuild))
+
+    def acquitted(self, rebuild: Rebuild) -> None:
+        """It is not held back any more."""
+        self._suspects = deque(entry for entry in self._suspects if entry[1] is not rebuild)
+
+    def cleared(self, rebuild: Rebuild) -> None:
+        """The step that ran alone is done."""
+        if self._alone is rebuild:
+            self._alone = None
+            self.release_suspects(self._now())
+
+    def release_suspects(self, now: float) -> None:
+        """Let the next suspected step run, where none does."""
+        while self._alone is None and self._suspects and self._suspects[0][0] <= now:
+            _, rebuild = self._suspects.popleft()
+            if not rebuild.over and rebuild.stands:
+                self._alone = rebuild
+                rebuild.step_alone()
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    out = bytearray((number << 3 | 2,))
+    size = len(data)
+    while size > 0x7F:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out) + data

@@ -1,0 +1,228 @@
+"""Episodes between two copies: who lost one, where it goes on, and in which order.
+
+``rebuild.py`` judges; this carries it out. While an episode has no copy, a ``Rebuild`` stands in for its connection:
+what the episode sends meanwhile is kept (it is one command at most) and goes to the new copy once that stands. Neither
+a user's coroutine nor a policy notices anything but the pause.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from envmesh.errors import EnvmeshError, EpisodeAborted
+from envmesh.lost_host import LostHost
+from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
+from envmesh.rebuilding import LOSS_OF_REASON, EpisodeSession, Lane, Rebuild
+from envmesh.statistics import Statistics
+from envmesh.v1 import placement_pb2
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+    from envmesh.outcome import EnvironmentSpec
+    from envmesh.stream import HostConnection, Session
+
+__all__ = ["Recovery"]
+
+log = logging.getLogger("envmesh.client")
+
+AVOIDED_SECONDS = 30.0
+"""A host that was lost gets no episode of ours for so long, unless it is reached again."""
+
+
+class Recovery:
+    """The episodes of one client that are without a copy."""
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        self.statistics = Statistics()
+        self.rebuilds: set[Rebuild] = set()
+        self._lanes: dict[HostConnection, Lane] = {}
+        self._lost: dict[str, LostHost] = {}
+        self._avoided: dict[str, float] = {}
+        self._diverged: set[tuple[str, str]] = set()
+
+    # ---- losses
+
+    def connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
+        """Every copy behind a connection is out of reach."""
+        mesh = self.mesh
+        statistics = self.statistics
+        statistics.hosts_lost += 1
+        statistics.notice_seconds.append(mesh.loop_time() - connection.heard_at)
+        self._lanes.pop(connection, None)
+        lost = LostHost(self, connection)
+        self._lost[connection.host_id] = lost
+        sessions, connection.sessions = list(connection.sessions.items()), {}
+        loss = Loss.HOST_SILENT if connection.silent else Loss.LINK_LOST
+        for handle, session in sessions:
+            if isinstance(session, Rebuild):
+                session.connection_lost(handle, connection, loss, lost)
+            elif isinstance(session, EpisodeSession):
+                self._take(session, loss, lost)
+            else:
+                session.fell(error)
+        mesh.spawn(lost.run(), name=f"envmesh-return-{connection.address}")
+
+    def copy_lost(self, episode: EpisodeSession, error: EnvmeshError) -> bool:
+        """A host says that it has no copy any more. Returns whether the episode goes on."""
+        loss = LOSS_OF_REASON.get(error.reason)
+        if loss is None or self.mesh.closing:
+            return False
+        self._take(episode, loss, None, error)
+        return True
+
+    def explained(self, lost: LostHost, cause: int) -> None:
+        """It is known why a host was lost."""
+        if cause in (placement_pb2.LOSS_CAUSE_OUTSIDE, placement_pb2.LOSS_CAUSE_ALIVE):
+            for rebuild in list(lost.suspects):
+                rebuild.acquit()
+        lost.suspects.clear()
+
+    def told_of(self, session: Session, error: EnvmeshError) -> bool:
+        """A host says that it has no copy of an episode any more. Returns whether it goes on."""
+        if isinstance(session, Rebuild):
+            return session.told(error)
+        return isinstance(session, EpisodeSession) and self.copy_lost(session, error)
+
+    def _take(self, episode: EpisodeSession, loss: Loss, lost: LostHost | None,
+              error: EnvmeshError | None = None) -> None:  # fmt: skip
+        if self.mesh.closing:
+            episode.fell(EpisodeAborted("the client closed", reason="CANCELLED"))
+            return
+        rebuild = Rebuild(self, episode, loss, lost, error)
+        self.judge(rebuild, loss)
+
+    def judge(self, rebuild: Rebuild, loss: Loss) -> None:
+        """Send an episode its way."""
+        episode, lost = rebuild.episode, rebuild.lost_host
+        standing = Standing(
+            recovery=episode.spec.recovery, index=episode.index, running=rebuild.running,
+            journaled=episode.journaled, suspicion=episode.suspicion, alone=rebuild.alone,
+        )  # fmt: skip
+        judgement = judge_loss(standing, loss, poison_losses=self.mesh.settings.poison_losses)
+        episode.suspicion = judgement.suspicion
+        if judgement.suspicion is not None and lost is not None and unexplained(loss):
+            lost.suspects.add(rebuild)
+        if judgement.way is Way.FALL:
+            rebuild.fall(rebuild.why(loss, judgement.reason), judgement.reason)
+        elif judgement.way is Way.STAY:
+            rebuild.drop()
+        elif judgement.way is Way.RETURN and lost is not None:
+            rebuild.stand_in()
+            lost.take(rebuild)
+        elif judgement.way is Way.HERE and rebuild.slot is not None:
+            rebuild.stand_in()
+            self.resume(rebuild)
+        else:
+            if loss is not Loss.DRAIN:
+                rebuild.stand_in()
+            rebuild.seek()
+
+    # ---- drains
+
+    def draining(self, connection: HostConnection) -> None:
+        """A host sends its episodes away: each takes a slot elsewhere first, and plays on until it has one."""
+        connection.draining = True
+        for pool in self.mesh.pools_of_slots():
+            pool.forget_idle(connection)
+        moving = 0
+        for session in list(connection.sessions.values()):
+            if isinstance(session, EpisodeSession) and session.rebuild is None:
+                self._take(session, Loss.DRAIN, None)
+                moving += 1
+        if moving:
+            log.info("host %s drains: %d episodes move", connection.address, moving)
+
+    def drain_cancelled(self, connection: HostConnection) -> None:
+        """A drain was taken back: who has no slot elsewhere yet stays."""
+        connection.draining = False
+        for rebuild in list(self.rebuilds):
+            if rebuild.old is connection and rebuild.slot is None and rebuild.cause is Loss.DRAIN:
+                rebuild.drop()
+
+    # ---- slots
+
+    def avoid(self, host_id: str, seconds: float = AVOIDED_SECONDS) -> None:
+        """Take no slot on this host for a while."""
+        self._avoided[host_id] = self.mesh.loop_time() + seconds
+
+    def reached(self, host_id: str) -> None:
+        """The host is there again."""
+        self._avoided.pop(host_id, None)
+
+    def avoided(self) -> list[str]:
+        """Hosts to take no slot on, by id."""
+        now = self.mesh.loop_time()
+        for host_id in [host_id for host_id, until in self._avoided.items() if until < now]:
+            del self._avoided[host_id]
+        return sorted(self._avoided)
+
+    def refuses(self, spec: EnvironmentSpec, journal_build: str) -> bool:
+        """Whether a slot's build is known to diverge from journals of another one."""
+        return spec.build != journal_build and (spec.key, spec.build) in self._diverged
+
+    def diverged(self, spec_key: str, build: str, journal_build: str, error: EnvmeshError) -> None:
+        """A replay differed. After a change of build, nothing else is rebuilt onto that build."""
+        self.statistics.divergences += 1
+        if build == journal_build:
+            log.error("an episode of %s cannot be rebuilt: %s", spec_key, error)
+        elif (spec_key, build) not in self._diverged:
+            self._diverged.add((spec_key, build))
+            log.error(
+                "build %s of %s does not repeat what build %s did: no more episodes are rebuilt onto it (%s)",
+                build[:12], spec_key, journal_build[:12], error,
+            )  # fmt: skip
+
+    # ---- resuming
+
+    def resume(self, rebuild: Rebuild) -> None:
+        """Rebuild the episode in the slot it has, in its turn."""
+        assert rebuild.slot is not None
+        connection = rebuild.slot.connection
+        if connection.lost is not None:
+            rebuild.slot = None
+            rebuild.seek()
+            return
+        self.lane(connection).enter(rebuild)
+
+    def lane(self, connection: HostConnection) -> Lane:
+        """The order in which episodes are rebuilt on a host."""
+        lane = self._lanes.get(connection)
+        if lane is None:
+            lane = self._lanes[connection] = Lane(connection, self.mesh.loop_time)
+        return lane
+
+    def done(self, rebuild: Rebuild) -> None:
+        """An episode stands again."""
+        self.rebuilds.discard(rebuild)
+        statistics = self.statistics
+        statistics.count_resume(str(rebuild.cause), "replay" if rebuild.replayed else "live")
+        statistics.replayed_steps += rebuild.replayed
+        statistics.resume_seconds.append(self.mesh.loop_time() - rebuild.started)
+
+    # ---- the clock
+
+    def tick(self, now: float) -> None:
+        """Give up those whose time is over."""
+        timeout = self.mesh.settings.recovery_timeout
+        for rebuild in list(self.rebuilds):
+            if not rebuild.live_copy and now - rebuild.started > timeout:
+                rebuild.fall(
+                    f"it could not be rebuilt within {timeout:g} s: {rebuild.waits_for()}", "HOST_LOST"
+                )
+        for lane in self._lanes.values():
+            lane.release_suspects(now)
+
+    def close(self) -> None:
+        """Nothing is rebuilt any more."""
+        for rebuild in list(self.rebuilds):
+            rebuild.drop()
+        self._lanes.clear()
+
+    # ---- hosts that are reached again
+
+    def forget(self, lost: LostHost) -> None:
+        """Nothing is left to do at a lost host."""
+        if self._lost.get(lost.host_id) is lost:
+            del self._lost[lost.host_id]
