@@ -1,0 +1,37 @@
+"""Cluster tests need root and the programs of a control plane; where these are not, each test says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.assets import CLUSTER, CONTROL_PLANE, why_not
+from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import ControlPlane
+
+
+@pytest.fixture(scope="module")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """etcd, API server and controllers, for this module."""
+    if reason := why_not(CONTROL_PLANE):
+        pytest.skip(reason)
+    with ControlPlane(_open(tmp_path_factory.mktemp("plane"))) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three nodes that run pods, for this module."""
+    if reason := why_not(CLUSTER):
+        pytest.skip(reason)
+    with Cluster(_open(tmp_path_factory.mktemp("cluster")), nodes=3) as made:
+        yield made
+
+
+def _open(directory: Path) -> Path:
+    """Containers run as another user: they must be able to reach their volumes below."""
+    for each in (directory, directory.parent, directory.parent.parent):
+        each.chmod(0o711)
+    return directory
