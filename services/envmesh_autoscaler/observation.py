@@ -1,0 +1,203 @@
+"""What a backend sees of a pool, and how that and the broker's picture become facts (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from envmesh_autoscaler.demand import Signals
+from envmesh_autoscaler.plan import HostFacts, Phase
+
+__all__ = ["FleetHost", "Instance", "Observation", "PoolRecord", "Starts", "Waits"]
+
+RESIDENCE_SECONDS = 600.0
+ORDER_SECONDS = 5.0
+"""So long an order to drain, or not to, counts as done though no report has shown it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One host as the backend sees it: a pod that is not terminating, or a process."""
+
+    host_id: str
+    name: str = ""
+    ready: bool = False
+    ready_for: float = 0.0
+    """Seconds since it became ready."""
+    start_seconds: float | None = None
+    """How long it took to become ready; None: it has not."""
+    ours: bool = False
+    """Whether it is marked as drained by a scale-in."""
+    sealed: bool = False
+    """Whether it is marked as sealed."""
+    leaving: bool = False
+    pinned: bool = False
+    stranded: bool = False
+    unschedulable: bool = False
+    removable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A pool as the backend sees it. ``instances`` are those among ``replicas`` that exist."""
+
+    replicas: int
+    instances: tuple[Instance, ...] = ()
+    going: frozenset[str] = frozenset()
+    """Hosts that were counted out, or end by themselves."""
+    unsettled: str = ""
+    hold: str = ""
+    """Why the backend does not trust its own view; empty: it does."""
+    paused: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetHost:
+    """One host as the broker sees it."""
+
+    host_id: str
+    pool: str
+    name: str
+    state: str
+    slots: int
+    in_use: int
+    idle: int
+    ended: int
+    """Episodes that have ended there since it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What waits for a pool's environments."""
+
+    admissible: int = 0
+    relocating: int = 0
+    oldest: float = 0.0
+
+
+class Starts:
+    """How long hosts take to become ready: the median of the last 20, 30 s until one has, 1 to 300 s."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=20)
+        self._seen: dict[str, None] = {}
+
+    def follow(self, instances: Iterable[Instance]) -> None:
+        """Take note of those that have become ready."""
+        for instance in instances:
+            if instance.start_seconds is not None and instance.host_id not in self._seen:
+                self._seen[instance.host_id] = None
+                self._seconds.append(instance.start_seconds)
+        while len(self._seen) > 20_000:
+            del self._seen[next(iter(self._seen))]
+
+    @property
+    def typical(self) -> float:
+        """T, in seconds."""
+        return min(max(median(self._seconds), 1.0), 300.0) if self._seconds else 30.0
+
+
+class Residence:
+    """How long a slot is in use: slot-seconds lived in the last ten minutes / (ended + live)."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[float, float, int]] = deque()
+        self._ended: dict[str, int] = {}
+        self._live: tuple[float, int] | None = None
+
+    def follow(self, hosts: Iterable[FleetHost], now: float) -> None:
+        """Take in a picture."""
+        hosts = list(hosts)
+        live = sum(host.in_use for host in hosts)
+        ended = sum(max(0, host.ended - self._ended.get(host.host_id, host.ended)) for host in hosts)
+        self._ended = {host.host_id: host.ended for host in hosts}
+        if self._live is not None:
+            before, was_live = self._live
+            self._rows.append((now, (now - before) * (live + was_live) / 2, ended))
+        self._live = (now, live)
+        while self._rows and now - self._rows[0][0] > RESIDENCE_SECONDS:
+            self._rows.popleft()
+
+    @property
+    def typical(self) -> float:
+        """W, in seconds; infinite while nothing has lived."""
+        lived = sum(row[1] for row in self._rows)
+        over = sum(row[2] for row in self._rows) + (self._live[1] if self._live else 0)
+        return lived / over if over and lived else math.inf
+
+
+@dataclass(slots=True)
+class PoolRecord:
+    """What is remembered of a pool between two looks at it."""
+
+    starts: Starts = field(default_factory=Starts)
+    residence: Residence = field(default_factory=Residence)
+    ordered: dict[str, tuple[bool, float]] = field(default_factory=dict)
+    """By host: whether it was told to drain, and when."""
+    agreed_at: float | None = None
+
+    def order(self, host_id: str, drain: bool, now: float) -> None:
+        """A host was told to drain, or to take its drain back."""
+        self.ordered[host_id] = (drain, now)
+
+    def signals(
+        self, hosts: Mapping[str, FleetHost], seen: Observation, waits: Waits, reserved: int, now: float
+    ) -> Signals:
+        """The broker's numbers of this pool. An episode that moves from a draining host is counted once: its slot
+        there is leased still, and the one it asks for waits."""
+        self.starts.follow(seen.instances)
+        self.residence.follow(hosts.values(), now)
+        moving = sum(h.in_use for h in hosts.values() if h.state == "draining")
+        slots = [host.slots for host in hosts.values()]
+        return Signals(
+            leased=sum(host.in_use + host.idle for host in hosts.values()),
+            queued=max(0, waits.admissible - min(waits.relocating, moving)),
+            reserved=reserved,
+            slots=min(slots, default=0),
+            residence=self.residence.typical,
+            start=self.starts.typical,
+            oldest=waits.oldest,
+        )
+
+    def facts(
+        self, hosts: Mapping[str, FleetHost], seen: Observation, now: float
+    ) -> tuple[tuple[HostFacts, ...], float]:
+        """The pool's hosts, and for how long broker and backend have disagreed about them, in seconds."""
+        self.ordered = {h: order for h, order in self.ordered.items() if now - order[1] <= ORDER_SECONDS}
+        facts = tuple(self._host(instance, hosts.get(instance.host_id)) for instance in seen.instances)
+        known = {instance.host_id for instance in seen.instances}
+        unheard = any(
+            instance.ready and instance.ready_for > 1.0 and instance.host_id not in hosts
+            for instance in seen.instances
+        )
+        unseen = any(h.host_id not in known and h.host_id not in seen.going for h in hosts.values())
+        if self.agreed_at is None or not (unheard or unseen):
+            self.agreed_at = now
+        return facts, now - self.agreed_at
+
+    def _host(self, instance: Instance, heard: FleetHost | None) -> HostFacts:
+        phase = Phase.STARTING if heard is None else Phase(heard.state)
+        order = self.ordered.get(instance.host_id)
+        if order is not None:
+            if order[0] and phase is Phase.READY:
+                phase = Phase.DRAINING
+            elif not order[0] and phase in (Phase.DRAINING, Phase.SEALED):
+                phase = Phase.READY
+        return HostFacts(
+            host_id=instance.host_id,
+            phase=phase,
+            in_use=heard.in_use if heard else 0,
+            idle=heard.idle if heard else 0,
+            ours=instance.ours,
+            leaving=instance.leaving,
+            pinned=instance.pinned,
+            stranded=instance.stranded and heard is None,
+            removable=instance.removable,
+        )
+
+
+Observe = Callable[[str], Observation]
