@@ -74,7 +74,9 @@ class SimulatedHost:
 
     def drain(self, wanted): ...
 
-    def revoked(self, tenants): ...
+    def revoked(self, tenants, credentials): ...
+
+    def pass_required(self, required): ...
 
     def connected(self, up):
         self.up(up)
@@ -115,7 +117,9 @@ async def simulate_hosts(control: socket.socket, address: str, count: int, hold:
             channel = grpc.aio.insecure_channel(
                 address, [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             )
-            registrations.append(Registration(channel, host.identity(), host.report, host))
+            registrations.append(
+                Registration(lambda channel=channel: channel, host.identity(), host.report, host)
+            )
             running.append(tasks.create_task(registrations[-1].run(), name=f"host-{host.number}"))
             await asyncio.sleep(1.0 / count)
         await all_up.wait()

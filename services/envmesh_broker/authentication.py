@@ -1,49 +1,47 @@
-"""Who calls: bearer tokens to tenants. Only hashes of tokens are kept, on disk and in memory.
+"""The broker's judgement of credentials: who calls, what is known of tenants, and who may no longer.
 
-The file is JSON::
-
-    {"tenants": [{"name": "research", "weight": 2, "quota": 4000, "tokens": ["<sha256 of a token, hexadecimal>"]}],
-     "fleet": ["<sha256 of the token of hosts, autoscaler and operators>"]}
-
-Without a file everybody is the tenant ``default`` and may do everything, which is meant for one machine or for a
-network that is closed.
+Bearer tokens are looked up in the credentials file. With token reviews a token that is not there may be one of the
+cluster's ServiceAccounts; the file says which tenant it belongs to.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from envmesh.errors import Refusal
-from envmesh_broker.fairness import Tenant
+from envmesh_broker.token_reviews import TokenReviews
+from envmesh_service.clock import Clock
+from envmesh_service.credentials import (
+    ANYBODY,
+    Caller,
+    Metadata,
+    Tokens,
+    bearer_token,
+    read_tokens,
+)
+from envmesh_service.passes import PASS_VALIDITY
+from envmesh_service.tenants import DEFAULT_TENANT, Tenant
+from envmesh_service.watched import Watched
 
-__all__ = ["DEFAULT_TENANT", "Authenticator", "Caller", "Everybody", "TokenFile", "Tokens"]
+__all__ = ["Authenticator", "Credentials", "Everybody"]
 
-DEFAULT_TENANT = "default"
-
-Metadata = Iterable[tuple[str, str | bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. ``fleet``: it may speak for hosts and steer them."""
-
-    tenant: str
-    fleet: bool
+_REMEMBERED = PASS_VALIDITY + 60.0
+"""Seconds for which hosts are told of a revoked credential: by then its passes have ended."""
 
 
 class Authenticator(Protocol):
     """Tells who calls, and what is known of tenants."""
 
-    def caller(self, metadata: Metadata) -> Caller:
+    required: bool
+    """Whether there are credentials at all."""
+
+    async def caller(self, metadata: Metadata) -> Caller:
         """Who sends this metadata.
 
         Raises:
-            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID.
+            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID, UNAVAILABLE UNREACHABLE while they cannot be judged.
         """
         ...
 
@@ -51,154 +49,139 @@ class Authenticator(Protocol):
         """Weight and quota of a tenant; the defaults for one that is not known."""
         ...
 
-    def reload(self) -> None:
-        """Look whether credentials have changed."""
+    def check_standing(self, caller: Caller) -> None:
+        """Whether a caller of before is one still.
+
+        Raises:
+            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID: the credential was revoked.
+        """
+        ...
+
+    async def review(self) -> None:
+        """Look, every half second or so, whether credentials have changed."""
+        ...
+
+    def revoked_tenants(self, held: Iterable[str]) -> frozenset[str]:
+        """Tenants that may hold nothing any more, of those who were known and of those who hold slots."""
         ...
 
     @property
-    def revoked(self) -> frozenset[str]:
-        """Tenants that were known and no longer are."""
+    def revoked_credentials(self) -> frozenset[bytes]:
+        """Credentials that counted a while ago and no longer do."""
         ...
 
 
 class Everybody:
     """No credentials: everybody is one tenant."""
 
-    revoked: frozenset[str] = frozenset()
+    required = False
+    revoked_credentials: frozenset[bytes] = frozenset()
 
-    def caller(self, metadata: Metadata) -> Caller:
+    async def caller(self, metadata: Metadata) -> Caller:
         """The default tenant, who may do everything."""
-        return Caller(DEFAULT_TENANT, fleet=True)
+        return ANYBODY
 
     def tenant(self, name: str) -> Tenant:
         """Weight 1, no quota."""
         return Tenant(name)
 
-    def reload(self) -> None:
+    def check_standing(self, caller: Caller) -> None:
         """Nothing can change."""
 
+    async def review(self) -> None:
+        """Nothing can change."""
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a token file says."""
-
-    callers: Mapping[bytes, Caller]
-    tenants: Mapping[str, Tenant]
-
-    @classmethod
-    def parse(cls, text: str) -> Tokens:
-        """Read a token file's text.
-
-        Raises:
-            ValueError: with everything that is wrong in it.
-        """
-        wrong: list[str] = []
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"it is no JSON: {error}") from None
-        if not isinstance(document, dict) or set(document) - {"tenants", "fleet"}:
-            raise ValueError("it must be an object with 'tenants' and 'fleet', and nothing else")
-        callers: dict[bytes, Caller] = {}
-        tenants: dict[str, Tenant] = {}
-        for number, entry in enumerate(document.get("tenants", [])):
-            tenant = _tenant(entry, f"tenants[{number}]", wrong)
-            if tenant is not None:
-                if tenant.name in tenants:
-                    wrong.append(f"tenants[{number}]: {tenant.name!r} is there twice")
-                tenants[tenant.name] = tenant
-                for digest in _digests(entry.get("tokens", []), f"tenants[{number}].tokens", wrong):
-                    if digest in callers:
-                        wrong.append(f"tenants[{number}].tokens: one token stands for two callers")
-                    callers[digest] = Caller(tenant.name, fleet=False)
-        for digest in _digests(document.get("fleet", []), "fleet", wrong):
-            if digest in callers:
-                wrong.append("fleet: one token stands for two callers")
-            callers[digest] = Caller(DEFAULT_TENANT, fleet=True)
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return cls(callers, tenants)
+    def revoked_tenants(self, held: Iterable[str]) -> frozenset[str]:
+        """Nobody."""
+        return frozenset()
 
 
-class TokenFile:
-    """Bearer tokens from a file, read again when it changes."""
+class Credentials:
+    """Bearer tokens from a file that is watched, and ServiceAccount tokens where there are reviews.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = self._stamp()
-        self._tokens = Tokens.parse(path.read_text())
-        self._ever = set(self._tokens.tenants)
+    Raises, when made:
+        ValueError: the file is wrong. OSError: it cannot be read.
+    """
 
-    @property
-    def revoked(self) -> frozenset[str]:
-        """Tenants that the file had since this process started, and no longer has."""
-        return frozenset(self._ever - set(self._tokens.tenants))
+    required = True
 
-    def caller(self, metadata: Metadata) -> Caller:
+    def __init__(self, path: Path, clock: Clock, reviews: TokenReviews | None = None) -> None:
+        self._file: Watched[Tokens] = Watched(
+            "the credentials file", [path], lambda: read_tokens(path), self._renewed
+        )
+        self._clock, self._reviews = clock, reviews
+        self._now = self._file.value
+        self._ever = set(self._now.tenants)
+        self._revoked: dict[bytes, float] = {}
+
+    async def caller(self, metadata: Metadata) -> Caller:
         """Whose token it is.
 
         Raises:
-            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID: no token, or an unknown one.
+            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID: no token, an unknown one, or one of a ServiceAccount that is
+                no tenant's. UNAVAILABLE UNREACHABLE: the API server, which would know, does not answer.
         """
-        for key, value in metadata:
-            if key == "authorization":
-                scheme, _, token = (value.decode() if isinstance(value, bytes) else value).partition(" ")
-                if scheme.lower() != "bearer":
-                    raise Refusal("the credential must be a bearer token", reason="CREDENTIAL_INVALID")
-                caller = self._tokens.callers.get(hashlib.sha256(token.strip().encode()).digest())
-                if caller is None:
-                    raise Refusal("the bearer token is not known here", reason="CREDENTIAL_INVALID")
-                return caller
-        raise Refusal("a bearer token is needed (metadata 'authorization')", reason="CREDENTIAL_INVALID")
+        token = bearer_token(metadata)
+        caller = self._now.of_token(token)
+        if caller is None and self._reviews is not None and token.count(".") == 2:
+            account = await self._reviews.account(token)
+            if account is not None:
+                tenant = self._now.of_account(account.namespace, account.name)
+                if tenant is None:
+                    raise Refusal(
+                        f"the ServiceAccount {account.namespace}/{account.name} belongs to no tenant here",
+                        reason="CREDENTIAL_INVALID",
+                    )
+                caller = Caller(tenant, fleet=False, credential=account.credential)
+        if caller is None:
+            raise Refusal("the bearer token is not known here", reason="CREDENTIAL_INVALID")
+        return caller
 
     def tenant(self, name: str) -> Tenant:
         """Weight and quota of a tenant; the defaults for one that the file does not have."""
-        return self._tokens.tenants.get(name) or Tenant(name)
+        return self._now.tenants.get(name) or Tenant(name)
 
-    def reload(self) -> None:
-        """Read the file again if it was written since.
+    def check_standing(self, caller: Caller) -> None:
+        """Whether a caller of before is one still.
 
         Raises:
-            ValueError: it is wrong now; the tokens stay as they were.
-            OSError: it cannot be read; the tokens stay as they were.
+            Refusal: UNAUTHENTICATED CREDENTIAL_INVALID: the credential was revoked.
         """
-        stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
-            self._tokens = Tokens.parse(self._path.read_text())
-            self._ever |= set(self._tokens.tenants)
+        known = caller.tenant == DEFAULT_TENANT or caller.tenant in self._now.tenants
+        if not known or caller.credential in self._revoked:
+            raise Refusal("the credential was revoked", reason="CREDENTIAL_INVALID")
 
-    def _stamp(self) -> tuple[int, int, int]:
-        status = self._path.stat()
-        return status.st_mtime_ns, status.st_size, status.st_ino
+    async def review(self) -> None:
+        """Read the file again if it was written, and have ServiceAccount tokens reviewed again when it is time."""
+        self._file.refresh()
+        now = self._clock()
+        if self._reviews is not None:
+            for account in await self._reviews.review_again():
+                self._revoked[account.credential] = now
+            for account in self._reviews.accounts():
+                if self._now.of_account(account.namespace, account.name) is None:
+                    self._revoked[account.credential] = now
+        for credential in [c for c, since in self._revoked.items() if now - since > _REMEMBERED]:
+            del self._revoked[credential]
 
+    def revoked_tenants(self, held: Iterable[str]) -> frozenset[str]:
+        """Tenants that hold slots or were in the file since this process started, and are not in it now."""
+        return frozenset((self._ever | set(held)) - self._now.tenants.keys() - {DEFAULT_TENANT})
 
-def _tenant(entry: Any, where: str, wrong: list[str]) -> Tenant | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        wrong.append(f"{where}: a tenant is an object with a 'name'")
-        return None
-    if set(entry) - {"name", "weight", "quota", "tokens"}:
-        wrong.append(f"{where}: a tenant has 'name', 'weight', 'quota' and 'tokens', and nothing else")
-    weight, quota = entry.get("weight", 1.0), entry.get("quota", 0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.001 <= weight <= 1000:
-        wrong.append(f"{where}.weight: a number from 0.001 to 1000 is right")
-        weight = 1.0
-    if isinstance(quota, bool) or not isinstance(quota, int) or quota < 0:
-        wrong.append(f"{where}.quota: a whole number of at least 0 is right (0: no bound)")
-        quota = 0
-    return Tenant(entry["name"], float(weight), quota)
+    @property
+    def revoked_credentials(self) -> frozenset[bytes]:
+        """Tokens that went from the file, and those of ServiceAccounts that are no more."""
+        return frozenset(self._revoked)
 
-
-def _digests(entries: Any, where: str, wrong: list[str]) -> Iterable[bytes]:
-    if not isinstance(entries, list):
-        wrong.append(f"{where}: a list is right")
-        return
-    for number, entry in enumerate(entries):
-        try:
-            digest = bytes.fromhex(entry)
-        except (TypeError, ValueError):
-            digest = b""
-        if len(digest) != 32:
-            wrong.append(f"{where}[{number}]: the SHA-256 of a token is right, as 64 hexadecimal digits")
-        else:
-            yield digest
+    def _renewed(self, tokens: Tokens) -> None:
+        before, self._now = self._now, tokens
+        self._ever |= set(tokens.tenants)
+        now = self._clock()
+        counts = {caller.credential: caller for caller in tokens.callers.values()}
+        for caller in before.callers.values():
+            if counts.get(caller.credential) != caller:
+                self._revoked[caller.credential] = now
+        for credential in counts:
+            if credential in {caller.credential for caller in before.callers.values()}:
+                continue
+            self._revoked.pop(credential, None)

@@ -11,22 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from envmesh.v1 import fleet_pb2_grpc, placement_pb2_grpc
-from envmesh_broker.authentication import Authenticator, Everybody, TokenFile
+from envmesh_broker.authentication import Authenticator, Credentials, Everybody
 from envmesh_broker.core import Core, Refused
 from envmesh_broker.desk import Desk
 from envmesh_broker.fleet import FleetServicer, Sessions
+from envmesh_broker.gates import CertificateGate, Gate, TokenGate
 from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
 from envmesh_broker.servicer import Placement
 from envmesh_broker.settings import BrokerSettings, parse_pools
+from envmesh_broker.token_reviews import TokenReviews
 from envmesh_service.clock import Clock, monotonic, wall
+from envmesh_service.kubernetes_api import ClusterApi
 from envmesh_service.leases import LeaseSigner, read_lease_keys
 from envmesh_service.lifecycle import Process, Shutdown, run_process
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Exporter, Registry
+from envmesh_service.probes import ProbePort
 from envmesh_service.rpc import RpcMetrics, Server, make_server
-from envmesh_service.settings import Mistake, SettingsError, variable
+from envmesh_service.settings import Mistake, SettingsError
+from envmesh_service.watched import Watched
 
 __all__ = ["Started", "run"]
 
@@ -44,6 +51,8 @@ class Started:
 
     address: str
     metrics_port: int
+    fleet_address: str = ""
+    probe_port: int = 0
 
 
 async def run(
@@ -61,17 +70,21 @@ async def run(
         SettingsError: a file that the settings name is wrong.
         BindError: its port cannot be had.
     """
-    signer = _signer(settings)
-    authenticator: Authenticator = Everybody()
-    if settings.credentials_file is not None:
-        authenticator = _read(settings, "credentials_file", TokenFile)
+    keys = _lease_keys(settings)
+    authenticator = _authenticator(settings, clock)
     pools = (
         _read(settings, "pools_file", lambda path: parse_pools(path.read_text()))
         if settings.pools_file
         else []
     )
     registry = Registry()
-    server = make_server(settings.endpoint, metrics=RpcMetrics(registry), clock=clock)
+    rpc_metrics = RpcMetrics(registry)
+    server = make_server(settings.endpoint, metrics=rpc_metrics, clock=clock)
+    fleet_server = (
+        make_server(settings.fleet_endpoint, metrics=rpc_metrics, clock=clock)
+        if settings.fleet_listen
+        else None
+    )
     core = Core(
         clock(),
         new_id=lambda: secrets.token_bytes(16),
@@ -79,7 +92,8 @@ async def run(
         pools=pools,
         bounds=settings.bounds,
     )
-    broker = _Broker(settings, server, core, authenticator, signer, registry, clock, own_process=signals)
+    servers = _Servers(server, fleet_server)
+    broker = _Broker(settings, servers, core, authenticator, keys, registry, clock, own_process=signals)
     return await run_process(
         lambda process: broker.body(process, started),
         grace=settings.shutdown_grace + 5.0,
@@ -88,68 +102,123 @@ async def run(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """The port for trainers, and that of the fleet where it has its own."""
+
+    trainers: Server
+    fleet: Server | None
+
+    @property
+    def all(self) -> tuple[Server, ...]:
+        return (self.trainers,) if self.fleet is None else (self.trainers, self.fleet)
+
+
+class _LeaseKeys:
+    """The keys that sign leases. A new one is announced to hosts for a while before it signs."""
+
+    def __init__(self, keys: Watched[list[Ed25519PrivateKey]] | None, settle: float, clock: Clock) -> None:
+        self._keys, self._settle, self._clock = keys, settle, clock
+        self.signer = LeaseSigner(keys.value) if keys is not None else LeaseSigner.generate()
+        self._turn_at: float | None = None
+
+    def refresh(self) -> None:
+        """Take up keys that were written since, and sign with the first once every host must have heard of it."""
+        if self._keys is not None and self._keys.refresh():
+            self.signer.replace(self._keys.value)
+            self._turn_at = self._clock() + self._settle
+        if self._turn_at is not None and self._clock() >= self._turn_at:
+            self._turn_at = None
+            self.signer.turn()
+
+
 class _Broker:
     def __init__(
         self,
         settings: BrokerSettings,
-        server: Server,
+        servers: _Servers,
         core: Core,
         authenticator: Authenticator,
-        signer: LeaseSigner,
+        keys: _LeaseKeys,
         registry: Registry,
         clock: Clock,
         *,
         own_process: bool,
     ) -> None:
         self._own_process = own_process
-        self._settings, self._server, self._core, self._clock = settings, server, core, clock
+        self._settings, self._servers, self._core, self._clock = settings, servers, core, clock
+        self._server, self._keys = servers.trainers, keys
+        self._probes = ProbePort(servers.trainers.health)
         self._authenticator, self._registry = authenticator, registry
         self._desk, self._sessions, self._lag = Desk(core, clock), Sessions(), LoopLag(clock)
         self._meters = Meters(registry, core, self._lag, clock)
         self._exporter = Exporter(registry)
-        losses = Losses(clock, core.ledger.last_heard)
+        self._losses = losses = Losses(clock, core.ledger.last_heard)
         placement = Placement(
             self._desk,
             self._sessions,
             authenticator,
-            signer,
+            keys.signer,
             self._meters,
             losses,
             wall=wall,
             status_interval=settings.status_interval,
             validity=settings.lease_validity,
         )
-        fleet = FleetServicer(
-            self._desk,
-            self._sessions,
-            authenticator,
-            signer.public_keys,
-            losses,
-            report_interval=settings.report_interval,
-        )
-        server.add(
+        servers.trainers.add(
             placement_pb2_grpc.add_PlacementServiceServicer_to_server,
             placement,
             "envmesh.v1.PlacementService",
         )
-        server.add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, fleet, "envmesh.v1.FleetService")
+        if servers.fleet is None or authenticator.required:
+            self._add_fleet(servers.trainers, TokenGate(authenticator))
+        if servers.fleet is not None:
+            self._add_fleet(servers.fleet, CertificateGate(settings.host_names, settings.operator_names))
+
+    def _add_fleet(self, server: Server, gate: Gate) -> None:
+        servicer = FleetServicer(
+            self._desk,
+            self._sessions,
+            self._authenticator,
+            self._keys.signer,
+            gate,
+            self._losses,
+            report_interval=self._settings.report_interval,
+        )
+        server.add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, servicer, "envmesh.v1.FleetService")
 
     async def body(self, process: Process, started: Callable[[Started], None] | None) -> None:
         settings = self._settings
-        self._exporter.start(settings.metrics_host, settings.metrics_port)
+        if settings.metrics_listen:
+            where, _, port = settings.metrics_listen.rpartition(":")
+            tls = None if settings.metrics_plaintext else settings.tls_files
+            self._exporter.start(where.strip("[]") or "127.0.0.1", int(port), tls)
         try:
-            await self._server.start()
+            for server in self._servers.all:
+                await server.start()
+            if settings.health_listen:
+                await self._probes.start(settings.health_listen)
             process.spawn(self._lag.run(), name="loop-lag")
             process.spawn(self._tick(), name="tick")
-            await self._server.health.set(ready=True, accepting=True)
-            _log.info("ready", extra={"address": self._server.address, "metrics": self._exporter.port})
+            process.spawn(self._review(), name="credentials")
+            for server in self._servers.all:
+                await server.health.set(ready=True, accepting=True)
+            fleet = self._servers.fleet.address if self._servers.fleet is not None else ""
+            at = {
+                "address": self._server.address,
+                "metrics": self._exporter.port,
+                "probes": self._probes.port,
+            }
+            _log.info("ready", extra=at | ({"fleet": fleet} if fleet else {}))
             if started is not None:
-                started(Started(self._server.address, self._exporter.port))
+                started(Started(self._server.address, self._exporter.port, fleet, self._probes.port))
             await process.shutdown.wait()
         finally:
             self._desk.send_away(Refused("UNREACHABLE", "this broker ends; ask again", 1.0))
-            await self._server.stop(0 if process.shutdown.forced else min(1.0, settings.shutdown_grace))
+            grace = 0 if process.shutdown.forced else min(1.0, settings.shutdown_grace)
+            await asyncio.gather(*(server.stop(grace) for server in self._servers.all))
             self._desk.close()
+            await self._probes.stop()
             await self._exporter.stop()
 
     async def _tick(self) -> None:
@@ -171,18 +240,43 @@ class _Broker:
             self._sessions.prune(self._core)
             self._meters.take_lag()
             self._registry.flush()
-            try:
-                self._authenticator.reload()
-            except (ValueError, OSError) as error:
-                _log.error(
-                    "the credentials file cannot be used; the old one stays", extra={"error": str(error)}
-                )
+            self._keys.refresh()
+            self._exporter.refresh()
+            for server in self._servers.all:
+                if server.identity is not None:
+                    server.identity.refresh()
+
+    async def _review(self) -> None:
+        """Look at credentials by a task of its own: an API server that is slow must not stop the clock."""
+        while True:
+            await asyncio.sleep(_TICK)
+            await self._authenticator.review()
 
 
-def _signer(settings: BrokerSettings) -> LeaseSigner:
-    if settings.lease_key_file is None:
-        return LeaseSigner.generate()
-    return LeaseSigner(_read(settings, "lease_key_file", read_lease_keys))
+def _lease_keys(settings: BrokerSettings) -> _LeaseKeys:
+    keys = None
+    if settings.lease_keys_file is not None:
+        keys = _read(
+            settings,
+            "lease_keys_file",
+            lambda path: Watched("the lease keys", [path], lambda: read_lease_keys(path)),
+        )
+    return _LeaseKeys(keys, settings.liveness + settings.report_interval, monotonic)
+
+
+def _authenticator(settings: BrokerSettings, clock: Clock) -> Authenticator:
+    if settings.credentials_file is None:
+        return Everybody()
+    reviews = None
+    if settings.token_reviews:
+        api, audience = ClusterApi.connect(settings.kubeconfig), settings.token_review_audience
+        reviews = TokenReviews(
+            lambda token: api.review(token, audience),
+            keep=settings.token_review_cache,
+            clock=clock,
+            wall=wall,
+        )
+    return _read(settings, "credentials_file", lambda path: Credentials(path, clock, reviews))
 
 
 def _read(settings: BrokerSettings, name: str, read: Callable[[Path], _Read]) -> _Read:
@@ -190,7 +284,6 @@ def _read(settings: BrokerSettings, name: str, read: Callable[[Path], _Read]) ->
     try:
         return read(path)
     except (ValueError, OSError) as error:
-        mistake = Mistake(
-            variable(BrokerSettings, name), f"{path}: {error}", "a file that can be used is right"
-        )
+        what = str(error) if str(path) in str(error) else f"{path}: {error}"
+        mistake = Mistake(settings.variable_of(name), what, "a file that can be used is right")
         raise SettingsError((mistake,)) from None

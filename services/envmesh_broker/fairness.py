@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from envmesh_service.tenants import Tenant
 
 __all__ = ["Tenant", "Usage", "shares"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who asks: its weight in the queue, and at most how many slots it may hold (0: no bound)."""
-
-    name: str
-    weight: float = 1.0
-    quota: int = 0
 
 
 class Usage:

@@ -16,7 +16,9 @@ from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator
 from envmesh_broker.core import Core, Directives
 from envmesh_broker.desk import Desk
+from envmesh_broker.gates import Gate
 from envmesh_broker.losses import Losses
+from envmesh_service.leases import LeaseSigner
 
 __all__ = ["FleetServicer", "Sessions"]
 
@@ -55,22 +57,22 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         desk: Desk,
         sessions: Sessions,
         authenticator: Authenticator,
-        lease_keys: tuple[bytes, ...],
+        signer: LeaseSigner,
+        gate: Gate,
         losses: Losses,
         *,
         report_interval: float = 1.0,
     ) -> None:
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
+        self._signer, self._gate = signer, gate
         self._report_interval = report_interval
         self._losses = losses
-        self._greeting = fleet_pb2.RegisterResponse(lease_keys=lease_keys)
-        self._greeting.report_interval.FromNanoseconds(int(report_interval * 1e9))
 
     async def Register(  # type: ignore[override]  # the stubs do not know grpc.aio's read and write
         self, requests: AsyncIterator[fleet_pb2.RegisterRequest], context: Any
     ) -> None:
         """One host's session."""
-        self._authorize(context)
+        await self._gate.check(context, registers=True)
         desk, core, said = self._desk, self._desk.core, self._sessions.said
         first = await context.read()
         if first is grpc.aio.EOF or not first.HasField("identity"):
@@ -82,7 +84,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         identity = views.slim(first.identity)
         said[host.host_id] = (identity, _EMPTY_REPORT)
         try:
-            gap = self._gap()
+            gap, keys = self._gap(), self._signer.public_keys
             await context.write(self._greeted(gap))
             while (request := await context.read()) is not grpc.aio.EOF:
                 if not request.HasField("report"):
@@ -96,6 +98,9 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 if core.freed:
                     desk.freed()
                 answer = self._answer(request.report.sequence, directives)
+                if keys is not self._signer.public_keys:
+                    keys = self._signer.public_keys
+                    answer.lease_keys.extend(keys)
                 if not 0.75 * gap <= (now_right := self._gap()) <= 1.25 * gap:
                     gap = now_right
                     answer.report_gap.FromNanoseconds(int(gap * 1e9))
@@ -108,14 +113,14 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
 
     async def GetFleet(self, request: fleet_pb2.GetFleetRequest, context: Any) -> fleet_pb2.GetFleetResponse:
         """The picture now."""
-        self._authorize(context)
+        await self._gate.check(context)
         return fleet_pb2.GetFleetResponse(fleet=self._picture())
 
     async def WatchFleet(
         self, request: fleet_pb2.WatchFleetRequest, context: Any
     ) -> AsyncIterator[fleet_pb2.WatchFleetResponse]:
         """The picture now, and again at every interval."""
-        self._authorize(context)
+        await self._gate.check(context)
         interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else 1.0
         if not _LEAST_WATCH <= interval <= 3600:
             raise Refusal(f"interval must be 100 ms to 1 h; got {interval:g} s", reason="ARGUMENT_INVALID")
@@ -139,19 +144,15 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ReportLossRequest, context: Any
     ) -> fleet_pb2.ReportLossResponse:
         """A witness tells how its host ended."""
-        self._authorize(context)
+        await self._gate.check(context, registers=True)
         _log.warning("a host was lost", extra={"host": request.host_id, "why": request.message[:300]})
         self._losses.report(request.host_id, request.cause, request.message[:300])
         return fleet_pb2.ReportLossResponse()
 
     async def _order(self, host_id: str, drain: bool, context: Any) -> None:
-        self._authorize(context)
+        await self._gate.check(context)
         if not self._desk.core.order_drain(host_id, drain, self._desk.clock()):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no host {host_id!r} is known here")
-
-    def _authorize(self, context: Any) -> None:
-        if not self._authenticator.caller(context.invocation_metadata() or ()).fleet:
-            raise Refusal("this credential does not speak for the fleet", reason="NOT_YOURS")
 
     def _picture(self) -> fleet_pb2.Fleet:
         return views.fleet(self._desk.core, self._sessions.said, self._desk.clock())
@@ -161,11 +162,19 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         return min(self._report_interval, max(least, for_each * len(self._desk.core.ledger.hosts)))
 
     def _greeted(self, gap: float) -> fleet_pb2.RegisterResponse:
-        greeting = fleet_pb2.RegisterResponse()
-        greeting.CopyFrom(self._greeting)
+        greeting = fleet_pb2.RegisterResponse(
+            lease_keys=self._signer.public_keys, pass_required=self._authenticator.required
+        )
+        greeting.report_interval.FromNanoseconds(int(self._report_interval * 1e9))
         greeting.report_gap.FromNanoseconds(int(gap * 1e9))
-        greeting.revoked_tenants.extend(sorted(self._authenticator.revoked))
+        self._tell_revoked(greeting)
         return greeting
+
+    def _tell_revoked(self, answer: fleet_pb2.RegisterResponse) -> None:
+        authenticator = self._authenticator
+        if authenticator.required:
+            answer.revoked_tenants.extend(sorted(authenticator.revoked_tenants(self._desk.core.ledger.held)))
+            answer.revoked_credentials.extend(sorted(authenticator.revoked_credentials))
 
     def _answer(self, sequence: int, directives: Directives) -> fleet_pb2.RegisterResponse:
         answer = fleet_pb2.RegisterResponse(acknowledged=sequence)
@@ -175,8 +184,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             answer.drain_order = (
                 fleet_pb2.DRAIN_ORDER_DRAIN if directives.drain else fleet_pb2.DRAIN_ORDER_CANCEL
             )
-        if self._authenticator.revoked:
-            answer.revoked_tenants.extend(sorted(self._authenticator.revoked))
+        self._tell_revoked(answer)
         return answer
 
     async def _supersede(self, host_id: str, context: Any) -> None:

@@ -41,6 +41,8 @@ class Host:
     spread: bool = False
     max_hosts: int = 0
     metadata: tuple[tuple[str, str], ...] = ()
+    server_name: str = ""
+    """The name on its certificate, where that is not its address."""
 
 
 @dataclass(frozen=True, slots=True)

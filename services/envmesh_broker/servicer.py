@@ -17,7 +17,9 @@ from envmesh_broker.meters import Meters
 from envmesh_broker.scheduler import Decision
 from envmesh_service.asks import Ask, read_ask
 from envmesh_service.clock import Clock
+from envmesh_service.credentials import Caller
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
+from envmesh_service.passes import pass_entry
 
 __all__ = ["Placement"]
 
@@ -41,7 +43,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         validity: float = LEASE_VALIDITY,
     ) -> None:
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
-        self._signer, self._verifier = signer, LeaseVerifier(signer.public_keys)
+        self._signer = signer
         self._meters, self._losses, self._wall = meters, losses, wall
         self._status_interval, self._validity = status_interval, validity
 
@@ -49,8 +51,8 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.AcquireRequest, context: Any
     ) -> AsyncIterator[placement_pb2.AcquireResponse]:
         """Grant slots as they come free; tell the place in the queue meanwhile."""
-        tenant = self._authenticator.caller(context.invocation_metadata() or ()).tenant
-        ask = read_ask(request)
+        caller = await self._authenticator.caller(context.invocation_metadata() or ())
+        tenant, ask = caller.tenant, read_ask(request)
         desk, core = self._desk, self._desk.core
         entered = desk.clock()
         waiting = core.ask(
@@ -76,7 +78,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                     news = ticket.news.popleft()
                     if isinstance(news, Refused):
                         raise _refusal(news)
-                    grant = self._grant(news)
+                    grant = self._grant(news, caller)
                     self._meters.granted(tenant, news, desk.clock() - entered)
                     granted += ask.count - news.remaining - granted
                     yield placement_pb2.AcquireResponse(grant=grant)
@@ -87,6 +89,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                     if granted and not ask.timeout:
                         return
                     raise self._too_late(ticket, ask, granted)
+                self._authenticator.check_standing(caller)
                 yield placement_pb2.AcquireResponse(queued=self._status(ticket, entered))
                 await ticket.wait(min(self._status_interval, left))
 
@@ -94,8 +97,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.ReleaseRequest, context: Any
     ) -> placement_pb2.ReleaseResponse:
         """Take back what was never shown."""
-        tenant = self._authenticator.caller(context.invocation_metadata() or ()).tenant
-        leases = [self._verifier.authentic(token) for token in request.tokens]
+        tenant = (await self._authenticator.caller(context.invocation_metadata() or ())).tenant
+        verifier = LeaseVerifier(self._signer.public_keys)
+        leases = [verifier.authentic(token) for token in request.tokens]
         if any(claims.tenant != tenant for claims in leases):
             raise Refusal("the lease is another tenant's", reason="NOT_YOURS")
         for claims in leases:
@@ -107,15 +111,16 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.ListPoolsRequest, context: Any
     ) -> placement_pb2.ListPoolsResponse:
         """The pools and what they serve."""
-        self._authenticator.caller(context.invocation_metadata() or ())
+        caller = await self._authenticator.caller(context.invocation_metadata() or ())
         pools = views.pools(self._desk.core, self._sessions.pools, self._desk.clock())
-        return placement_pb2.ListPoolsResponse(pools=pools)
+        passes = [pass_entry(self._signer, caller, self._wall())]
+        return placement_pb2.ListPoolsResponse(pools=pools, metadata=passes)
 
     async def ExplainLoss(
         self, request: placement_pb2.ExplainLossRequest, context: Any
     ) -> placement_pb2.ExplainLossResponse:
         """Why a host was lost."""
-        self._authenticator.caller(context.invocation_metadata() or ())
+        await self._authenticator.caller(context.invocation_metadata() or ())
         timeout = request.timeout.ToNanoseconds() / 1e9
         if not 0 <= timeout <= MOST_EXPLAINING:
             raise Refusal(
@@ -124,11 +129,12 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         verdict = await self._losses.explain(request.host_id, timeout)
         return placement_pb2.ExplainLossResponse(cause=verdict.cause, message=verdict.message)  # type: ignore[arg-type]
 
-    def _grant(self, decision: Decision) -> placement_pb2.Grant:
+    def _grant(self, decision: Decision, caller: Caller) -> placement_pb2.Grant:
+        entry = pass_entry(self._signer, caller, self._wall())
         hosts, show_before = self._desk.core.ledger.hosts, self._wall() + self._validity
         return placement_pb2.Grant(
             leases=[
-                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before)
+                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before, entry)
                 for grant in decision.grants
                 if grant.host_id in hosts
             ],

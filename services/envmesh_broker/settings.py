@@ -15,32 +15,44 @@ from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import QueueBounds
 from envmesh_broker.scheduler import SchedulerBounds
 from envmesh_service.logs import LEVELS
+from envmesh_service.port_settings import PortSettings
 from envmesh_service.rpc import Endpoint
-from envmesh_service.settings import Mistake, setting, variable
+from envmesh_service.settings import Mistake, setting
 
 __all__ = ["BrokerSettings", "parse_pools"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerSettings:
+class BrokerSettings(PortSettings):
     """Everything about a broker that can be set."""
 
     PREFIX: ClassVar[str] = "ENVMESH_BROKER_"
 
-    listen: str = setting("127.0.0.1:7070", "where it listens, as host:port; port 0 picks one")
-    tls_certificate: Path | None = setting(None, "the PEM file of its certificate chain")
-    tls_key: Path | None = setting(None, "the PEM file of its private key")
-    tls_client_authority: Path | None = setting(None, "the PEM file of roots; only their clients are heard")
-    plaintext_beyond_loopback: bool = setting(False, "whether to listen beyond this machine without TLS")
-    metrics_host: str = setting("127.0.0.1", "where metrics are served")
-    metrics_port: int = setting(0, "the port of /metrics; 0 picks one", at_least=0, at_most=65_535)
+    fleet_listen: str = setting(
+        "",
+        "a port of their own for hosts, autoscaler and operators, with certificates on both sides; empty: none",
+    )
+    host_names: tuple[str, ...] = setting(
+        ("envmesh-host",), "names on certificates that may register hosts on the fleet port"
+    )
+    operator_names: tuple[str, ...] = setting(
+        ("envmesh-autoscaler", "envmesh-operator"),
+        "names on certificates that may look and steer on the fleet port",
+    )
+    token_reviews: bool = setting(
+        False, "let ServiceAccounts of the cluster call with their tokens, judged by its API server"
+    )
+    token_review_audience: str = setting("envmesh", "the audience that their tokens must be made for")
+    token_review_cache: float = setting(
+        60.0, "how long the API server's word on a token counts", at_least=1, at_most=300, unit="seconds"
+    )
+    kubeconfig: str = setting(
+        "", "where the API server is; empty: as a pod's ServiceAccount, or as $KUBECONFIG"
+    )
     log_level: str = setting("info", "how much is logged", choices=LEVELS)
     log_form: str = setting("auto", "how logs look", choices=("auto", "text", "json"))
-    lease_key_file: Path | None = setting(
-        None, "PEM file of keys that sign leases; none: a new key each start"
-    )
-    credentials_file: Path | None = setting(
-        None, "JSON file of tenants and hashed tokens; none: no credentials"
+    lease_keys_file: Path | None = setting(
+        None, "PEM file of keys that sign leases, the first of them; watched; none: a new key each start"
     )
     pools_file: Path | None = setting(None, "JSON file of pools that may have no host now")
     report_interval: float = setting(1.0, "how often hosts report", at_least=0.1, at_most=60, unit="seconds")
@@ -85,14 +97,13 @@ class BrokerSettings:
     )
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where and how it listens."""
+    def fleet_endpoint(self) -> Endpoint:
+        """Where the other services are heard, with certificates on both sides."""
         return Endpoint(
-            listen=self.listen,
+            listen=self.fleet_listen,
             certificate=self.tls_certificate,
-            private_key=self.tls_key,
-            client_authority=self.tls_client_authority,
-            plaintext_beyond_loopback=self.plaintext_beyond_loopback,
+            private_key=self.tls_private_key,
+            client_authority=self.tls_authority,
         )
 
     @property
@@ -109,35 +120,32 @@ class BrokerSettings:
 
     def mistakes(self) -> Iterable[Mistake]:
         """What no single field can tell."""
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            yield Mistake(self._name("tls_certificate"), "it comes without its key", "set both, or neither")
-        elif (
-            not self.endpoint.loopback and self.tls_certificate is None and not self.plaintext_beyond_loopback
-        ):
-            yield Mistake(
-                self._name("listen"),
-                f"{self.listen} would be plain text beyond this machine",
-                f"listen on 127.0.0.1, set a certificate, or {self._name('plaintext_beyond_loopback')}=true",
-            )
+        yield from self.port_mistakes(credentials_expected=True)
         if self.report_interval * 2 > self.liveness:
             yield Mistake(
-                self._name("liveness"), f"{self.liveness} s", "at least twice the report interval is right"
+                self.variable_of("liveness"),
+                f"{self.liveness} s",
+                "at least twice the report interval is right",
             )
-        for name in (
-            "tls_certificate",
-            "tls_key",
-            "tls_client_authority",
-            "lease_key_file",
-            "credentials_file",
-            "pools_file",
-        ):
-            path: Path | None = getattr(self, name)
+        if self.fleet_listen and (self.tls_certificate is None or self.tls_authority is None):
+            yield Mistake(
+                self.variable_of("fleet_listen"),
+                "the fleet's port has certificates on both sides",
+                f"set {self.variable_of('tls_certificate')}, {self.variable_of('tls_private_key')} "
+                f"and {self.variable_of('tls_authority')}",
+            )
+        if self.token_reviews and self.credentials_file is None:
+            yield Mistake(
+                self.variable_of("token_reviews"),
+                "nothing says which tenant a ServiceAccount belongs to",
+                f"set {self.variable_of('credentials_file')}, whose tenants have 'service_accounts'",
+            )
+        for field in ("lease_keys_file", "pools_file"):
+            path: Path | None = getattr(self, field)
             if path is not None and not path.is_file():
-                yield Mistake(self._name(name), f"there is no file {path}", "the path of a file is right")
-
-    @classmethod
-    def _name(cls, field: str) -> str:
-        return variable(cls, field)
+                yield Mistake(
+                    self.variable_of(field), f"there is no file {path}", "the path of a file is right"
+                )
 
 
 def parse_pools(text: str) -> list[DeclaredPool]:

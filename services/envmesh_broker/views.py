@@ -59,6 +59,7 @@ def host_of(identity: fleet_pb2.HostIdentity) -> Host:
         spread=identity.placement == fleet_pb2.PLACEMENT_POLICY_SPREAD,
         max_hosts=identity.max_hosts,
         metadata=tuple((key, value) for key, _, value in metadata),
+        server_name=identity.server_name,
     )
 
 
@@ -91,8 +92,14 @@ def slim(identity: fleet_pb2.HostIdentity) -> fleet_pb2.HostIdentity:
     return copy
 
 
-def lease(grant: Grant, host: Host, signer: LeaseSigner, show_before: float) -> placement_pb2.Lease:
-    """A grant as its client gets it. ``show_before`` is on the wall clock."""
+def lease(
+    grant: Grant,
+    host: Host,
+    signer: LeaseSigner,
+    show_before: float,
+    pass_entry: placement_pb2.MetadataEntry,
+) -> placement_pb2.Lease:
+    """A grant as its client gets it, with its pass. ``show_before`` is on the wall clock."""
     claims = placement_pb2.LeaseClaims(
         lease_id=grant.lease_id,
         tenant=grant.tenant,
@@ -107,7 +114,11 @@ def lease(grant: Grant, host: Host, signer: LeaseSigner, show_before: float) -> 
         token=signer.sign(claims),
         host_id=grant.host_id,
         address=host.address,
-        metadata=[placement_pb2.MetadataEntry(key=key, value=value) for key, value in host.metadata],
+        metadata=[
+            pass_entry,
+            *(placement_pb2.MetadataEntry(key=key, value=value) for key, value in host.metadata),
+        ],
+        server_name=host.server_name,
         count=grant.count,
         environment=grant.environment,
     )
@@ -204,12 +215,14 @@ def _pool(
     declared = core.pools.get(name)
     keys = {key for record in records for key in record.host.environments}
     keys |= set(declared.environments if declared is not None else ())
+    first = min((record.host for record in ready), key=lambda host: host.address, default=None)
     pool = placement_pb2.Pool(
         name=name,
         ready_hosts=len(ready),
         slots=sum(record.host.slots for record in ready),
         leased=sum(record.load.used for record in records),
-        address=min((record.host.address for record in ready), default=""),
+        address=first.address if first is not None else "",
+        server_name=first.server_name if first is not None else "",
         queued=sum(queued.get(key, 0) for key in keys),
     )
     if name in full:

@@ -188,7 +188,7 @@ class LocalMesh(_Processes):
         write_seal_key(seal_key)
         settings = {
             "ENVMESH_BROKER_LISTEN": self._listen,
-            "ENVMESH_BROKER_LEASE_KEY_FILE": str(lease_key),
+            "ENVMESH_BROKER_LEASE_KEYS_FILE": str(lease_key),
             "ENVMESH_BROKER_LOG_FORM": "json",
             **self._broker_settings,
         }

@@ -24,6 +24,7 @@ from envmesh_host.player import EMPTY_ROW
 from envmesh_host.refusals import parse, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
+from envmesh_service.credentials import Caller
 
 __all__ = ["Connection"]
 
@@ -38,12 +39,13 @@ class Connection:
     """One client's connection to this host. ``wake`` is set by the stream that writes for it."""
 
     def __init__(
-        self, engine: Engine, hello: pb.Hello, tenant: str, *, lease_idle: float, liveness_window: float
+        self, engine: Engine, hello: pb.Hello, caller: Caller, *, lease_idle: float, liveness_window: float
     ):
         self.engine = engine
         self.client_id = hello.client_id
         self.connection_id = hello.connection_id
-        self.tenant = tenant
+        self.caller = caller
+        self.tenant = caller.tenant
         self.watch = engine.watch
         self.lease_idle = lease_idle
         self.liveness_window = liveness_window

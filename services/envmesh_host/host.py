@@ -7,11 +7,15 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
 from envmesh.v1 import placement_pb2_grpc
+from envmesh_host.callers import Callers
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.inline import InlineRunner
@@ -28,15 +32,20 @@ from envmesh_host.settings import HostSettings
 from envmesh_host.slots import SlotTable
 from envmesh_host.upkeep import Upkeep
 from envmesh_host.watchdog import Watchdog
+from envmesh_service.credentials import Tokens, read_tokens
 from envmesh_service.leases import LeaseSigner, LeaseVerifier, Sealer, read_lease_keys, read_seal_keys
 from envmesh_service.lifecycle import Process
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Exporter, Registry
-from envmesh_service.rpc import Endpoint, RpcMetrics, Server, make_server
+from envmesh_service.probes import ProbePort
+from envmesh_service.rpc import RpcMetrics, Server, make_server
+from envmesh_service.watched import Refreshed, Watched, look_periodically
 
 __all__ = ["Host"]
 
 log = logging.getLogger("envmesh.host")
+
+T = TypeVar("T")
 
 GOODBYE_SECONDS = 0.2
 """For the last report to the broker, and the last events to the clients."""
@@ -61,7 +70,18 @@ class Host:
         self.servicer: EnvironmentServicer
         self.server: Server
         self.verifier: LeaseVerifier
+        self.callers: Callers
+        self.probes: ProbePort
+        self._watched: list[Refreshed] = []
         self.membership: Membership | None = None
+
+    @property
+    def server_name(self) -> str:
+        """The name on its certificate; empty without one."""
+        identity = self.server.identity
+        if identity is None:
+            return ""
+        return self.settings.tls_server_name or next(iter(identity.value.names), "")
 
     @property
     def address(self) -> str:
@@ -76,15 +96,11 @@ class Host:
         """
         settings = self.settings
         self.server = make_server(
-            Endpoint(
-                listen=settings.listen,
-                certificate=settings.tls_certificate,
-                private_key=settings.tls_private_key,
-                plaintext_beyond_loopback=settings.plaintext_beyond_loopback,
-            ),
+            settings.endpoint,
             max_message_bytes=settings.max_message_bytes,
             metrics=RpcMetrics(self.registry),
         )
+        self.probes = ProbePort(self.server.health)
         lag = LoopLag()
         hosted = list(await asyncio.gather(*(self._start(process, each) for each in self.definitions)))
         self._assemble(hosted)
@@ -97,8 +113,12 @@ class Host:
             await self.server.start()
             if settings.metrics_listen:
                 where, _, port = settings.metrics_listen.rpartition(":")
-                self.exporter.start(where or "127.0.0.1", int(port))
+                tls = None if settings.metrics_plaintext else settings.tls_files
+                self.exporter.start(where.strip("[]") or "127.0.0.1", int(port), tls)
+            if settings.health_listen:
+                await self.probes.start(settings.health_listen)
             process.spawn(upkeep.run(), name="upkeep")
+            process.spawn(look_periodically(self._watched), name="files")
             process.spawn(lag.run(), name="loop-lag")
             if settings.broker:
                 self.membership = Membership(self, lag, self.set_draining)
@@ -110,6 +130,7 @@ class Host:
         finally:
             watchdog.stop()
             await self.server.stop(grace=0.2)
+            await self.probes.stop()
             await self.exporter.stop()
             await asyncio.gather(*(h.runner.stop(2.0) for h in hosted if h.runner is not None))
 
@@ -150,29 +171,77 @@ class Host:
         bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < settings.slots}
         signer = self._signer()
         self.verifier = LeaseVerifier(signer.public_keys if signer else ())
-        sealer = (
-            Sealer(read_seal_keys(settings.seal_keys_file)) if settings.seal_keys_file else Sealer.generate()
-        )
+        sealer = self._sealer()
+        self.callers = Callers(self.verifier, required=bool(settings.broker), file=self._credentials())
         rights = HostRights(self.host_id, self.verifier, sealer)
         self.engine = Engine(
             hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
         )
-        self.servicer = EnvironmentServicer(self.engine, settings, self.host_id, alone=not settings.broker)
+        self.servicer = EnvironmentServicer(
+            self.engine, settings, self.host_id, alone=not settings.broker, caller_of=self.callers
+        )
         self.server.add(add_to_server, self.servicer, "envmesh.v1.EnvironmentService")
         if signer is not None:
-            placement = SelfPlacement(self.engine, signer, self.host_id, lambda: self.address, settings.pool)
+            placement = SelfPlacement(
+                self.engine, signer, self.host_id, lambda: self.address, settings.pool,
+                server_name=self.server_name, caller_of=self.callers.of_token,
+            )  # fmt: skip
             self.server.add(
                 placement_pb2_grpc.add_PlacementServiceServicer_to_server,
                 placement,
                 "envmesh.v1.PlacementService",
             )
+        self._watched += [self.exporter, *([self.server.identity] if self.server.identity else ())]
+
+    # ---- what is in files, and may be renewed
+
+    def _watch(
+        self, what: str, path: Path, read: Callable[[Path], T], changed: Callable[[T], None]
+    ) -> Watched[T]:
+        watched = Watched(what, [path], lambda: read(path), changed)
+        self._watched.append(watched)
+        return watched
 
     def _signer(self) -> LeaseSigner | None:
         if self.settings.broker:
             return None
-        if self.settings.lease_keys_file:
-            return LeaseSigner(read_lease_keys(self.settings.lease_keys_file))
-        return LeaseSigner.generate()
+        if self.settings.lease_keys_file is None:
+            return LeaseSigner.generate()
+
+        def changed(keys: list[Ed25519PrivateKey]) -> None:
+            signer.replace(keys)
+            signer.turn()  # nobody else has to hear of it first
+            self.verifier.accept(signer.public_keys)
+
+        keys = self._watch("the lease keys", self.settings.lease_keys_file, read_lease_keys, changed)
+        signer = LeaseSigner(keys.value)
+        return signer
+
+    def _sealer(self) -> Sealer:
+        if self.settings.seal_keys_file is None:
+            return Sealer.generate()
+
+        def changed(keys: list[bytes]) -> None:
+            sealer.replace(keys)
+
+        sealer = Sealer(
+            self._watch("the seal keys", self.settings.seal_keys_file, read_seal_keys, changed).value
+        )
+        return sealer
+
+    def _credentials(self) -> Watched[Tokens] | None:
+        path = self.settings.credentials_file
+        if path is None:
+            return None
+        return self._watch("the credentials file", path, read_tokens, lambda _: self.end_revoked())
+
+    def end_revoked(self) -> None:
+        """End the streams of those who may no longer call."""
+        refusal = Refusal("the credential was revoked", reason="CREDENTIAL_INVALID")
+        for connection in list(self.servicer.connections.values()):
+            if self.callers.is_revoked(connection.caller):
+                log.info("a stream ends: its credential was revoked", extra={"tenant": connection.tenant})
+                connection.end(refusal)
 
     def _inline_limit(self) -> float:
         return min(

@@ -8,9 +8,7 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import grpc
-
-from envmesh.errors import Refusal
+from envmesh.links import Links
 from envmesh.v1 import fleet_pb2
 from envmesh_host.registration import CHANNEL_OPTIONS, Registration
 from envmesh_service.build_info import build_info
@@ -31,9 +29,17 @@ class Membership:
         self._host = host
         self._lag = lag
         self._on_drain = on_drain
-        self._channel = grpc.aio.insecure_channel(host.settings.broker, options=CHANNEL_OPTIONS)
+        broker = host.settings.broker
+        access = host.settings.access_to(broker, host.settings.broker_token_file)
+        self._links = Links(access, CHANNEL_OPTIONS)
         self.connected_once = False
-        self.registration = Registration(self._channel, self._identity(), self.report, self)
+        self.registration = Registration(
+            lambda: self._links.channel(broker),
+            self._identity(),
+            self.report,
+            self,
+            metadata=lambda: access.metadata,
+        )
         host.engine.on_slot_freed = self.registration.changed
         host.engine.on_slot_taken = self.registration.changed
 
@@ -42,7 +48,7 @@ class Membership:
         try:
             await self.registration.run()
         finally:
-            await self._channel.close()
+            await self._links.close()
 
     def _identity(self) -> fleet_pb2.HostIdentity:
         host = self._host
@@ -54,6 +60,7 @@ class Membership:
             environments=[hosted.info for _, hosted in sorted(host.engine.hosted.items())],
             software_version=build_info().version,
             name=host.settings.name or host.host_id[:8],
+            server_name=host.server_name,
             environment_slots=[
                 fleet_pb2.EnvironmentSlots(environment=key, slots=slots)
                 for key, slots in sorted(host.engine.slots.bounds.items())
@@ -123,12 +130,16 @@ class Membership:
         if wanted != self._host.engine.draining:
             self._on_drain(wanted)
 
-    def revoked(self, tenants: frozenset[str]) -> None:
-        """End the streams of these tenants."""
-        refusal = Refusal("the tenant's credential was revoked", reason="CREDENTIAL_INVALID")
-        for connection in list(self._host.servicer.connections.values()):
-            if connection.tenant in tenants:
-                connection.end(refusal)
+    def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> None:
+        """End the streams of these tenants, and those begun with these credentials."""
+        callers = self._host.callers
+        if (tenants, credentials) != (callers.revoked_tenants, callers.revoked_credentials):
+            callers.revoked_tenants, callers.revoked_credentials = tenants, credentials
+            self._host.end_revoked()
+
+    def pass_required(self, required: bool) -> None:
+        """Whether whoever calls must show a pass."""
+        self._host.callers.required = required
 
     def connected(self, up: bool) -> None:
         """The broker hears this host, or no longer does."""

@@ -56,8 +56,13 @@ class Listener(Protocol):
         """Drain, or take the drain back. Told again until a report shows it."""
         ...
 
-    def revoked(self, tenants: frozenset[str]) -> None:
-        """The streams of these tenants shall end within 60 s. The whole list."""
+    def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> None:
+        """The streams of these tenants, and those begun with these credentials, shall end within 60 s. The whole
+        lists."""
+        ...
+
+    def pass_required(self, required: bool) -> None:
+        """Whether whoever calls must show a pass."""
         ...
 
     def connected(self, up: bool) -> None:
@@ -78,20 +83,20 @@ class Registration:
     """A host's session with its broker.
 
     ``report`` gives the whole picture; its ``sequence`` is filled in here. ``changed()`` asks for a report ahead of
-    the interval, but never sooner than the gap that the broker asks for (at first 100 ms).
+    the interval, but never sooner than the gap that the broker asks for (at first 100 ms). ``channel()`` and
+    ``metadata()`` are asked at each session, so that certificates and tokens may be renewed.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channel: Callable[[], grpc.aio.Channel],
         identity: fleet_pb2.HostIdentity,
         report: Callable[[], fleet_pb2.HostReport],
         listener: Listener,
         *,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._stub = fleet_pb2_grpc.FleetServiceStub(channel)
         self._channel, self._identity, self._report, self._listener = channel, identity, report, listener
         self._metadata, self._jitter = metadata, jitter
         self._pace = _Pace(1.0, 0.1, asyncio.Event())
@@ -111,7 +116,11 @@ class Registration:
                 await self._session()
                 back_off = _LEAST_BACK_OFF
             except grpc.aio.AioRpcError as error:
-                if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
+                if error.code() in (
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    grpc.StatusCode.PERMISSION_DENIED,
+                ):
                     _log.error("the broker refuses this host", extra={"why": error.details()})
                     back_off = _MOST_BACK_OFF
                 elif error.code() is grpc.StatusCode.ABORTED:
@@ -132,12 +141,15 @@ class Registration:
         self._pace.changed.set()
 
     async def _session(self) -> None:
+        channel = self._channel()
         async with asyncio.timeout(_CONNECT):
-            await self._channel.channel_ready()
-        call = self._stub.Register(metadata=tuple(self._metadata))
+            await channel.channel_ready()
+        stub: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        call = stub.Register(metadata=tuple(self._metadata()))
         try:
             await call.write(fleet_pb2.RegisterRequest(identity=self._identity))
-            await self._hear(call, self._pace.interval * _SILENCE + 1.0)
+            greeting = await self._hear(call, self._pace.interval * _SILENCE + 1.0)
+            self._listener.pass_required(greeting.pass_required)
             self._listener.connected(True)
             while True:
                 leaving = self._leaving
@@ -162,7 +174,7 @@ class Registration:
             await _raise_end(call)
         await self._hear(call, self._pace.interval * _SILENCE + 1.0)
 
-    async def _hear(self, call: Any, patience: float) -> None:
+    async def _hear(self, call: Any, patience: float) -> fleet_pb2.RegisterResponse:
         async with asyncio.timeout(patience):
             answer = await call.read()
         if answer is grpc.aio.EOF:
@@ -178,7 +190,8 @@ class Registration:
             self._listener.recalls({recall.lease_id: recall.keep for recall in answer.recalls})
         if answer.drain_order != fleet_pb2.DRAIN_ORDER_UNSPECIFIED:
             self._listener.drain(answer.drain_order == fleet_pb2.DRAIN_ORDER_DRAIN)
-        self._listener.revoked(frozenset(answer.revoked_tenants))
+        self._listener.revoked(frozenset(answer.revoked_tenants), frozenset(answer.revoked_credentials))
+        return answer  # type: ignore[no-any-return]
 
     async def _wait(self) -> None:
         """Wait for the next interval, or for a change, but at least for the gap."""

@@ -16,7 +16,9 @@ from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.engine import Engine
 from envmesh_host.slots import Claim
 from envmesh_service.asks import Ask, read_ask
+from envmesh_service.credentials import ANYBODY, Caller, Metadata
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
+from envmesh_service.passes import pass_entry
 
 __all__ = ["SelfPlacement"]
 
@@ -36,20 +38,22 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         address: Callable[[], str],
         pool: str,
         *,
-        tenant_of: Callable[[Any], str] = lambda context: "default",
+        server_name: str = "",
+        caller_of: Callable[[Metadata], Caller] = lambda metadata: ANYBODY,
     ):
         self._engine = engine
         self._signer = signer
-        self._verifier = LeaseVerifier(signer.public_keys)
         self._host_id = host_id
         self._address = address
         self._pool = pool
-        self._tenant_of = tenant_of
+        self._server_name = server_name
+        self._caller_of = caller_of
         self._queue: deque[_Place] = deque()
         engine.on_slot_freed = self._wake_first
 
     async def Acquire(self, request: pb.AcquireRequest, context: Any) -> AsyncIterator[pb.AcquireResponse]:
         """Grant slots as they are free, first come, first served."""
+        caller = self._caller(context)
         ask = read_ask(request)
         environment = self._engine.environment(ask.environment).key
         self._judge(ask, environment)
@@ -63,7 +67,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
                 count = self._grantable(place, environment)
                 if count:
                     place.remaining -= count
-                    lease = self._lease(count, environment, self._tenant_of(context), ask)
+                    lease = self._lease(count, environment, caller, ask)
                     yield pb.AcquireResponse(grant=pb.Grant(leases=[lease], remaining=place.remaining))
                 if not place.remaining:
                     return
@@ -85,8 +89,9 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """Take back leases that were never shown."""
-        claims = [self._verifier.authentic(token) for token in request.tokens]
-        if any(lease.tenant != self._tenant_of(context) for lease in claims):
+        tenant, verifier = self._caller(context).tenant, LeaseVerifier(self._signer.public_keys)
+        claims = [verifier.authentic(token) for token in request.tokens]
+        if any(lease.tenant != tenant for lease in claims):
             raise Refusal("the lease is another tenant's", reason="NOT_YOURS")
         for lease in claims:
             holding = self._engine.slots.holding(lease.lease_id)
@@ -97,6 +102,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Any) -> pb.ListPoolsResponse:
         """The one pool of the one host."""
+        caller = self._caller(context)
         engine = self._engine
         pool = pb.Pool(
             name=self._pool,
@@ -106,11 +112,16 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             leased=engine.slots.held,
             address=self._address(),
             queued=sum(place.remaining for place in self._queue),
+            server_name=self._server_name,
         )
-        return pb.ListPoolsResponse(pools=[pool])
+        return pb.ListPoolsResponse(pools=[pool], metadata=[pass_entry(self._signer, caller, time.time())])
+
+    def _caller(self, context: Any) -> Caller:
+        return self._caller_of(context.invocation_metadata() or ())
 
     async def ExplainLoss(self, request: pb.ExplainLossRequest, context: Any) -> pb.ExplainLossResponse:
         """This host is there; it knows of no other."""
+        self._caller(context)
         here = request.host_id == self._host_id
         cause = pb.LOSS_CAUSE_ALIVE if here else pb.LOSS_CAUSE_UNSPECIFIED
         return pb.ExplainLossResponse(cause=cause, message="it is here" if here else "nobody knows")
@@ -153,8 +164,8 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         if self._queue:
             self._queue[0].changed.set()
 
-    def _lease(self, count: int, environment: str, tenant: str, ask: Ask) -> pb.Lease:
-        engine = self._engine
+    def _lease(self, count: int, environment: str, caller: Caller, ask: Ask) -> pb.Lease:
+        engine, tenant = self._engine, caller.tenant
         claim = Claim(
             lease_id=secrets.token_bytes(16),
             tenant=tenant,
@@ -181,6 +192,8 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             address=self._address(),
             count=count,
             environment=environment,
+            metadata=[pass_entry(self._signer, caller, time.time())],
+            server_name=self._server_name,
         )
 
     def _status(self, place: _Place, now: float) -> pb.QueueStatus:

@@ -27,6 +27,7 @@ from envmesh_host.settings import HostSettings
 from envmesh_host.slots import Claim, Holding
 from envmesh_host.stream import FrameWriter, StreamSession
 from envmesh_host.tasks import list_tasks
+from envmesh_service.credentials import ANYBODY, Caller
 
 __all__ = ["EnvironmentServicer", "add_to_server"]
 
@@ -68,7 +69,7 @@ class UnaryCall:
 
 
 class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
-    """Plays episodes. ``tenant_of(context)`` says whose call it is; ``alone`` whether unleased resets are taken."""
+    """Plays episodes. ``caller_of(context)`` says whose call it is; ``alone`` whether unleased resets are taken."""
 
     def __init__(
         self,
@@ -77,13 +78,13 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         host_id: str,
         *,
         alone: bool,
-        tenant_of: Callable[[Any], str] = lambda context: "default",
+        caller_of: Callable[[Any], Caller] = lambda context: ANYBODY,
     ):
         self.engine = engine
         self.settings = settings
         self.host_id = host_id
         self.alone = alone
-        self.tenant_of = tenant_of
+        self.caller_of = caller_of
         self.connections: dict[bytes, Connection] = {}
         self.writers: dict[bytes, FrameWriter] = {}
         self.last_tick = [time.monotonic()]
@@ -94,6 +95,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         self, request: pb.ListEnvironmentsRequest, context: Any
     ) -> pb.ListEnvironmentsResponse:
         """Every environment of this host, sorted."""
+        self.caller_of(context)
         hosted = sorted(
             self.engine.hosted.values(), key=lambda h: (h.info.name, version_order(h.info.version))
         )
@@ -101,6 +103,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """A page of an environment's tasks."""
+        self.caller_of(context)
         environment = self.engine.environment(request.environment)
         size = request.page_size or DEFAULT_PAGE
         if size > MAX_PAGE:
@@ -109,7 +112,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     async def Reset(self, request: pb.ResetRequest, context: Any) -> pb.ResetResponse:
         """Begin an episode outside a stream."""
-        call = UnaryCall(request.client_id, self.tenant_of(context))
+        call = UnaryCall(request.client_id, self.caller_of(context).tenant)
         environment = self.engine.environment(request.environment)
         patience = _patience(request.timeout, environment.reset_limit)
         self.engine.reset(
@@ -165,7 +168,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Rebuild an episode outside a stream."""
-        call = UnaryCall(request.client_id, self.tenant_of(context))
+        call = UnaryCall(request.client_id, self.caller_of(context).tenant)
         copy = self.engine.resume(
             request,
             lambda named: self._holding(request.lease, self._served_version(named), call),
@@ -179,16 +182,17 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
     async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """All episodes of a connection, in frames of raw bytes."""
+        caller = self.caller_of(context)
         data = await context.read()
         if data is grpc.aio.EOF:
             return
         hello = self._hello(data)
         if hello.role == pb.STREAM_ROLE_LARGE:
-            await self._serve_large(hello, context)
+            await self._serve_large(hello, caller, context)
         else:
-            await self._serve_main(hello, context)
+            await self._serve_main(hello, caller, context)
 
-    async def _serve_main(self, hello: pb.Hello, context: Any) -> None:
+    async def _serve_main(self, hello: pb.Hello, caller: Caller, context: Any) -> None:
         window = _seconds(hello.liveness_window, self.settings.liveness_window)
         if not 1.0 <= window <= 300.0:
             raise Refusal(f"liveness_window is 1 to 300 s; got {window:g} s", reason="ARGUMENT_INVALID")
@@ -197,7 +201,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         connection = Connection(
             self.engine,
             hello,
-            self.tenant_of(context),
+            caller,
             lease_idle=self.settings.lease_idle,
             liveness_window=window,
         )
@@ -230,9 +234,13 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
                 del self.writers[hello.connection_id]
             connection.lost()
 
-    async def _serve_large(self, hello: pb.Hello, context: Any) -> None:
+    async def _serve_large(self, hello: pb.Hello, caller: Caller, context: Any) -> None:
         connection = self.connections.get(hello.connection_id)
-        if connection is None or connection.client_id != hello.client_id:
+        if (
+            connection is None
+            or connection.client_id != hello.client_id
+            or connection.tenant != caller.tenant
+        ):
             raise Refusal("the main stream of a connection comes first", reason="ARGUMENT_INVALID")
         if connection.has_large_stream:
             raise Refusal("this connection has its second stream already", reason="ARGUMENT_INVALID")
@@ -290,7 +298,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     # ---- what the unary calls share
 
     def _episode(self, request: Any, context: Any) -> EpisodeCopy:
-        copy = self.engine.episode(request.episode_id, request.epoch, b"", self.tenant_of(context))
+        copy = self.engine.episode(request.episode_id, request.epoch, b"", self.caller_of(context).tenant)
         copy.idle_since = self.engine.clock()
         return copy
 

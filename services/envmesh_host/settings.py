@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from envmesh_service.port_settings import PortSettings
 from envmesh_service.settings import Mistake, setting
 
 __all__ = ["HostSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostSettings:
+class HostSettings(PortSettings):
     """Settings of a host, from ``ENVMESH_HOST_*``. Durations in seconds, sizes in bytes."""
 
     PREFIX: ClassVar[str] = "ENVMESH_HOST_"
 
-    listen: str = setting("127.0.0.1:7070", "where to listen, as host:port; port 0 picks one")
     advertise: str = setting("", "the address that clients are given; empty: where it listens")
     broker: str = setting("", "the broker's address; empty: this host is alone")
     pool: str = setting("default", "the pool this host belongs to")
@@ -68,11 +68,12 @@ class HostSettings:
         at_most=86400,
         unit="seconds",
     )
-    metrics_listen: str = setting("127.0.0.1:0", "where /metrics is served, as host:port; empty: nowhere")
-    tls_certificate: Path | None = setting(None, "PEM certificate chain of this port")
-    tls_private_key: Path | None = setting(None, "PEM key of this port")
-    plaintext_beyond_loopback: bool = setting(
-        False, "listen beyond this machine without TLS and credentials, on a network that secures itself"
+    tls_server_name: str = setting(
+        "",
+        "the name on its certificate, for clients that reach it by address; empty: the certificate's first name",
+    )
+    broker_token_file: Path | None = setting(
+        None, "a file with the fleet's bearer token, where the broker knows hosts by that"
     )
     lease_keys_file: Path | None = setting(None, "PEM Ed25519 keys, where this host signs for itself")
     seal_keys_file: Path | None = setting(None, "keys that hosts share, for checkpoints and attach tokens")
@@ -86,7 +87,18 @@ class HostSettings:
                 f"{self.max_value_bytes} does not fit into max_message_bytes ({self.max_message_bytes})",
                 "at least 64 KiB less is right",
             )
-        for name in ("listen", "metrics_listen"):
-            value = getattr(self, name)
-            if value and not value.startswith("unix:") and not value.rpartition(":")[2].isdigit():
-                yield Mistake(f"ENVMESH_HOST_{name.upper()}", f"{value!r} has no port", "host:port is right")
+        yield from self.port_mistakes(credentials_expected=not self.broker)
+        if self.broker and self.credentials_file is not None:
+            yield Mistake(
+                self.variable_of("credentials_file"),
+                "a host in a mesh checks no credentials: its broker does",
+                f"set it on the broker, or no {self.variable_of('broker')}",
+            )
+        if self.broker:
+            yield from self.broker_mistakes(self.broker)
+        for field in ("lease_keys_file", "seal_keys_file", "broker_token_file"):
+            path: Path | None = getattr(self, field)
+            if path is not None and not path.is_file():
+                yield Mistake(
+                    self.variable_of(field), f"there is no file {path}", "the path of a file is right"
+                )

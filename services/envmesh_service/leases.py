@@ -52,13 +52,30 @@ def key_id(public_key: bytes) -> bytes:
 
 
 class LeaseSigner:
-    """Signs leases with the first of its keys and announces all of them."""
+    """Signs leases with the first of its keys and announces all of them.
+
+    A key that is new is announced first and signs later, once every host has heard of it: ``replace`` takes up other
+    keys and goes on to sign with the one that did, where it is still among them; ``turn`` signs with the first.
+    """
 
     def __init__(self, keys: Sequence[Ed25519PrivateKey]) -> None:
         if not keys:
             raise ValueError("a signer needs at least one key")
-        self._key = keys[0]
+        self._keys: dict[bytes, Ed25519PrivateKey] = {}
+        self.public_keys: tuple[bytes, ...] = ()
+        self.key_id = b""
+        self.replace(keys)
+        self.turn()
+
+    def replace(self, keys: Sequence[Ed25519PrivateKey]) -> None:
+        """Announce these keys and no others."""
         self.public_keys = tuple(key.public_key().public_bytes_raw() for key in keys)
+        self._keys = {key_id(raw): key for raw, key in zip(self.public_keys, keys, strict=True)}
+        if self.key_id not in self._keys:
+            self.turn()
+
+    def turn(self) -> None:
+        """Sign with the first key from now on."""
         self.key_id = key_id(self.public_keys[0])
 
     @classmethod
@@ -68,10 +85,12 @@ class LeaseSigner:
 
     def sign(self, claims: LeaseClaims) -> bytes:
         """The token: a serialized SignedLease."""
-        body = claims.SerializeToString()
-        return SignedLease(
-            claims=body, signature=self._key.sign(body), key_id=self.key_id
-        ).SerializeToString()
+        return self.signed(claims.SerializeToString()).SerializeToString()
+
+    def signed(self, body: bytes, domain: bytes = b"") -> SignedLease:
+        """Claims and their signature; ``domain`` is signed before them and tells one kind of claims from another."""
+        signature = self._keys[self.key_id].sign(domain + body)
+        return SignedLease(claims=body, signature=signature, key_id=self.key_id)
 
 
 class LeaseVerifier:
@@ -80,6 +99,8 @@ class LeaseVerifier:
     def __init__(self, public_keys: Iterable[bytes] = (), *, leeway: float = CLOCK_LEEWAY) -> None:
         self._keys: dict[bytes, Ed25519PublicKey] = {}
         self._leeway = leeway
+        self.generation = 0
+        """Counts how often the keys were replaced."""
         self.accept(public_keys)
 
     def accept(self, public_keys: Iterable[bytes]) -> None:
@@ -89,6 +110,7 @@ class LeaseVerifier:
             ValueError: one of them is no Ed25519 public key; the keys stay as they were.
         """
         self._keys = {key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in public_keys}
+        self.generation += 1
 
     def verify(self, token: bytes, *, host_id: str, now: float) -> LeaseClaims:
         """What a lease says, when it is true.
@@ -117,27 +139,45 @@ class LeaseVerifier:
             signed = SignedLease.FromString(token)
         except DecodeError:
             raise _invalid("it cannot be read") from None
-        key = self._keys.get(signed.key_id)
-        if key is None:
-            raise _invalid(
-                f"it was signed by a key that is not known here ({signed.key_id.hex() or 'no key id'})"
-            )
+        self.check(signed)
         try:
-            key.verify(signed.signature, signed.claims)
             claims = LeaseClaims.FromString(signed.claims)
-        except InvalidSignature:
-            raise _invalid("its signature is not that of its key: it is forged or damaged") from None
         except DecodeError:
             raise _invalid("its claims cannot be read") from None
         if len(claims.lease_id) != 16 or not claims.count:
             raise _invalid("its claims are incomplete")
         return claims
 
+    def check(self, signed: SignedLease, domain: bytes = b"") -> None:
+        """Accept a signature over ``domain`` and the claims.
+
+        Raises:
+            Refusal: PERMISSION_DENIED LEASE_INVALID: of an unknown key, or forged.
+        """
+        key = self._keys.get(signed.key_id)
+        if key is None:
+            raise _invalid(
+                f"it was signed by a key that is not known here ({signed.key_id.hex() or 'no key id'})"
+            )
+        try:
+            key.verify(signed.signature, domain + signed.claims)
+        except InvalidSignature:
+            raise _invalid("its signature is not that of its key: it is forged or damaged") from None
+
 
 class Sealer:
     """Seals checkpoints and attach tokens with the first of its keys, and accepts those of all."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys: tuple[bytes, ...] = ()
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[bytes]) -> None:
+        """Seal with the first of these keys and accept those of all.
+
+        Raises:
+            ValueError: there is none, or one is too short; the keys stay as they were.
+        """
         if not keys or any(len(key) < _SEAL_BYTES for key in keys):
             raise ValueError(f"a sealer needs at least one key, each of at least {_SEAL_BYTES} bytes")
         self._keys = tuple(keys)

@@ -27,6 +27,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 
 from envmesh_service.build_info import build_info
+from envmesh_service.tls import Identity, TlsFiles, read_identity
+from envmesh_service.watched import Watched
 
 __all__ = [
     "DURATION_BUCKETS",
@@ -358,22 +360,43 @@ class Exporter:
         self._registry = registry
         self._server: WSGIServer | None = None
         self._serving: threading.Thread | None = None
+        self._tls: Watched[Identity] | None = None
         self.port = 0
 
-    def start(self, host: str, port: int) -> None:
-        """Open the port (0 picks one). To be called in the event loop whose metrics they are.
+    def start(self, host: str, port: int, tls: TlsFiles | None = None) -> None:
+        """Open the port (0 picks one), with a certificate where there are ``tls`` files. To be called in the event loop
+        whose metrics they are.
 
         Raises:
-            OSError: the port cannot be had; the message says which and why.
+            OSError: the port cannot be had; the message says which and why. ValueError: the certificate is of no use.
         """
         self._registry.serve_from(asyncio.get_running_loop())
+        files: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = Watched(
+                "the certificate of the metrics",
+                tls.paths,
+                lambda: read_identity(tls),
+                lambda _: self._renew(tls),
+            )
+            files = {"certfile": str(tls.certificate), "keyfile": str(tls.private_key)}
         try:
-            self._server, self._serving = start_http_server(port, host, self._registry._prometheus)
+            self._server, self._serving = start_http_server(port, host, self._registry._prometheus, **files)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot serve metrics on {host}:{port}: {error.strerror or error}"
             ) from None
         self.port = self._server.server_port
+
+    def refresh(self) -> None:
+        """Take up a certificate that was renewed."""
+        if self._tls is not None:
+            self._tls.refresh()
+
+    def _renew(self, tls: TlsFiles) -> None:
+        socket: Any = self._server.socket if self._server is not None else None
+        if socket is not None:
+            socket.context.load_cert_chain(tls.certificate, tls.private_key)
 
     async def stop(self) -> None:
         """Close the port and end the thread."""

@@ -27,6 +27,8 @@ from envmesh.errors import EnvmeshError, Refusal
 from envmesh.v1 import environment_pb2
 from envmesh_service.clock import Clock, monotonic
 from envmesh_service.metrics import Registry
+from envmesh_service.tls import Identity, TlsFiles, read_identity, server_credentials
+from envmesh_service.watched import Watched
 
 __all__ = ["BindError", "Endpoint", "Health", "RpcMetrics", "Server", "make_server", "status_of"]
 
@@ -43,7 +45,7 @@ _Ended = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a server listens and how it is secured."""
+    """Where a server listens and how it is secured. The files of TLS may be replaced while it is open."""
 
     listen: str
     """host:port, [v6]:port or unix:path; port 0 picks one."""
@@ -80,6 +82,7 @@ class Health:
 
     def __init__(self) -> None:
         self.servicer = health.aio.HealthServicer()
+        self.states = {"live": False, "ready": False, "accepting": False}
 
     async def set(
         self, *, live: bool | None = None, ready: bool | None = None, accepting: bool | None = None
@@ -87,6 +90,8 @@ class Health:
         """Change what is given."""
         for name, value in (("live", live), ("ready", ready), ("", ready), ("accepting", accepting)):
             if value is not None:
+                if name:
+                    self.states[name] = value
                 status = health_pb2.HealthCheckResponse
                 await self.servicer.set(name, status.SERVING if value else status.NOT_SERVING)
 
@@ -112,6 +117,8 @@ class Server:
         """host:port as a client on this machine reaches it."""
         self.port = port
         self.health = Health()
+        self.identity: Watched[Identity] | None = None
+        """The certificate of this port, where it has one; refresh it from time to time."""
         self._names: list[str] = []
 
     def add(self, register: Callable[[Any, Any], None], servicer: object, name: str) -> None:
@@ -151,7 +158,7 @@ def make_server(
         BindError: the port is in use, or cannot be listened on.
         ValueError: plain text beyond this machine that nobody asked for in as many words, or half a TLS identity.
     """
-    credentials = _credentials(endpoint)
+    identity, credentials = _credentials(endpoint)
     server = grpc.aio.server(
         interceptors=(_Guard(metrics, clock),), options=(*_options(max_message_bytes), *options)
     )
@@ -167,7 +174,9 @@ def make_server(
         ) from None
     host = endpoint.listen.rpartition(":")[0]
     address = endpoint.listen if endpoint.listen.startswith("unix:") else f"{host}:{port}"
-    return Server(server, address, port, metrics)
+    made = Server(server, address, port, metrics)
+    made.identity = identity
+    return made
 
 
 def status_of(error: BaseException) -> status_pb2.Status:
@@ -342,7 +351,7 @@ def _labels(method: str, request_streaming: bool, response_streaming: bool) -> t
     return kinds[request_streaming, response_streaming], service, name
 
 
-def _credentials(endpoint: Endpoint) -> grpc.ServerCredentials | None:
+def _credentials(endpoint: Endpoint) -> tuple[Watched[Identity] | None, grpc.ServerCredentials | None]:
     if (endpoint.certificate is None) != (endpoint.private_key is None):
         raise ValueError("TLS needs both: a certificate and its private key")
     if endpoint.certificate is None or endpoint.private_key is None:
@@ -351,13 +360,10 @@ def _credentials(endpoint: Endpoint) -> grpc.ServerCredentials | None:
                 f"refusing to listen on {endpoint.listen} in plain text: others could read and forge everything. "
                 "Listen on 127.0.0.1, give a certificate, or say that plain text beyond this machine is meant"
             )
-        return None
-    authority = endpoint.client_authority.read_bytes() if endpoint.client_authority else None
-    return grpc.ssl_server_credentials(
-        [(endpoint.private_key.read_bytes(), endpoint.certificate.read_bytes())],
-        root_certificates=authority,
-        require_client_auth=authority is not None,
-    )
+        return None, None
+    files = TlsFiles(endpoint.certificate, endpoint.private_key, endpoint.client_authority)
+    identity = Watched(f"the certificate of {endpoint.listen}", files.paths, lambda: read_identity(files))
+    return identity, server_credentials(identity, require_client=files.authority is not None)
 
 
 def _options(max_message_bytes: int) -> Options:

@@ -43,6 +43,8 @@ class SimulatedHost:
         self.verifier = LeaseVerifier()
         self.keep: dict[bytes, int] = {}
         self.revoked_tenants: frozenset[str] = frozenset()
+        self.revoked_credentials: frozenset[bytes] = frozenset()
+        self.passes = False
         self.up = asyncio.Event()
         self.told = asyncio.Condition()
         self.registration: Any = None
@@ -110,8 +112,11 @@ class SimulatedHost:
         self.state = draining if wanted else fleet_pb2.HOST_STATE_READY
         self.changed()
 
-    def revoked(self, tenants: frozenset[str]) -> None:
-        self.revoked_tenants = tenants
+    def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> None:
+        self.revoked_tenants, self.revoked_credentials = tenants, credentials
+
+    def pass_required(self, required: bool) -> None:
+        self.passes = required
 
     def connected(self, up: bool) -> None:
         if up:
@@ -220,7 +225,9 @@ class Mesh:
     async def _live(self, host: SimulatedHost, metadata) -> None:
         channel = grpc.aio.insecure_channel(self.started.address, CHANNEL_OPTIONS)
         async with channel:
-            host.registration = Registration(channel, host.identity, host.report, host, metadata=metadata)
+            host.registration = Registration(
+                lambda: channel, host.identity, host.report, host, metadata=lambda: metadata
+            )
             await host.registration.run()
 
 

@@ -152,7 +152,7 @@ async def test_a_broker_can_restart_at_any_time_and_has_the_whole_picture_within
     from envmesh_service.leases import write_lease_key
 
     write_lease_key(tmp_path / "lease.pem")
-    async with mesh(settle=2.0, lease_key_file=tmp_path / "lease.pem") as broker:
+    async with mesh(settle=2.0, lease_keys_file=tmp_path / "lease.pem") as broker:
         hosts = await broker.hosts(5, slots=8)
         leases = await broker.acquire(30)
         by_id = {host.identity.host_id: host for host in hosts}

@@ -18,8 +18,10 @@ __all__ = ["read_detached", "write_detached"]
 DETACHED_FORMAT = 1
 
 
-def write_detached(episode: EpisodeState, address: str, host_id: str, token: bytes) -> bytes:
-    """The bytes for an episode whose host gave this attach token."""
+def write_detached(
+    episode: EpisodeState, address: str, host_id: str, token: bytes, server_name: str = ""
+) -> bytes:
+    """The bytes for an episode whose host gave this attach token. ``server_name`` is on the host's certificate."""
     journal = episode.journal.packed() if episode.journal is not None else b""
     return json.dumps(
         {
@@ -34,6 +36,7 @@ def write_detached(episode: EpisodeState, address: str, host_id: str, token: byt
             "split": episode.beginning.split,
             "address": address,
             "host_id": host_id,
+            "server_name": server_name,
             "attach_token": base64.b64encode(token).decode(),
             "journal": base64.b64encode(journal).decode(),
         }

@@ -367,6 +367,7 @@ class LeasePool:
     async def _show(self, line: Line, lease: placement_pb2.Lease) -> int:
         """Show a lease to its host. Returns how many slots it gives: none where the host refuses or cannot be
         reached."""
+        self._mesh.links.learn(lease.address, lease.server_name, lease.metadata)
         patience = self._mesh.settings.connect_timeout
         if line.relocation:
             patience = min(patience, RELOCATION_CONNECT_SECONDS)

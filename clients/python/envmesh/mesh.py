@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,12 +16,14 @@ import grpc
 from google.protobuf import duration_pb2
 
 from envmesh import errors, values
+from envmesh.access import Access
 from envmesh.beginnings import make_beginning
 from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable, NotFound
 from envmesh.leases import LeaseBinding, LeasePool, Slot
+from envmesh.links import Links, link_trouble
 from envmesh.outcome import EnvironmentSpec
 from envmesh.recovery import Recovery
 from envmesh.session import Episode
@@ -76,41 +79,56 @@ class ClientSettings:
             raise ValueError("checkpoint_steps and checkpoint_interval are at least 0")
 
 
-def connect(target: str, *, token: str | None = None, credentials: grpc.ChannelCredentials | None = None,
-            **settings: Any) -> Mesh:  # fmt: skip
+def connect(
+    target: str,
+    *,
+    token: str | None = None,
+    token_file: str | Path | None = None,
+    tls: bool | None = None,
+    ca: str | Path | None = None,
+    certificate: str | Path | None = None,
+    private_key: str | Path | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    plaintext: bool = False,
+    **settings: Any,
+) -> Mesh:
     """A client of the mesh (or single host) at ``target``, ``host:port``; use it in ``async with``.
 
-    ``token`` is a bearer token, sent with every call; ``credentials`` make the channels TLS. ``settings`` are the
-    fields of ``ClientSettings``.
+    ``token`` is a bearer token, or ``token_file`` holds one and is read again when it changes (default:
+    ``$ENVMESH_TOKEN``, ``$ENVMESH_TOKEN_FILE``). The connection is TLS with ``ca``, a PEM file of the roots to trust
+    (``$ENVMESH_CA``), with ``tls=True``, with ``credentials``, or at port 443; ``certificate`` and ``private_key`` are
+    PEM files of the client's own. Files may be renewed while the client lives. ``plaintext=True`` sends even a token
+    without TLS. ``settings`` are the fields of ``ClientSettings``.
 
     Raises:
-        ValueError: the target is not ``host:port``, or a setting is out of range.
+        ValueError: the target is not ``host:port``, a setting is out of range, or credentials cannot be used.
         TypeError: an unknown setting.
     """
     host, colon, port = target.rpartition(":")
     if not target.startswith("unix:") and not (colon and host and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"a target is host:port, such as localhost:7070; got {target!r}")
-    return Mesh(target, token=token, credentials=credentials, settings=ClientSettings(**settings))
+    access = Access(
+        target, token=token, token_file=token_file, tls=tls, ca=ca, certificate=certificate,
+        private_key=private_key, credentials=credentials, plaintext=plaintext,
+    )  # fmt: skip
+    return Mesh(target, access, ClientSettings(**settings))
 
 
 class Mesh:
     """A connection to a mesh. Belongs to the event loop it was entered in; nothing of it outlives ``close``."""
 
-    def __init__(self, target: str, *, token: str | None, credentials: grpc.ChannelCredentials | None,
-                 settings: ClientSettings):  # fmt: skip
+    def __init__(self, target: str, access: Access, settings: ClientSettings):
         self.target = target
+        self.access = access
         self.settings = settings
         self.client_id = new_client_id()
-        self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
         self.now = 0.0
-        self.placement: Any = None
         self.episodes: set[Episode] = set()
         self.vectors: set[Vector] = set()
-        self._credentials = credentials
+        self.links = Links(access, tuple(channel_options(settings.max_message_bytes)))
         self._pid = os.getpid()
         self.recovery = Recovery(self)
         self._random = random.Random()
-        self._channels: dict[str, grpc.aio.Channel] = {}
         self._connections: dict[str, asyncio.Task[HostConnection]] = {}
         self._pools: dict[str, LeasePool] = {}
         self._specs: dict[str, EnvironmentSpec] = {}
@@ -130,10 +148,8 @@ class Mesh:
         self.check_usable(entering=True)
         self._open = True
         self.now = asyncio.get_running_loop().time()
-        channel = self._placement_channel = self._new_channel(self.target)
-        self.placement = placement_pb2_grpc.PlacementServiceStub(channel)
         try:
-            await self._reach(channel)
+            await self._reach()
         except BaseException:
             await self.close()
             raise
@@ -171,8 +187,7 @@ class Mesh:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)
         self._connections.clear()
-        for channel in (*self._channels.values(), self._placement_channel):
-            await channel.close()
+        await self.links.close()
         await asyncio.sleep(GRPC_SETTLES_SECONDS)
 
     def check_usable(self, *, entering: bool = False) -> None:
@@ -242,6 +257,8 @@ class Mesh:
             )
         except grpc.aio.AioRpcError as error:
             raise errors.from_rpc_error(error) from None
+        for pool in reply.pools:
+            self.links.learn(pool.address, pool.server_name, reply.metadata)
         return list(reply.pools)
 
     async def tasks(self, environment: str, *, split: str = "", limit: int | None = None) -> list[Task]:
@@ -253,13 +270,13 @@ class Mesh:
         )  # fmt: skip
         if not address:
             raise MeshUnavailable(f"no host of {spec.key} is ready to list its tasks")
-        stub = environment_pb2_grpc.EnvironmentServiceStub(self._channel(address))
+        stub = environment_pb2_grpc.EnvironmentServiceStub(self.links.channel(address))
         found: list[Task] = []
         token = ""
         while limit is None or len(found) < limit:
             request = pb.ListTasksRequest(environment=spec.key, split=split, page_token=token)
             try:
-                page = await stub.ListTasks(request, metadata=self.metadata, timeout=60.0)
+                page = await stub.ListTasks(request, metadata=self.links.passes(), timeout=60.0)
             except grpc.aio.AioRpcError as error:
                 raise errors.from_rpc_error(error) from None
             found += [_task(message) for message in page.tasks]
@@ -314,13 +331,17 @@ class Mesh:
         pool = self.pool(state["environment"])
         beginning = Beginning(state["seed"], None, None, state["task"], state["split"])
         spec = await self.describe(state["environment"])
+        self.links.learn(state["address"], state.get("server_name", ""), ())
         episode = Episode(self, pool, spec, beginning, timeout or self.settings.slot_timeout, None)
         await episode.take_over(state)
         return episode
 
     def detached(self, episode: Episode, slot: Slot, token: bytes) -> bytes:
         """What ``detach`` returns."""
-        return write_detached(episode, slot.connection.address, slot.connection.host_id, token)
+        address = slot.connection.address
+        return write_detached(
+            episode, address, slot.connection.host_id, token, self.links.server_name(address)
+        )
 
     def draw_seed(self) -> int:
         """A fresh seed, 31 bits: every environment takes those."""
@@ -386,8 +407,9 @@ class Mesh:
     ) -> HostConnection:
         settings = self.settings
         connection = HostConnection(
-            address, host_id, self.client_id, channel=self._channel(address), metadata=metadata,
-            credentials=self.metadata, liveness_window=settings.liveness_window,
+            address, host_id, self.client_id, channel=self.links.channel(address),
+            metadata=self.links.without_pass(metadata), credentials=self.links.passes(),
+            liveness_window=settings.liveness_window,
             checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
         )  # fmt: skip
         connection.when_lost = self._connection_lost
@@ -395,19 +417,18 @@ class Mesh:
         await connection.open(self.settings.connect_timeout)
         return connection
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._new_channel(address)
-        return channel
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call to whoever places; hosts never see it."""
+        return self.access.metadata
 
-    def _new_channel(self, address: str) -> grpc.aio.Channel:
-        options = channel_options(self.settings.max_message_bytes)
-        if self._credentials is not None:
-            return grpc.aio.secure_channel(address, self._credentials, options)
-        return grpc.aio.insecure_channel(address, options)
+    @property
+    def placement(self) -> Any:
+        """The stub for whoever places."""
+        return placement_pb2_grpc.PlacementServiceStub(self.links.channel(self.target, "placement"))
 
-    async def _reach(self, channel: grpc.aio.Channel) -> None:
+    async def _reach(self) -> None:
+        why = ""
         try:
             async with asyncio.timeout(self.settings.connect_timeout):
                 while True:
@@ -417,18 +438,19 @@ class Mesh:
                     except EnvmeshError as error:
                         if error.code is not grpc.StatusCode.UNAVAILABLE:
                             raise
+                        why = link_trouble(str(error), secure=self.access.secure)
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise MeshUnavailable(
-                f"nobody answers at {self.target} within {self.settings.connect_timeout:g} s; is the mesh up? "
-                "(`envmesh up` or `envmesh serve` starts one)"
+                f"nobody answers at {self.target} within {self.settings.connect_timeout:g} s; "
+                + (why or "is the mesh up? (`envmesh up` or `envmesh serve` starts one)")
             ) from None
 
     def _connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
         log.warning("the connection to host %s is lost: %s", connection.address, error)
         if self._closed:
             return
-        channel = self._channels.pop(connection.address, None)  # what is stuck in it must hold nobody up
+        channel = self.links.drop(connection.address)  # what is stuck in it must hold nobody up
         if channel is not None:
             self.spawn(channel.close(), name=f"envmesh-close-{connection.address}")
         self.recovery.connection_lost(connection, error)

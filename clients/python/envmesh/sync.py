@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-import grpc
-
 from envmesh import mesh as asynchronous
 from envmesh.env import Task
 from envmesh.errors import EnvmeshError, MeshUnavailable
@@ -34,18 +32,12 @@ _Result = TypeVar("_Result")
 FETCHED_AT_ONCE = 64
 
 
-def connect_sync(
-    target: str,
-    *,
-    token: str | None = None,
-    credentials: grpc.ChannelCredentials | None = None,
-    **settings: Any,
-) -> SyncMesh:
+def connect_sync(target: str, **arguments: Any) -> SyncMesh:
     """A client of the mesh (or single host) at ``target``, ``host:port``; use it in ``with``.
 
     Arguments and errors are those of ``envmesh.connect``.
     """
-    return SyncMesh(asynchronous.connect(target, token=token, credentials=credentials, **settings))
+    return SyncMesh(asynchronous.connect(target, **arguments))
 
 
 class _Front(Generic[_Behind]):

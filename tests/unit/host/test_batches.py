@@ -12,6 +12,7 @@ from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
 from envmesh_host.served import Served
 from envmesh_host.slots import Claim, SlotTable
+from envmesh_service.credentials import ANYBODY
 
 STEP, RESET = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET
 
@@ -23,7 +24,7 @@ def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
     hosted = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
     engine = Engine([hosted], SlotTable(episodes), cast(Any, None))
     hello = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
-    connection = Connection(engine, hello, "default", lease_idle=60.0, liveness_window=10.0)
+    connection = Connection(engine, hello, ANYBODY, lease_idle=60.0, liveness_window=10.0)
     claim = Claim(lease_id=secrets.token_bytes(16), tenant="default", environment=hosted.key, count=episodes)
     connection.leases[1_000_000] = engine.slots.show(claim, 0.0)
     resets = [

@@ -123,6 +123,7 @@ class HostIdentity(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     MAX_HOSTS_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """Unique over time: a pod's uid, or random."""
     pool: _builtins.str
@@ -141,6 +142,8 @@ class HostIdentity(_message.Message):
     """At most so many hosts in its pool; 0: not known. A gang beyond them is impossible; where nobody says, one beyond the
     hosts that there are.
     """
+    server_name: _builtins.str
+    """The name that its certificate bears; empty: the host of its address. Only with TLS."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_environment_pb2.EnvironmentInfo]:
         """What it serves."""
@@ -167,10 +170,11 @@ class HostIdentity(_message.Message):
         metadata: _abc.Iterable[_builtins.str] | None = ...,
         placement: Global___PlacementPolicy.ValueType = ...,
         max_hosts: _builtins.int = ...,
+        server_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environment_slots", b"environment_slots", "environments", b"environments", "host_id", b"host_id", "max_hosts", b"max_hosts", "metadata", b"metadata", "name", b"name", "placement", b"placement", "pool", b"pool", "slots", b"slots", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environment_slots", b"environment_slots", "environments", b"environments", "host_id", b"host_id", "max_hosts", b"max_hosts", "metadata", b"metadata", "name", b"name", "placement", b"placement", "pool", b"pool", "server_name", b"server_name", "slots", b"slots", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,10 +433,14 @@ class RegisterResponse(_message.Message):
     REVOKED_TENANTS_FIELD_NUMBER: _builtins.int
     REPORT_INTERVAL_FIELD_NUMBER: _builtins.int
     REPORT_GAP_FIELD_NUMBER: _builtins.int
+    REVOKED_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    PASS_REQUIRED_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """The last report it has seen; 0 for the answer to the identity."""
     drain_order: Global___DrainOrder.ValueType
     """Whether the host shall drain."""
+    pass_required: _builtins.bool
+    """Whether callers must show a pass. In the answer to the identity only."""
     @_builtins.property
     def lease_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Ed25519 public keys (32 bytes each) that sign valid leases: all of them, or none where nothing has changed."""
@@ -455,6 +463,10 @@ class RegisterResponse(_message.Message):
         Default 100 ms.
         """
 
+    @_builtins.property
+    def revoked_credentials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Credentials (8 bytes each, as in PassClaims) whose streams shall end within 60 s: the whole list."""
+
     def __init__(
         self,
         *,
@@ -465,10 +477,12 @@ class RegisterResponse(_message.Message):
         revoked_tenants: _abc.Iterable[_builtins.str] | None = ...,
         report_interval: _duration_pb2.Duration | None = ...,
         report_gap: _duration_pb2.Duration | None = ...,
+        revoked_credentials: _abc.Iterable[_builtins.bytes] | None = ...,
+        pass_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_gap", b"report_gap", "report_interval", b"report_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "recalls", b"recalls", "report_gap", b"report_gap", "report_interval", b"report_interval", "revoked_tenants", b"revoked_tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "pass_required", b"pass_required", "recalls", b"recalls", "report_gap", b"report_gap", "report_interval", b"report_interval", "revoked_credentials", b"revoked_credentials", "revoked_tenants", b"revoked_tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,17 +27,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65nvmesh/v1/placement.proto\x12\nenvmesh.v1\x1a\x1c\x65nvmesh/v1/environment.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n\x0e\x41\x63quireRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12%\n\x04mode\x18\x03 \x01(\x0e\x32\x17.envmesh.v1.AcquireMode\x12\x12\n\ngroup_size\x18\x04 \x01(\r\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tclient_id\x18\x07 \x01(\x0c\x12\x12\n\nrelocation\x18\x08 \x01(\x08\x12\x13\n\x0b\x61void_hosts\x18\t \x03(\t\x12\x0f\n\x07retried\x18\n \x01(\x08\"i\n\x0f\x41\x63quireResponse\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.GrantH\x00\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x17.envmesh.v1.QueueStatusH\x00\x42\x07\n\x05\x65vent\"=\n\x05Grant\x12!\n\x06leases\x18\x01 \x03(\x0b\x32\x11.envmesh.v1.Lease\x12\x11\n\tremaining\x18\x02 \x01(\r\"m\n\x0bQueueStatus\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x11\n\tremaining\x18\x02 \x01(\r\x12)\n\x06waited\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x9b\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0f\n\x07host_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12+\n\x08metadata\x18\x05 \x03(\x0b\x32\x19.envmesh.v1.MetadataEntry\x12\r\n\x05\x63ount\x18\x06 \x01(\r\x12\x13\n\x0b\x65nvironment\x18\x07 \x01(\t\"+\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"@\n\x0bSignedLease\x12\x0e\n\x06\x63laims\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\"\xa9\x01\n\x0bLeaseClaims\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07host_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12/\n\x0bshow_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrelocation\x18\x07 \x01(\x08\" \n\x0eReleaseRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x0c\"\x11\n\x0fReleaseResponse\"\x12\n\x10ListPoolsRequest\"4\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.envmesh.v1.Pool\"\x9c\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x0c\x65nvironments\x18\x02 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentInfo\x12\x13\n\x0bready_hosts\x18\x03 \x01(\r\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x0e\n\x06leased\x18\x05 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0e\n\x06queued\x18\x07 \x01(\r\"Q\n\x12\x45xplainLossRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x13\x45xplainLossResponse\x12$\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x15.envmesh.v1.LossCause\x12\x0f\n\x07message\x18\x02 \x01(\t*\xa1\x01\n\tLossCause\x12\x1a\n\x16LOSS_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CAUSE_OUTSIDE\x10\x01\x12\x16\n\x12LOSS_CAUSE_CRASHED\x10\x02\x12\x14\n\x10LOSS_CAUSE_STUCK\x10\x03\x12\x1c\n\x18LOSS_CAUSE_OUT_OF_MEMORY\x10\x04\x12\x14\n\x10LOSS_CAUSE_ALIVE\x10\x05*[\n\x0b\x41\x63quireMode\x12\x1c\n\x18\x41\x43QUIRE_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x43QUIRE_MODE_PARTIAL\x10\x01\x12\x14\n\x10\x41\x43QUIRE_MODE_ALL\x10\x02\x32\xb6\x02\n\x10PlacementService\x12\x44\n\x07\x41\x63quire\x12\x1a.envmesh.v1.AcquireRequest\x1a\x1b.envmesh.v1.AcquireResponse0\x01\x12\x42\n\x07Release\x12\x1a.envmesh.v1.ReleaseRequest\x1a\x1b.envmesh.v1.ReleaseResponse\x12H\n\tListPools\x12\x1c.envmesh.v1.ListPoolsRequest\x1a\x1d.envmesh.v1.ListPoolsResponse\x12N\n\x0b\x45xplainLoss\x12\x1e.envmesh.v1.ExplainLossRequest\x1a\x1f.envmesh.v1.ExplainLossResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65nvmesh/v1/placement.proto\x12\nenvmesh.v1\x1a\x1c\x65nvmesh/v1/environment.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n\x0e\x41\x63quireRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12%\n\x04mode\x18\x03 \x01(\x0e\x32\x17.envmesh.v1.AcquireMode\x12\x12\n\ngroup_size\x18\x04 \x01(\r\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tclient_id\x18\x07 \x01(\x0c\x12\x12\n\nrelocation\x18\x08 \x01(\x08\x12\x13\n\x0b\x61void_hosts\x18\t \x03(\t\x12\x0f\n\x07retried\x18\n \x01(\x08\"i\n\x0f\x41\x63quireResponse\x12\"\n\x05grant\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.GrantH\x00\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x17.envmesh.v1.QueueStatusH\x00\x42\x07\n\x05\x65vent\"=\n\x05Grant\x12!\n\x06leases\x18\x01 \x03(\x0b\x32\x11.envmesh.v1.Lease\x12\x11\n\tremaining\x18\x02 \x01(\r\"m\n\x0bQueueStatus\x12\x10\n\x08position\x18\x01 \x01(\r\x12\x11\n\tremaining\x18\x02 \x01(\r\x12)\n\x06waited\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb0\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0f\n\x07host_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12+\n\x08metadata\x18\x05 \x03(\x0b\x32\x19.envmesh.v1.MetadataEntry\x12\r\n\x05\x63ount\x18\x06 \x01(\r\x12\x13\n\x0b\x65nvironment\x18\x07 \x01(\t\x12\x13\n\x0bserver_name\x18\x08 \x01(\t\"+\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"@\n\x0bSignedLease\x12\x0e\n\x06\x63laims\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\x0c\"\xa9\x01\n\x0bLeaseClaims\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0f\n\x07host_id\x18\x03 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12/\n\x0bshow_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrelocation\x18\x07 \x01(\x08\"a\n\nPassClaims\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x12\n\ncredential\x18\x02 \x01(\x0c\x12/\n\x0bvalid_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x0eReleaseRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x0c\"\x11\n\x0fReleaseResponse\"\x12\n\x10ListPoolsRequest\"a\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.envmesh.v1.Pool\x12+\n\x08metadata\x18\x02 \x03(\x0b\x32\x19.envmesh.v1.MetadataEntry\"\xb1\x01\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x0c\x65nvironments\x18\x02 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentInfo\x12\x13\n\x0bready_hosts\x18\x03 \x01(\r\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x0e\n\x06leased\x18\x05 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x13\n\x0bserver_name\x18\x08 \x01(\t\"Q\n\x12\x45xplainLossRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x13\x45xplainLossResponse\x12$\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x15.envmesh.v1.LossCause\x12\x0f\n\x07message\x18\x02 \x01(\t*\xa1\x01\n\tLossCause\x12\x1a\n\x16LOSS_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CAUSE_OUTSIDE\x10\x01\x12\x16\n\x12LOSS_CAUSE_CRASHED\x10\x02\x12\x14\n\x10LOSS_CAUSE_STUCK\x10\x03\x12\x1c\n\x18LOSS_CAUSE_OUT_OF_MEMORY\x10\x04\x12\x14\n\x10LOSS_CAUSE_ALIVE\x10\x05*[\n\x0b\x41\x63quireMode\x12\x1c\n\x18\x41\x43QUIRE_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x43QUIRE_MODE_PARTIAL\x10\x01\x12\x14\n\x10\x41\x43QUIRE_MODE_ALL\x10\x02\x32\xb6\x02\n\x10PlacementService\x12\x44\n\x07\x41\x63quire\x12\x1a.envmesh.v1.AcquireRequest\x1a\x1b.envmesh.v1.AcquireResponse0\x01\x12\x42\n\x07Release\x12\x1a.envmesh.v1.ReleaseRequest\x1a\x1b.envmesh.v1.ReleaseResponse\x12H\n\tListPools\x12\x1c.envmesh.v1.ListPoolsRequest\x1a\x1d.envmesh.v1.ListPoolsResponse\x12N\n\x0b\x45xplainLoss\x12\x1e.envmesh.v1.ExplainLossRequest\x1a\x1f.envmesh.v1.ExplainLossResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envmesh.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOSSCAUSE']._serialized_start=1560
-  _globals['_LOSSCAUSE']._serialized_end=1721
-  _globals['_ACQUIREMODE']._serialized_start=1723
-  _globals['_ACQUIREMODE']._serialized_end=1814
+  _globals['_LOSSCAUSE']._serialized_start=1746
+  _globals['_LOSSCAUSE']._serialized_end=1907
+  _globals['_ACQUIREMODE']._serialized_start=1909
+  _globals['_ACQUIREMODE']._serialized_end=2000
   _globals['_ACQUIREREQUEST']._serialized_start=138
   _globals['_ACQUIREREQUEST']._serialized_end=388
   _globals['_ACQUIRERESPONSE']._serialized_start=390
@@ -47,27 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUEUESTATUS']._serialized_start=560
   _globals['_QUEUESTATUS']._serialized_end=669
   _globals['_LEASE']._serialized_start=672
-  _globals['_LEASE']._serialized_end=827
-  _globals['_METADATAENTRY']._serialized_start=829
-  _globals['_METADATAENTRY']._serialized_end=872
-  _globals['_SIGNEDLEASE']._serialized_start=874
-  _globals['_SIGNEDLEASE']._serialized_end=938
-  _globals['_LEASECLAIMS']._serialized_start=941
-  _globals['_LEASECLAIMS']._serialized_end=1110
-  _globals['_RELEASEREQUEST']._serialized_start=1112
-  _globals['_RELEASEREQUEST']._serialized_end=1144
-  _globals['_RELEASERESPONSE']._serialized_start=1146
-  _globals['_RELEASERESPONSE']._serialized_end=1163
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1165
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1183
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1185
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1237
-  _globals['_POOL']._serialized_start=1240
-  _globals['_POOL']._serialized_end=1396
-  _globals['_EXPLAINLOSSREQUEST']._serialized_start=1398
-  _globals['_EXPLAINLOSSREQUEST']._serialized_end=1479
-  _globals['_EXPLAINLOSSRESPONSE']._serialized_start=1481
-  _globals['_EXPLAINLOSSRESPONSE']._serialized_end=1557
-  _globals['_PLACEMENTSERVICE']._serialized_start=1817
-  _globals['_PLACEMENTSERVICE']._serialized_end=2127
+  _globals['_LEASE']._serialized_end=848
+  _globals['_METADATAENTRY']._serialized_start=850
+  _globals['_METADATAENTRY']._serialized_end=893
+  _globals['_SIGNEDLEASE']._serialized_start=895
+  _globals['_SIGNEDLEASE']._serialized_end=959
+  _globals['_LEASECLAIMS']._serialized_start=962
+  _globals['_LEASECLAIMS']._serialized_end=1131
+  _globals['_PASSCLAIMS']._serialized_start=1133
+  _globals['_PASSCLAIMS']._serialized_end=1230
+  _globals['_RELEASEREQUEST']._serialized_start=1232
+  _globals['_RELEASEREQUEST']._serialized_end=1264
+  _globals['_RELEASERESPONSE']._serialized_start=1266
+  _globals['_RELEASERESPONSE']._serialized_end=1283
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1285
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1303
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1305
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=1402
+  _globals['_POOL']._serialized_start=1405
+  _globals['_POOL']._serialized_end=1582
+  _globals['_EXPLAINLOSSREQUEST']._serialized_start=1584
+  _globals['_EXPLAINLOSSREQUEST']._serialized_end=1665
+  _globals['_EXPLAINLOSSRESPONSE']._serialized_start=1667
+  _globals['_EXPLAINLOSSRESPONSE']._serialized_end=1743
+  _globals['_PLACEMENTSERVICE']._serialized_start=2003
+  _globals['_PLACEMENTSERVICE']._serialized_end=2313
 # @@protoc_insertion_point(module_scope)

@@ -253,6 +253,7 @@ class Lease(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.bytes
     """16 bytes."""
     token: _builtins.bytes
@@ -265,9 +266,11 @@ class Lease(_message.Message):
     """How many slots."""
     environment: _builtins.str
     """name@version."""
+    server_name: _builtins.str
+    """The name that the host's certificate bears; empty: the host of its address. Only with TLS."""
     @_builtins.property
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataEntry]:
-        """Metadata to send with every call there (for gateways)."""
+        """Metadata to send with every call there: `envmesh-pass`, by which the host knows the tenant, and what gateways need."""
 
     def __init__(
         self,
@@ -279,10 +282,11 @@ class Lease(_message.Message):
         metadata: _abc.Iterable[Global___MetadataEntry] | None = ...,
         count: _builtins.int = ...,
         environment: _builtins.str = ...,
+        server_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "count", b"count", "environment", b"environment", "host_id", b"host_id", "lease_id", b"lease_id", "metadata", b"metadata", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "count", b"count", "environment", b"environment", "host_id", b"host_id", "lease_id", b"lease_id", "metadata", b"metadata", "server_name", b"server_name", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,6 +397,40 @@ class LeaseClaims(_message.Message):
 Global___LeaseClaims: _TypeAlias = LeaseClaims  # noqa: Y015
 
 @_typing.final
+class PassClaims(_message.Message):
+    """What a pass says, by which hosts know whose call it is. It goes with each call as the metadata `envmesh-pass`: base64 of
+    a SignedLease whose claims are these and whose signature is over the 13 bytes `envmesh pass\\n` and the claims.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose call; from the caller's credential."""
+    credential: _builtins.bytes
+    """Which of the tenant's credentials was shown, so that it can be revoked by itself: 8 bytes, or empty without any."""
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp:
+        """New calls and streams are taken until then; a stream that is open goes on."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        credential: _builtins.bytes = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_until", b"valid_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "tenant", b"tenant", "valid_until", b"valid_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassClaims: _TypeAlias = PassClaims  # noqa: Y015
+
+@_typing.final
 class ReleaseRequest(_message.Message):
     """Gives back leases."""
 
@@ -457,18 +495,24 @@ class ListPoolsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POOLS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]:
         """Sorted by name."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataEntry]:
+        """Metadata to send with every call to a host that is named here: a fresh `envmesh-pass`."""
 
     def __init__(
         self,
         *,
         pools: _abc.Iterable[Global___Pool] | None = ...,
+        metadata: _abc.Iterable[Global___MetadataEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "pools", b"pools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,6 +531,7 @@ class Pool(_message.Message):
     LEASED_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     ready_hosts: _builtins.int
@@ -499,6 +544,8 @@ class Pool(_message.Message):
     """Address of one host, for ListTasks and describe; empty: none is ready."""
     queued: _builtins.int
     """Slots that waiting requests want."""
+    server_name: _builtins.str
+    """The name that the certificate of the host at `address` bears; empty: the host of its address. Only with TLS."""
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_environment_pb2.EnvironmentInfo]:
         """What it serves."""
@@ -513,10 +560,11 @@ class Pool(_message.Message):
         leased: _builtins.int = ...,
         address: _builtins.str = ...,
         queued: _builtins.int = ...,
+        server_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environments", b"environments", "leased", b"leased", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environments", b"environments", "leased", b"leased", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "server_name", b"server_name", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

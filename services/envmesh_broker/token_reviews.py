@@ -1,0 +1,134 @@
+"""Tokens of the cluster's ServiceAccounts, judged by the API server and remembered for at most five minutes.
+
+What is remembered is bounded, and a token under review is asked about once, however many calls show it. A token that
+was good is reviewed again while it lasts, so that one whose ServiceAccount or pod is gone is revoked; one that has come
+to its own end is forgotten, for its pod has a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from envmesh.errors import Refusal
+from envmesh_service.clock import Clock
+from envmesh_service.credentials import credential_id, token_digest
+from envmesh_service.kubernetes_api import ReviewedToken
+
+__all__ = ["Account", "TokenReviews"]
+
+_log = logging.getLogger(__name__)
+
+MOST_REMEMBERED = 10_000
+REFUSED_SECONDS = 10.0
+"""How long a refused token is not asked about again."""
+RETRY_SECONDS = 5.0
+"""How long to wait when the API server could not be asked about a token that counts."""
+MOST_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The ServiceAccount that a token is of."""
+
+    namespace: str
+    name: str
+    credential: bytes
+
+
+@dataclass(slots=True)
+class _Verdict:
+    account: Account | None
+    token: str
+    """Kept only while it counts, to be reviewed again; never written anywhere."""
+    fresh_until: float
+    """On the monotonic clock: counts without asking until then."""
+    expires_at: float
+    """On the wall clock: the token's own end."""
+
+
+class TokenReviews:
+    """Asks the API server, through ``ask``: what a token is of, or None. ``keep`` is in seconds, at most 300."""
+
+    def __init__(
+        self, ask: Callable[[str], Awaitable[ReviewedToken | None]], *, keep: float, clock: Clock, wall: Clock
+    ) -> None:
+        self._ask, self._keep, self._clock, self._wall = ask, min(keep, 300.0), clock, wall
+        self._verdicts: dict[bytes, _Verdict] = {}
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def account(self, token: str) -> Account | None:
+        """Whose token it is; None: nobody's.
+
+        Raises:
+            Refusal: UNAVAILABLE UNREACHABLE: the API server does not answer, and nothing is remembered.
+        """
+        digest = token_digest(token)
+        verdict = self._verdicts.get(digest)
+        if verdict is None or not self._counts(verdict):
+            verdict = await self._reviewed(digest, token)
+        return verdict.account
+
+    def accounts(self) -> Iterator[Account]:
+        """Whose tokens count now."""
+        return (verdict.account for verdict in self._verdicts.values() if verdict.account is not None)
+
+    async def review_again(self) -> list[Account]:
+        """Have what is no longer fresh reviewed, a few at a time. Returns those whose token no longer counts though its
+        own end has not come."""
+        now, gone = self._clock(), []
+        stale = [(d, v) for d, v in self._verdicts.items() if now >= v.fresh_until]
+        for digest, verdict in stale[:MOST_AT_ONCE]:
+            if verdict.account is None or self._wall() >= verdict.expires_at:
+                del self._verdicts[digest]
+                continue
+            try:
+                again = await self._reviewed(digest, verdict.token)
+            except Refusal:
+                verdict.fresh_until = now + RETRY_SECONDS
+                continue
+            if again.account is None:
+                gone.append(verdict.account)
+        return gone
+
+    def _counts(self, verdict: _Verdict) -> bool:
+        return self._clock() < verdict.fresh_until and (
+            verdict.account is None or self._wall() < verdict.expires_at
+        )
+
+    async def _reviewed(self, digest: bytes, token: str) -> _Verdict:
+        lock = self._locks.get(digest)
+        if lock is None:
+            lock = self._locks[digest] = asyncio.Lock()
+        async with lock:
+            known = self._verdicts.get(digest)
+            if known is None or not self._counts(known):
+                known = await self._judged(digest, token)
+                self._remember(digest, known)
+            return known
+
+    async def _judged(self, digest: bytes, token: str) -> _Verdict:
+        async with self._room:
+            try:
+                reviewed = await self._ask(token)
+            except OSError as error:
+                _log.warning("a token could not be reviewed", extra={"error": str(error)})
+                raise Refusal(
+                    "the API server, which judges this token, does not answer; try again",
+                    reason="UNREACHABLE",
+                    retry_after=1.0,
+                ) from None
+        now = self._clock()
+        if reviewed is None:
+            return _Verdict(None, "", now + REFUSED_SECONDS, 0.0)
+        account = Account(reviewed.namespace, reviewed.name, credential_id(digest))
+        return _Verdict(account, token, now + self._keep, reviewed.expires_at)
+
+    def _remember(self, digest: bytes, verdict: _Verdict) -> None:
+        if len(self._verdicts) >= MOST_REMEMBERED:
+            self._verdicts.pop(next(iter(self._verdicts)))
+        self._verdicts[digest] = verdict
