@@ -14,6 +14,7 @@ from envmesh_broker.fairness import Tenant, Usage
 from envmesh_broker.ledger import Host, HostState, Ledger, LedgerBounds, Report
 from envmesh_broker.queue import Queue, QueueBounds, Request, Waiting
 from envmesh_broker.recalls import Recalls, Want, plan_recalls
+from envmesh_broker.reservations import Missing, Reservation, Reservations
 from envmesh_broker.scheduler import Decision, SchedulerBounds, schedule
 
 __all__ = ["Core", "CoreBounds", "DeclaredPool", "Directives", "Refused"]
@@ -76,12 +77,15 @@ class Core:
         self.ledger = Ledger(now, bounds.ledger)
         self.queue = Queue(bounds.queue)
         self.usage = Usage(now, bounds.usage_half_life)
+        self.reservations = Reservations()
         self.pools = {pool.name: pool for pool in pools}
         self.tenant = tenant
         self.lapsed = 0
         """Slots whose grants were never shown."""
         self.freed = False
         """Whether a host has had more room since the last pass."""
+        self.moved = False
+        """Whether a host has come, gone, or changed what it does since somebody last looked."""
         self._new_id = new_id
         self._declared = {environment for pool in self.pools.values() for environment in pool.environments}
         self._arrivals = 0
@@ -94,6 +98,7 @@ class Core:
 
     def register(self, host: Host, now: float) -> int:
         """A host's session begins; its number is to be given with what the host says."""
+        self.moved = True
         return self.ledger.register(host, now)
 
     def report(self, host_id: str, session: int, report: Report, now: float) -> Directives | None:
@@ -102,6 +107,7 @@ class Core:
         if record is None:
             return None
         taken = record.load.used if record.placeable else record.host.slots
+        self.moved = self.moved or record.report is None or record.report.state is not report.state
         self.ledger.report(record, report, now)
         self.freed = self.freed or (record.load.used < taken and report.state is HostState.READY)
         order = self._orders.get(host_id)
@@ -115,6 +121,7 @@ class Core:
     def disconnected(self, host_id: str, session: int, now: float) -> bool:
         """A host's session is over. Returns whether the host is gone, and not only silent."""
         gone = self.ledger.disconnected(host_id, session, now)
+        self.moved = True
         if gone:
             self._orders.pop(host_id, None)
             self._recalls.pop(host_id, None)
@@ -158,6 +165,43 @@ class Core:
         grant = record.grants.get(lease_id) if record is not None else None
         return grant is not None and grant.tenant == tenant and self.ledger.release(host_id, lease_id)
 
+    def reserve(self, reservation: Reservation, now: float) -> Refused | None:
+        """Note what a client will hold."""
+        if self.meaning(reservation.environment) is None and self.ledger.settled(now):
+            return self._unknown(reservation.environment)
+        quota = self.tenant(reservation.tenant).quota
+        if quota and reservation.slots > quota:
+            return Refused(
+                "QUOTA_EXCEEDED",
+                f"{reservation.slots} slots are more than the quota of tenant {reservation.tenant}, which is {quota}",
+                self.retry_after(0),
+            )
+        if not self.reservations.put(reservation):
+            return Refused("QUEUE_FULL", "there are too many reservations", self.retry_after(len(self.queue)))
+        self.moved = True
+        return None
+
+    def reserved(self, now: float) -> list[Missing]:
+        """What is reserved, and neither held nor waited for."""
+        taken: dict[tuple[bytes, str], int] = {}
+        for record in self.ledger.hosts.values():
+            rows = record.report.rows if record.report is not None else ()
+            for row in rows:
+                key = row.client_id, row.environment
+                taken[key] = taken.get(key, 0) + row.in_use + row.idle
+            for grant in record.grants.values():
+                key = grant.client_id, grant.environment
+                taken[key] = taken.get(key, 0) + grant.count
+        for waiting in self.queue.all():
+            key = waiting.request.client_id, waiting.environment
+            taken[key] = taken.get(key, 0) + waiting.remaining
+
+        def room(tenant: str) -> int | None:
+            quota = self.tenant(tenant).quota
+            return max(0, quota - self.ledger.held.get(tenant, 0)) if quota else None
+
+        return list(self.reservations.missing(now, self.meaning, taken, room))
+
     def meaning(self, environment: str) -> str | None:
         """The name@version that a name means now; None: nobody has served it, and no pool declares it."""
         self._look_at_catalog()
@@ -195,7 +239,7 @@ class Core:
             for waiting in list(self.queue.all()):
                 if self.meaning(waiting.request.environment) is None:
                     self.queue.remove(waiting.request.arrival)
-                    away.append(self._unknown(waiting.request))
+                    away.append(self._unknown(waiting.request.environment, waiting.request.arrival))
         wants = self.wants()
         self._recalls = plan_recalls(self.ledger, wants, self.tenant, self._recalls) if wants else {}
         return away
@@ -261,7 +305,7 @@ class Core:
     def _judge(self, request: Request, now: float) -> Refused | None:
         environment = self.meaning(request.environment)
         if environment is None and self.ledger.settled(now):
-            return self._unknown(request)
+            return self._unknown(request.environment, request.arrival)
         least = request.count if request.whole else request.group_size
         quota = self.tenant(request.tenant).quota
         if quota and not request.relocation and least > quota:
@@ -308,13 +352,13 @@ class Core:
             total += max(sum(sizes), max(limits) * size)
         return total
 
-    def _unknown(self, request: Request) -> Refused:
+    def _unknown(self, environment: str, arrival: int = 0) -> Refused:
         known = sorted(self.ledger.served() | self._declared)
         listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
         return Refused(
             "ENVIRONMENT_UNKNOWN",
-            f"nobody serves {request.environment}; there is {listed or 'no host at all'}",
-            arrival=request.arrival,
+            f"nobody serves {environment}; there is {listed or 'no host at all'}",
+            arrival=arrival,
         )
 
     def _look_at_catalog(self) -> None:

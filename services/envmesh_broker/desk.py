@@ -59,6 +59,7 @@ class Desk:
         self._fresh: list[Ticket] = []
         self._soon: asyncio.Handle | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._watchers: set[asyncio.Event] = set()
 
     @contextlib.contextmanager
     def enter(self, waiting: Waiting) -> Iterator[Ticket]:
@@ -77,6 +78,23 @@ class Desk:
                     for grant in item.grants:
                         self.core.ledger.release(grant.host_id, grant.lease_id)
                     self.freed()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[asyncio.Event]:
+        """An event that is set when somebody must wait, or when a host comes, goes, or changes what it does."""
+        event = asyncio.Event()
+        self._watchers.add(event)
+        try:
+            yield event
+        finally:
+            self._watchers.discard(event)
+
+    def moved(self) -> None:
+        """Tell those who watch, if there is something to tell."""
+        if self.core.moved:
+            self.core.moved = False
+            for event in self._watchers:
+                event.set()
 
     def nudge(self) -> None:
         """There is a new request: decide at the end of this turn of the loop."""
@@ -117,6 +135,8 @@ class Desk:
         for ticket in fresh:
             ticket.considered = True
             ticket.wake()
+            self.core.moved = self.core.moved or ticket.waiting.remaining > 0
+        self.moved()
 
     def _tell(self, arrival: int, news: Decision | Refused) -> None:
         ticket = self._tickets.get(arrival)

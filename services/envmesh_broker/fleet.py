@@ -25,6 +25,9 @@ __all__ = ["FleetServicer", "Sessions"]
 _log = logging.getLogger(__name__)
 
 _LEAST_WATCH = 0.1
+_LEAST_GAP = 0.05
+_GAP_EACH = 0.0001
+"""Seconds between two pictures for each host in them."""
 _GAP = 0.05, 0.0005
 """Between two reports of a host: seconds at least, and more for each host, so that they are 2,000 a second at most."""
 _EMPTY_REPORT = fleet_pb2.HostReport()
@@ -95,6 +98,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                     return
                 said[host.host_id] = (identity, request.report)
                 self._losses.heard()
+                desk.moved()
                 if core.freed:
                     desk.freed()
                 answer = self._answer(request.report.sequence, directives)
@@ -107,6 +111,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 await context.write(answer)
         finally:
             gone = core.disconnected(host.host_id, session, desk.clock())
+            desk.moved()
             if self._sessions.contexts.get(host.host_id) is context:
                 del self._sessions.contexts[host.host_id]
             _log.info("a host has left" if gone else "a host is silent", extra={"host": host.host_id})
@@ -124,9 +129,19 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         interval = request.interval.ToNanoseconds() / 1e9 if request.HasField("interval") else 1.0
         if not _LEAST_WATCH <= interval <= 3600:
             raise Refusal(f"interval must be 100 ms to 1 h; got {interval:g} s", reason="ARGUMENT_INVALID")
-        while True:
-            yield fleet_pb2.WatchFleetResponse(fleet=self._picture())
-            await asyncio.sleep(interval)
+        gap = request.gap.ToNanoseconds() / 1e9 if request.HasField("gap") else interval
+        if not _LEAST_GAP <= gap <= interval:
+            raise Refusal(f"gap must be 50 ms to the interval; got {gap:g} s", reason="ARGUMENT_INVALID")
+        with self._desk.watch() as changed:
+            while True:
+                changed.clear()
+                yield fleet_pb2.WatchFleetResponse(fleet=self._picture(brief=request.brief))
+                least = min(interval, max(gap, _GAP_EACH * len(self._desk.core.ledger.hosts)))
+                await asyncio.sleep(least)
+                if least < interval:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(interval - least):
+                            await changed.wait()
 
     async def Drain(self, request: fleet_pb2.DrainRequest, context: Any) -> fleet_pb2.DrainResponse:
         """Tell a host to drain."""
@@ -154,8 +169,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         if not self._desk.core.order_drain(host_id, drain, self._desk.clock()):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no host {host_id!r} is known here")
 
-    def _picture(self) -> fleet_pb2.Fleet:
-        return views.fleet(self._desk.core, self._sessions.said, self._desk.clock())
+    def _picture(self, *, brief: bool = False) -> fleet_pb2.Fleet:
+        return views.fleet(self._desk.core, self._sessions.said, self._desk.clock(), brief=brief)
 
     def _gap(self) -> float:
         least, for_each = _GAP

@@ -14,8 +14,9 @@ from envmesh_broker.desk import Desk, Ticket
 from envmesh_broker.fleet import Sessions
 from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
+from envmesh_broker.reservations import Reservation
 from envmesh_broker.scheduler import Decision
-from envmesh_service.asks import Ask, read_ask
+from envmesh_service.asks import Ask, read_ask, read_reservation
 from envmesh_service.clock import Clock
 from envmesh_service.credentials import Caller
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
@@ -115,6 +116,29 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         pools = views.pools(self._desk.core, self._sessions.pools, self._desk.clock())
         passes = [pass_entry(self._signer, caller, self._wall())]
         return placement_pb2.ListPoolsResponse(pools=pools, metadata=passes)
+
+    async def Reserve(
+        self, request: placement_pb2.ReserveRequest, context: Any
+    ) -> placement_pb2.ReserveResponse:
+        """Note what a client will hold."""
+        caller = await self._authenticator.caller(context.invocation_metadata() or ())
+        wish, now = read_reservation(request), self._desk.clock()
+        refused = self._desk.core.reserve(
+            Reservation(
+                reservation_id=wish.reservation_id,
+                tenant=caller.tenant,
+                environment=wish.environment,
+                slots=wish.slots,
+                client_id=wish.client_id,
+                starts_at=now + wish.starts_in,
+                ends_at=now + wish.starts_in + wish.lasts,
+            ),
+            now,
+        )
+        if refused is not None:
+            raise _refusal(refused)
+        self._desk.moved()
+        return placement_pb2.ReserveResponse()
 
     async def ExplainLoss(
         self, request: placement_pb2.ExplainLossRequest, context: Any

@@ -128,8 +128,8 @@ Said = Mapping[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]]
 """By host: its slim identity and its last report, as they came."""
 
 
-def fleet(core: Core, said: Said, now: float) -> fleet_pb2.Fleet:
-    """The picture now."""
+def fleet(core: Core, said: Said, now: float, *, brief: bool = False) -> fleet_pb2.Fleet:
+    """The picture now. ``brief``: without what grows with environments and leases."""
     picture = fleet_pb2.Fleet(complete=core.ledger.complete(now))
     picture.uptime.FromNanoseconds(int((now - core.ledger.started_at) * 1e9))
     records = sorted(core.ledger.hosts.values(), key=lambda r: (r.host.pool, r.host.name, r.host.host_id))
@@ -140,11 +140,23 @@ def fleet(core: Core, said: Said, now: float) -> fleet_pb2.Fleet:
         )
         status.silent.FromNanoseconds(int(max(0.0, now - record.heard_at) * 1e9))
         identity, report = said[record.host.host_id]
+        rows = record.report.rows if record.report is not None else ()
+        idle = record.load.provisional + sum(row.idle for row in rows)
+        status.idle, status.in_use = idle, record.load.used - idle
+        status.ended = sum(load.ended + load.failed for load in report.environments)
+        if brief:
+            own, host = status.identity, record.host
+            own.host_id, own.pool, own.name, own.slots = host.host_id, host.pool, host.name, host.slots
+            continue
         status.identity.CopyFrom(identity)
         if record.report is not None:
             status.report.CopyFrom(report)
     _add_tenants(picture, core)
     _add_queues(picture, core, now)
+    for missing in core.reserved(now):
+        row = picture.reservations.add(environment=missing.environment, missing=missing.slots)
+        if missing.starts_in:
+            row.starts_in.FromNanoseconds(int(missing.starts_in * 1e9))
     return picture
 
 

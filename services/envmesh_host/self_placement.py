@@ -15,7 +15,7 @@ from envmesh.v1 import placement_pb2 as pb
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.engine import Engine
 from envmesh_host.slots import Claim
-from envmesh_service.asks import Ask, read_ask
+from envmesh_service.asks import Ask, read_ask, read_reservation
 from envmesh_service.credentials import ANYBODY, Caller, Metadata
 from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
 from envmesh_service.passes import pass_entry
@@ -99,6 +99,16 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
                 self._engine.slots.give_back(holding, 0)
         self._wake_first()
         return pb.ReleaseResponse()
+
+    async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
+        """A host alone has the slots that it has: what they could never be is refused."""
+        wish = read_reservation(request)
+        slots = self._engine.slots
+        if wish.slots > slots.slots:
+            raise Refusal(
+                f"{wish.slots} slots can never be had: this host has {slots.slots}", reason="GANG_IMPOSSIBLE"
+            )
+        return pb.ReserveResponse()
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Any) -> pb.ListPoolsResponse:
         """The one pool of the one host."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from envmesh.errors import Refusal
 from envmesh.v1 import placement_pb2
 
-__all__ = ["Ask", "read_ask"]
+__all__ = ["Ask", "Wish", "read_ask", "read_reservation"]
 
 _DEFAULT_TIMEOUT = 600.0
 _MOST_TIMEOUT = 86_400.0
 _MOST_SLOTS = 100_000
 _MOST_AVOIDED = 10_000
+_DEFAULT_LASTS = 300.0
+_MOST_AHEAD = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,4 +73,48 @@ def read_ask(request: placement_pb2.AcquireRequest) -> Ask:
         relocation=request.relocation,
         retried=request.retried,
         avoid=frozenset(request.avoid_hosts),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A ReserveRequest that can be meant. Times in seconds."""
+
+    reservation_id: bytes
+    environment: str
+    slots: int
+    starts_in: float
+    lasts: float
+    client_id: bytes
+
+
+def read_reservation(request: placement_pb2.ReserveRequest) -> Wish:
+    """What a request announces, its defaults filled in.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT ARGUMENT_INVALID: a field is out of its range; the message says which and what would
+            be right.
+    """
+    starts_in = request.starts_in.ToNanoseconds() / 1e9
+    lasts = request.lasts.ToNanoseconds() / 1e9 if request.HasField("lasts") else _DEFAULT_LASTS
+    for wrong, what in (
+        (
+            len(request.reservation_id) != 16,
+            f"reservation_id has 16 bytes; got {len(request.reservation_id)}",
+        ),
+        (not 0 < len(request.environment) <= 201, "environment must be name or name@version"),
+        (request.slots > _MOST_SLOTS, f"slots must be 0 to {_MOST_SLOTS:,}; got {request.slots}"),
+        (not 0 <= starts_in <= _MOST_AHEAD, f"starts_in must be 0 s to 7 days; got {starts_in:g} s"),
+        (not 0 < lasts <= _MOST_TIMEOUT, f"lasts must be more than 0 s and at most 24 h; got {lasts:g} s"),
+        (len(request.client_id) != 16, f"client_id has 16 bytes; got {len(request.client_id)}"),
+    ):
+        if wrong:
+            raise Refusal(what, reason="ARGUMENT_INVALID")
+    return Wish(
+        reservation_id=request.reservation_id,
+        environment=request.environment,
+        slots=request.slots,
+        starts_in=starts_in,
+        lasts=lasts,
+        client_id=request.client_id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import os
 import random
@@ -26,6 +27,7 @@ from envmesh.leases import LeaseBinding, LeasePool, Slot
 from envmesh.links import Links, link_trouble
 from envmesh.outcome import EnvironmentSpec
 from envmesh.recovery import Recovery
+from envmesh.reservation import Reservation, seconds_until
 from envmesh.session import Episode
 from envmesh.statistics import Statistics
 from envmesh.stream import HostConnection, channel_options, new_client_id
@@ -284,6 +286,25 @@ class Mesh:
             if not token:
                 break
         return found[:limit]
+
+    async def reserve(
+        self,
+        environment: str,
+        slots: int,
+        when: dt.datetime | float | None = None,
+        *,
+        lasts: float = 300.0,
+    ) -> Reservation:
+        """Say that this client will hold ``slots`` slots in all, from ``when`` on (a moment, or seconds from now), so
+        that there are hosts by then. It counts until the slots are taken, at most ``lasts`` seconds after ``when``.
+
+        Raises:
+            NotFound: no such environment. Backpressure: beyond the tenant's quota. MeshUnavailable.
+        """
+        self.check_usable()
+        reservation = Reservation(self, environment, slots, seconds_until(when), lasts)
+        await reservation.make()
+        return reservation
 
     # ---- episodes
 

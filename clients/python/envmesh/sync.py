@@ -19,6 +19,7 @@ from envmesh.errors import EnvmeshError, MeshUnavailable
 from envmesh.loop_thread import LoopThread
 from envmesh.mesh import Mesh
 from envmesh.outcome import EnvironmentSpec, Outcome
+from envmesh.reservation import Reservation
 from envmesh.rollouts import Rollouts
 from envmesh.session import Episode
 from envmesh.vector import Vector
@@ -293,6 +294,10 @@ class SyncMesh(_Front[Mesh]):
             step_timeout=step_timeout,
         )  # fmt: skip
         return SyncEpisode(made, self._thread)
+
+    def reserve(self, environment: str, slots: int, when: Any = None, **arguments: Any) -> Reservation:
+        """Say how many slots this client will hold from ``when`` on; see ``Mesh.reserve``. It ends with the client."""
+        return self._wait(self._behind.reserve(environment, slots, when, **arguments))
 
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> SyncRollouts:
         """Play many episodes with a policy: ``for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""

@@ -499,10 +499,19 @@ class HostStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
     PROVISIONAL_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     state: Global___HostState.ValueType
     """What it is doing, as far as the broker can tell."""
     provisional: _builtins.int
     """Slots granted but not yet shown to it."""
+    in_use: _builtins.int
+    """Slots with an episode in them, and those held outside a lease."""
+    idle: _builtins.int
+    """Slots under lease, or granted, without one."""
+    ended: _builtins.int
+    """Episodes that are over, in all environments, since it started."""
     @_builtins.property
     def identity(self) -> Global___HostIdentity:
         """Who it is."""
@@ -523,10 +532,13 @@ class HostStatus(_message.Message):
         state: Global___HostState.ValueType = ...,
         silent: _duration_pb2.Duration | None = ...,
         provisional: _builtins.int = ...,
+        in_use: _builtins.int = ...,
+        idle: _builtins.int = ...,
+        ended: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "report", b"report", "silent", b"silent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "provisional", b"provisional", "report", b"report", "silent", b"silent", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "identity", b"identity", "idle", b"idle", "in_use", b"in_use", "provisional", b"provisional", "report", b"report", "silent", b"silent", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -619,6 +631,38 @@ class QueueDepth(_message.Message):
 Global___QueueDepth: _TypeAlias = QueueDepth  # noqa: Y015
 
 @_typing.final
+class ReservationStatus(_message.Message):
+    """Slots that somebody wants to hold from some time on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    STARTS_IN_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """name@version, or a bare name for which there is no host yet."""
+    missing: _builtins.int
+    """Slots of it that its client neither holds nor waits for, within quota."""
+    @_builtins.property
+    def starts_in(self) -> _duration_pb2.Duration:
+        """Time until they are wanted; absent: they are."""
+
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        missing: _builtins.int = ...,
+        starts_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["starts_in", b"starts_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "missing", b"missing", "starts_in", b"starts_in"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationStatus: _TypeAlias = ReservationStatus  # noqa: Y015
+
+@_typing.final
 class GetFleetRequest(_message.Message):
     """Asks for the picture."""
 
@@ -646,6 +690,7 @@ class Fleet(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """Every host of the last minutes is heard, or known to be gone. Nobody scales down on an incomplete picture."""
     @_builtins.property
@@ -664,6 +709,10 @@ class Fleet(_message.Message):
     def uptime(self) -> _duration_pb2.Duration:
         """Time since this broker started."""
 
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationStatus]:
+        """By environment, soonest first."""
+
     def __init__(
         self,
         *,
@@ -672,10 +721,11 @@ class Fleet(_message.Message):
         queues: _abc.Iterable[Global___QueueDepth] | None = ...,
         complete: _builtins.bool = ...,
         uptime: _duration_pb2.Duration | None = ...,
+        reservations: _abc.Iterable[Global___ReservationStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "hosts", b"hosts", "queues", b"queues", "tenants", b"tenants", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "hosts", b"hosts", "queues", b"queues", "reservations", b"reservations", "tenants", b"tenants", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -712,18 +762,30 @@ class WatchFleetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERVAL_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    BRIEF_FIELD_NUMBER: _builtins.int
+    brief: _builtins.bool
+    """Without what grows with environments and leases: of each identity only id, pool, name and slots, and no reports."""
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """How often. Default 1 s; at least 100 ms."""
+
+    @_builtins.property
+    def gap(self) -> _duration_pb2.Duration:
+        """Where it is given, the picture is also sent as soon as somebody must wait or a host's state changes, but no sooner
+        than this after the one before. At least 50 ms; more where there are many hosts.
+        """
 
     def __init__(
         self,
         *,
         interval: _duration_pb2.Duration | None = ...,
+        gap: _duration_pb2.Duration | None = ...,
+        brief: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brief", b"brief", "gap", b"gap", "interval", b"interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

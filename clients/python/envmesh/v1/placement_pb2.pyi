@@ -623,3 +623,66 @@ class ExplainLossResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainLossResponse: _TypeAlias = ExplainLossResponse  # noqa: Y015
+
+@_typing.final
+class ReserveRequest(_message.Message):
+    """Announces slots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    STARTS_IN_FIELD_NUMBER: _builtins.int
+    LASTS_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.bytes
+    """16 bytes, made by the client. The same id again replaces what it said before."""
+    environment: _builtins.str
+    """name or name@version; a bare name means the newest version."""
+    slots: _builtins.int
+    """How many slots the client will hold in all, those it holds already included; 0 ends the reservation. At most 100,000."""
+    client_id: _builtins.bytes
+    """16 bytes, the client instance whose leases count as what was reserved."""
+    @_builtins.property
+    def starts_in(self) -> _duration_pb2.Duration:
+        """When. Default now; at most 7 days."""
+
+    @_builtins.property
+    def lasts(self) -> _duration_pb2.Duration:
+        """How long after that it counts, while the slots are not all taken. Default 5 min; at most 24 h."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.bytes = ...,
+        environment: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        starts_in: _duration_pb2.Duration | None = ...,
+        lasts: _duration_pb2.Duration | None = ...,
+        client_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lasts", b"lasts", "starts_in", b"starts_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "environment", b"environment", "lasts", b"lasts", "reservation_id", b"reservation_id", "slots", b"slots", "starts_in", b"starts_in"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveRequest: _TypeAlias = ReserveRequest  # noqa: Y015
+
+@_typing.final
+class ReserveResponse(_message.Message):
+    """It is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveResponse: _TypeAlias = ReserveResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class PlacementServiceStub(object):
                 request_serializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/envmesh.v1.PlacementService/Reserve',
+                request_serializer=envmesh_dot_v1_dot_placement__pb2.ReserveRequest.SerializeToString,
+                response_deserializer=envmesh_dot_v1_dot_placement__pb2.ReserveResponse.FromString,
+                _registered_method=True)
         self.ExplainLoss = channel.unary_unary(
                 '/envmesh.v1.PlacementService/ExplainLoss',
                 request_serializer=envmesh_dot_v1_dot_placement__pb2.ExplainLossRequest.SerializeToString,
@@ -85,6 +90,15 @@ class PlacementServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reserve(self, request, context):
+        """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
+        broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
+        NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainLoss(self, request, context):
         """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
         """
@@ -109,6 +123,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.ListPools,
                     request_deserializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.FromString,
                     response_serializer=envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=envmesh_dot_v1_dot_placement__pb2.ReserveRequest.FromString,
+                    response_serializer=envmesh_dot_v1_dot_placement__pb2.ReserveResponse.SerializeToString,
             ),
             'ExplainLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainLoss,
@@ -198,6 +217,33 @@ class PlacementService(object):
             '/envmesh.v1.PlacementService/ListPools',
             envmesh_dot_v1_dot_placement__pb2.ListPoolsRequest.SerializeToString,
             envmesh_dot_v1_dot_placement__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/envmesh.v1.PlacementService/Reserve',
+            envmesh_dot_v1_dot_placement__pb2.ReserveRequest.SerializeToString,
+            envmesh_dot_v1_dot_placement__pb2.ReserveResponse.FromString,
             options,
             channel_credentials,
             insecure,

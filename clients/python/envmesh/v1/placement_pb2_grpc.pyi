@@ -43,6 +43,11 @@ class PlacementServiceStub:
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ListPoolsRequest, _placement_pb2.ListPoolsResponse]
     """Lists the pools and what they serve. Idempotent."""
+    Reserve: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReserveRequest, _placement_pb2.ReserveResponse]
+    """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
+    broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
+    NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+    """
     ExplainLoss: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]
     """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
 
@@ -61,6 +66,11 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
     ListPools: _aio.UnaryUnaryMultiCallable[_placement_pb2.ListPoolsRequest, _placement_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists the pools and what they serve. Idempotent."""
+    Reserve: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReserveRequest, _placement_pb2.ReserveResponse]  # type: ignore[assignment]
+    """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
+    broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
+    NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+    """
     ExplainLoss: _aio.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]  # type: ignore[assignment]
     """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
 
@@ -94,6 +104,17 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_placement_pb2.ListPoolsResponse, _abc.Awaitable[_placement_pb2.ListPoolsResponse]]:
         """Lists the pools and what they serve. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _placement_pb2.ReserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.ReserveResponse, _abc.Awaitable[_placement_pb2.ReserveResponse]]:
+        """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
+        broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
+        NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+        """
 
     @_abc_1.abstractmethod
     def ExplainLoss(
