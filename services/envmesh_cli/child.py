@@ -75,6 +75,7 @@ class Child:
         self.environ = dict(environ)
         self.address = ""
         self.metrics_port = 0
+        self.fleet_address = ""
         self.starts = 0
         self.ready = asyncio.Event()
         """Set while it serves."""
@@ -176,6 +177,7 @@ class Child:
         if line.level and line.text == "ready" and "address" in line.fields:
             self.address = str(line.fields["address"])
             self.metrics_port = int(line.fields.get("metrics", 0))
+            self.fleet_address = str(line.fields.get("fleet", ""))
             self.ready.set()
         elif line.text:
             self._last_words.append(line.text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 DEFAULT_MESH = "127.0.0.1:7070"
@@ -21,10 +20,24 @@ def _client(parser: argparse.ArgumentParser) -> None:
         "--mesh", metavar="HOST:PORT", help=f"a broker or a lone host (default: $ENVMESH_MESH, or {DEFAULT_MESH})"
     )  # fmt: skip
     group.add_argument(
-        "--token", default=os.environ.get("ENVMESH_TOKEN"), help="bearer token (default: $ENVMESH_TOKEN)"
+        "--token", help="bearer token (default: $ENVMESH_TOKEN, or what $ENVMESH_TOKEN_FILE holds)"
+    )
+    group.add_argument(
+        "--token-file", metavar="FILE", help="file of the bearer token; may be renewed meanwhile"
     )
     group.add_argument("--tls", action="store_true", help="connect with TLS")
-    group.add_argument("--tls-roots", metavar="FILE", help="PEM file of the roots to trust; implies --tls")
+    group.add_argument(
+        "--ca", "--tls-roots", metavar="FILE", help="PEM file of the roots to trust, implies --tls ($ENVMESH_CA)"
+    )  # fmt: skip
+    group.add_argument("--certificate", metavar="FILE", help="PEM file of a certificate of one's own")
+    group.add_argument("--private-key", metavar="FILE", help="PEM file of its key")
+    group.add_argument("--plaintext", action="store_true", help="send even a token without TLS")
+
+
+def _keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keys", metavar="DIRECTORY", help="TLS and credentials with what `envmesh keys DIRECTORY` made"
+    )
 
 
 def _declarations(parser: argparse.ArgumentParser) -> None:
@@ -91,11 +104,57 @@ def serve(parser: argparse.ArgumentParser) -> None:
         "--drain-deadline", metavar="T", help="after Ctrl-C, how long episodes may take to end (30s)"
     )
     _json(parser, "print one JSON object when ready: address, metrics, environments")
+    _keys(parser)
+    parser.add_argument(
+        "--health", metavar="HOST:PORT", help="an HTTP port for probes: /live, /ready, /accepting"
+    )
     _declarations(parser)
     group = parser.add_argument_group("in a mesh")
     group.add_argument("--broker", metavar="HOST:PORT", help="register there; without it, this host is alone")
     group.add_argument("--pool", metavar="NAME", help="the pool it belongs to (default: default)")
     group.add_argument("--name", help="the host's name for people")
+
+
+def keys(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh keys``."""
+    parser.add_argument(
+        "directory", nargs="?", metavar="DIRECTORY", help="where files go, for their owner only"
+    )
+    group = parser.add_argument_group("in a cluster")
+    group.add_argument(
+        "--secrets", metavar="NAMESPACE", help="keep Secrets there instead, through its API server"
+    )
+    group.add_argument(
+        "--prefix", default="envmesh", metavar="P", help="their names are P-ca, P-host-tls, … (envmesh)"
+    )
+    group.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="a label for them")
+    group.add_argument(
+        "--kubeconfig", metavar="FILE", help="default: the pod's ServiceAccount, or $KUBECONFIG"
+    )
+    group = parser.add_argument_group("what is made")
+    group.add_argument(
+        "--broker-name", action="append", default=[], metavar="NAME",
+        help="a name or address by which the broker is reached; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the same for hosts, beside envmesh-host",
+    )
+    group.add_argument("--tenant", default="trainers", metavar="NAME", help="whose the token is (trainers)")
+    group.add_argument(
+        "--days", type=_count, default=1825, metavar="N", help="how long certificates last (1825)"
+    )
+    group.add_argument(
+        "--renew", metavar="T", help="renew certificates that end sooner than in T, such as 90d"
+    )
+    group.add_argument(
+        "--rotate", action="append", default=[], choices=("lease-keys", "seal-keys"),
+        help="only put a new key before the old one, which still counts",
+    )  # fmt: skip
+    _json(parser)
 
 
 def up(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +164,7 @@ def up(parser: argparse.ArgumentParser) -> None:
         "--pool", nargs="+", action="append", default=[], metavar=("NAME[:HOSTS]", "[NAME=]TARGET"),
         help="a pool with several environments, on HOSTS hosts; may be repeated",
     )  # fmt: skip
+    _keys(parser)
     parser.add_argument(
         "--hosts", type=_count, default=1, metavar="N", help="hosts of each pool that says none (1)"
     )

@@ -68,6 +68,20 @@ COMMANDS: dict[str, Command] = {
         "             --pool games:1 tictactoe=textarena:TicTacToe-v0\n\n"
         f"{TARGETS}",
     ),
+    "keys": Command(
+        _HOSTING,
+        "DIRECTORY | --secrets NAMESPACE [options]",
+        "certificates, keys and a trainer's token, made once",
+        "envmesh_cli.keys:keys",
+        command_arguments.keys,
+        "A private authority, certificates for broker, hosts and autoscaler, the keys that sign leases and seal\n"
+        "checkpoints, and one trainer's token with the file that knows its hash. What is there stays as it is; only\n"
+        "what is missing is made. Nothing secret is printed.\n\n"
+        "  envmesh keys ./keys\n"
+        "  envmesh serve countdown:Countdown --keys ./keys --listen 0.0.0.0:7070\n"
+        "  envmesh keys ./keys --rotate lease-keys              a new key first, the old one still counts\n"
+        "  envmesh keys --secrets rl --prefix envmesh --broker-name envmesh-broker.rl.svc --renew 90d",
+    ),
     "envs": Command(
         _LOOKING,
         "[options]",

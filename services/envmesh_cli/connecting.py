@@ -7,10 +7,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
-
-import grpc
 
 import envmesh
 from envmesh import event_loop
@@ -20,25 +17,10 @@ from envmesh_cli.command_arguments import DEFAULT_MESH
 from envmesh_cli.failures import INTERRUPTED, USAGE, CommandFailed
 from envmesh_cli.targets import declaration_flags, looks_like_target
 
-__all__ = ["channel_credentials", "connected", "mesh_address", "open_mesh", "run_until_interrupted"]
+__all__ = ["connected", "mesh_address", "open_mesh", "run_until_interrupted"]
 
 CONNECT_SECONDS = 5.0
 """Shorter than a trainer's patience: a person waits."""
-
-
-def channel_credentials(arguments: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    """TLS, where it was asked for.
-
-    Raises:
-        CommandFailed: the file of roots cannot be read.
-    """
-    if not (arguments.tls or arguments.tls_roots):
-        return None
-    try:
-        roots = Path(arguments.tls_roots).read_bytes() if arguments.tls_roots else None
-    except OSError as error:
-        raise CommandFailed(f"--tls-roots {arguments.tls_roots}: {error.strerror or error}", USAGE) from None
-    return grpc.ssl_channel_credentials(roots)
 
 
 def mesh_address(arguments: argparse.Namespace) -> str:
@@ -57,7 +39,12 @@ def connected(arguments: argparse.Namespace, address: str | None = None) -> Mesh
         return envmesh.connect(
             target,
             token=arguments.token,
-            credentials=channel_credentials(arguments),
+            token_file=arguments.token_file,
+            tls=True if arguments.tls else None,
+            ca=arguments.ca,
+            certificate=arguments.certificate,
+            private_key=arguments.private_key,
+            plaintext=arguments.plaintext,
             connect_timeout=CONNECT_SECONDS,
         )
     except ValueError as error:
@@ -86,7 +73,7 @@ async def open_mesh(arguments: argparse.Namespace, text: str) -> AsyncIterator[t
         settings["ENVMESH_HOST_UNDECLARED_SLOTS"] = str(min(64, largest_concurrency(arguments)))
     async with (
         LocalHost([text], flags=flags, settings=settings) as host,
-        envmesh.connect(host.address) as mesh,
+        envmesh.connect(host.address, plaintext=True) as mesh,
     ):
         specs = await mesh.environments()
         yield mesh, specs[0].key if specs else (name or target)

@@ -128,7 +128,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
         console.print(
             f"[dim]ready after {time.perf_counter() - started:.1f} s; listening on {local.address}[/]\n"
         )
-        async with envmesh.connect(local.address) as mesh:
+        async with envmesh.connect(local.address, plaintext=True) as mesh:
             counts = {act.name: Tally(act.name, agent=act.agent) for act in ACTS}
             proof = Proof()
             took = await _play(mesh, local, counts, proof, arguments.seconds)

@@ -19,9 +19,7 @@ __all__ = ["watch_views"]
 LEAST_INTERVAL = 0.1
 
 
-async def watch_views(
-    address: str, mesh: Mesh, *, interval: float, credentials: grpc.ChannelCredentials | None = None
-) -> AsyncGenerator[View, None]:
+async def watch_views(address: str, mesh: Mesh, *, interval: float) -> AsyncGenerator[View, None]:
     """A view at every interval, in seconds; the first one already has rates.
 
     Raises:
@@ -29,12 +27,7 @@ async def watch_views(
     """
     wait = duration_pb2.Duration()
     wait.FromNanoseconds(int(max(LEAST_INTERVAL, interval) * 1e9))
-    options = channel_options()
-    if credentials is not None:
-        channel = grpc.aio.secure_channel(address, credentials, options)
-    else:
-        channel = grpc.aio.insecure_channel(address, options)
-    async with channel:
+    async with mesh.access.channel(address, tuple(channel_options())) as channel:
         watching = fleet_pb2_grpc.FleetServiceStub(channel).WatchFleet(
             fleet_pb2.WatchFleetRequest(interval=wait), metadata=mesh.metadata
         )

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import envmesh
 from envmesh.errors import EnvmeshError
@@ -135,7 +135,9 @@ class LocalHost(_Processes):
 class LocalMesh(_Processes):
     """A broker, and pools of hosts. ``pools`` are plans, or targets that each become a pool with ``hosts`` hosts.
 
-    ``tell`` hears every line that a process says. ``host_settings`` and ``broker_settings`` are variables by name.
+    With ``keys``, a directory that `envmesh keys` made, every port is TLS, trainers need a token, and the mesh may
+    listen beyond this machine; ``access`` is what ``connect`` takes then. ``tell`` hears every line that a process
+    says. ``host_settings`` and ``broker_settings`` are variables by name.
     """
 
     def __init__(
@@ -148,13 +150,15 @@ class LocalMesh(_Processes):
         broker_settings: Mapping[str, str] | None = None,
         tell: Callable[[Line], None] | None = None,
         verbose: bool = False,
+        keys: Path | None = None,
     ):
         super().__init__(tell)
         texts = [pool for pool in pools if isinstance(pool, str)]
         self.pools = [pool for pool in pools if isinstance(pool, PoolPlan)]
         if texts:
             self.pools += plan_pools(texts, hosts=hosts)
-        self._listen = checked_listen(listen)
+        self._keys = keys
+        self._listen = checked_listen(listen, closed=keys is not None)
         self._host_settings = dict(host_settings or {})
         self._broker_settings = dict(broker_settings or {})
         self._directory = tempfile.TemporaryDirectory(prefix="envmesh-")
@@ -176,6 +180,30 @@ class LocalMesh(_Processes):
         """Where the metrics of each process are."""
         return {child.name: child.metrics for child in self.children}
 
+    @property
+    def access(self) -> dict[str, Any]:
+        """How ``connect`` gets in, with the token that `envmesh keys` made."""
+        if self._keys is None:
+            return {"plaintext": True}
+        token = self._keys / "trainer-token"
+        return {"ca": token / "ca.crt", "token_file": token / "token"}
+
+    def _secured(self, service: str) -> dict[str, str]:
+        """The variables of a process that is closed to strangers."""
+        if self._keys is None:
+            return {}
+        directory = self._keys / f"{service.lower()}-tls"
+        variables: dict[str, object] = {
+            "TLS_CERTIFICATE": directory / "tls.crt",
+            "TLS_PRIVATE_KEY": directory / "tls.key",
+            "TLS_AUTHORITY": directory / "ca.crt",
+            "METRICS_PLAINTEXT": "true",  # on loopback
+        }
+        if service == "BROKER":
+            variables["CREDENTIALS_FILE"] = self._keys / "credentials" / "credentials.json"
+            variables["FLEET_LISTEN"] = "127.0.0.1:0"
+        return {f"ENVMESH_{service}_{name}": str(value) for name, value in variables.items()}
+
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """First stage of the end: hosts take nothing new and wait for their episodes; then the broker goes."""
         await self._end(self.hosts, seconds)
@@ -184,12 +212,17 @@ class LocalMesh(_Processes):
     async def _start(self) -> None:
         directory = Path(self._directory.name)
         lease_key, seal_key = directory / "lease-key.pem", directory / "seal-key"
-        write_lease_key(lease_key)
-        write_seal_key(seal_key)
+        if self._keys is not None:
+            lease_key = self._keys / "lease-keys" / "lease-keys.pem"
+            seal_key = self._keys / "seal-keys" / "seal-keys"
+        else:
+            write_lease_key(lease_key)
+            write_seal_key(seal_key)
         settings = {
             "ENVMESH_BROKER_LISTEN": self._listen,
             "ENVMESH_BROKER_LEASE_KEYS_FILE": str(lease_key),
             "ENVMESH_BROKER_LOG_FORM": "json",
+            **self._secured("BROKER"),
             **self._broker_settings,
         }
         self.broker = Child("broker", ["broker"], settings, self.tell)
@@ -198,6 +231,8 @@ class LocalMesh(_Processes):
         self.broker.environ["ENVMESH_BROKER_LISTEN"] = (
             self.broker.address
         )  # the same port when it starts again
+        if self.broker.fleet_address:
+            self.broker.environ["ENVMESH_BROKER_FLEET_LISTEN"] = self.broker.fleet_address
         for pool in self.pools:
             for number in range(1, pool.hosts + 1):
                 self._begin(self._host(pool, number, str(seal_key)))
@@ -210,10 +245,11 @@ class LocalMesh(_Processes):
             **self._host_settings,
             "ENVMESH_HOST_LISTEN": f"{self._listen.rpartition(':')[0]}:0",
             "ENVMESH_HOST_METRICS_LISTEN": "127.0.0.1:0",
-            "ENVMESH_HOST_BROKER": self.broker.address,
+            "ENVMESH_HOST_BROKER": self.broker.fleet_address or self.broker.address,
             "ENVMESH_HOST_POOL": pool.name,
             "ENVMESH_HOST_NAME": f"{pool.name}-{number}",
             "ENVMESH_HOST_SEAL_KEYS_FILE": seal_key,
+            **self._secured("HOST"),
             **pool.settings,
         }
         command = ["serve", *pool.targets, *pool.flags, *self._verbose]
@@ -224,7 +260,10 @@ class LocalMesh(_Processes):
         wanted = {pool.name: pool.hosts for pool in self.pools}
         ready: dict[str, int] = {}
         try:
-            async with asyncio.timeout(REGISTER_SECONDS), envmesh.connect(self.address) as mesh:
+            async with (
+                asyncio.timeout(REGISTER_SECONDS),
+                envmesh.connect(self.address, **self.access) as mesh,
+            ):
                 while any(ready.get(name, 0) < hosts for name, hosts in wanted.items()):
                     ready = {pool.name: pool.ready_hosts for pool in await mesh.pools()}
                     await asyncio.sleep(0.02)
@@ -240,8 +279,8 @@ class LocalMesh(_Processes):
         self._directory.cleanup()
 
 
-def checked_listen(listen: str) -> str:
-    """Where a local mesh may listen.
+def checked_listen(listen: str, *, closed: bool = False) -> str:
+    """Where a local mesh may listen; ``closed``: it has TLS and credentials.
 
     Raises:
         CommandFailed: not host:port, or an address beyond this machine, which needs TLS and credentials.
@@ -249,10 +288,16 @@ def checked_listen(listen: str) -> str:
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise CommandFailed(f"--listen {listen}: host:port is right, such as 127.0.0.1:7070", USAGE)
-    if not Endpoint(listen=listen).loopback:
+    if closed and host.strip("[]") in ("0.0.0.0", "::"):
         raise CommandFailed(
-            f"--listen {listen}: a local mesh stays on this machine, for it has no credentials; listen on 127.0.0.1, "
-            "or run broker and hosts by themselves (envmesh serve --broker)",
+            f"--listen {listen}: give the address by which other machines reach this one; hosts listen there too, and "
+            "trainers are told so",
+            USAGE,
+        )
+    if not closed and not Endpoint(listen=listen).loopback:
+        raise CommandFailed(
+            f"--listen {listen}: without TLS and credentials a local mesh stays on this machine; listen on 127.0.0.1, "
+            "or make some (envmesh keys DIRECTORY) and give --keys DIRECTORY",
             USAGE,
         )
     return listen

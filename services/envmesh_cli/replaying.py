@@ -91,7 +91,7 @@ async def _mesh_of(arguments: argparse.Namespace, trajectories: list[Trajectory]
         raise CommandFailed(f"{arguments.file} holds no episode", USAGE)
     async with (
         LocalHost([_served_as(spec) for spec in specs.values()]) as host,
-        envmesh.connect(host.address) as mesh,
+        envmesh.connect(host.address, plaintext=True) as mesh,
     ):
         yield mesh
 

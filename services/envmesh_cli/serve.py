@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envmesh import event_loop
@@ -67,18 +68,48 @@ def host_settings(arguments: argparse.Namespace) -> HostSettings:
     Raises:
         SettingsError: with every mistake there is.
     """
-    overrides = {
+    overrides: dict[str, object] = {
         "listen": arguments.listen,
         "metrics_listen": arguments.metrics,
+        "health_listen": arguments.health,
         "workers": arguments.workers,
         "drain_deadline": arguments.drain_deadline,
         "broker": arguments.broker,
         "pool": arguments.pool,
         "name": arguments.name,
     }
+    if arguments.keys:
+        overrides |= key_files(Path(arguments.keys), in_mesh=bool(arguments.broker))
     if arguments.slots is not None and "ENVMESH_HOST_SLOTS" not in os.environ:
         overrides["slots"] = max(arguments.slots * len(arguments.targets), HostSettings().slots)
     return load(HostSettings, os.environ, overrides)
+
+
+def key_files(directory: Path, *, in_mesh: bool) -> dict[str, object]:
+    """The settings that `envmesh keys DIRECTORY` made files for."""
+    files = {
+        "tls_certificate": directory / "host-tls" / "tls.crt",
+        "tls_private_key": directory / "host-tls" / "tls.key",
+        "tls_authority": directory / "host-tls" / "ca.crt",
+        "seal_keys_file": directory / "seal-keys" / "seal-keys",
+    }
+    if not in_mesh:
+        files["lease_keys_file"] = directory / "lease-keys" / "lease-keys.pem"
+        files["credentials_file"] = directory / "credentials" / "credentials.json"
+    return dict(files)
+
+
+def ways_in(settings: HostSettings) -> tuple[str, str]:
+    """What a trainer must show, as arguments of ``connect`` and as flags."""
+    words, flags = "", ""
+    if settings.tls_certificate is not None:
+        words, flags = ", ca=…", " --ca …"
+    if settings.broker or settings.credentials_file is not None:
+        words, flags = (
+            f"{words}, token_file=…" if words else words,
+            f"{flags} --token-file …" if words else flags,
+        )
+    return words, flags
 
 
 def announcement(host: Host) -> dict[str, object]:
@@ -107,7 +138,8 @@ def metrics_url(host: Host) -> str | None:
     if not host.settings.metrics_listen:
         return None
     where = host.settings.metrics_listen.rpartition(":")[0] or "127.0.0.1"
-    return f"http://{where}:{host.exporter.port}/metrics"
+    secured = host.settings.tls_certificate is not None and not host.settings.metrics_plaintext
+    return f"http{'s' * secured}://{where}:{host.exporter.port}/metrics"
 
 
 def announce(host: Host) -> None:
@@ -133,12 +165,15 @@ def announce(host: Host) -> None:
     )
     if url := metrics_url(host):
         console.print(f"  [bold]metrics[/]    {url}")
-    console.print(f'  [bold]connect[/]    async with envmesh.connect("{connect_to}") as mesh:', markup=True)
+    credentials, flags = ways_in(host.settings)
+    console.print(
+        f'  [bold]connect[/]    async with envmesh.connect("{connect_to}"{credentials}) as mesh:', markup=True
+    )
     console.print(
         f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
     )
     elsewhere = "" if connect_to == "127.0.0.1:7070" else f" --mesh {connect_to}"
-    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}")
+    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}{flags}")
     console.print()
     for definition in host.definitions:
         if sentence := advice(definition):

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from envmesh_cli.connecting import channel_credentials, connected, mesh_address, run_until_interrupted
+from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import OK
 from envmesh_cli.fleet_view import View
 from envmesh_cli.fleet_watch import watch_views
@@ -31,12 +31,7 @@ def top(arguments: argparse.Namespace) -> int:
 async def _top(arguments: argparse.Namespace) -> int:
     console = open_console()
     async with connected(arguments) as mesh:
-        views = watch_views(
-            mesh_address(arguments),
-            mesh,
-            interval=arguments.interval,
-            credentials=channel_credentials(arguments),
-        )
+        views = watch_views(mesh_address(arguments), mesh, interval=arguments.interval)
         try:
             if arguments.json:
                 async for view in views:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -53,7 +54,12 @@ def up(arguments: argparse.Namespace) -> int:
         settings["ENVMESH_HOST_WORKERS"] = str(arguments.workers)
     writer = LineWriter(open_console(stderr=True), verbose=arguments.verbose)
     mesh = LocalMesh(
-        plans, listen=arguments.listen, host_settings=settings, tell=writer.tell, verbose=arguments.verbose
+        plans,
+        listen=arguments.listen,
+        host_settings=settings,
+        tell=writer.tell,
+        verbose=arguments.verbose,
+        keys=Path(arguments.keys) if arguments.keys else None,
     )
     shutdown = event_loop.run(
         run_process(lambda process: _body(process, mesh, arguments, drain), grace=drain + 10.0)
@@ -115,7 +121,10 @@ def announce(mesh: LocalMesh, took: float) -> None:
     name = environment_name(mesh.pools[0].targets[0])
     elsewhere = "" if mesh.address == "127.0.0.1:7070" else f" --mesh {mesh.address}"
     console.print(f"  [bold]listening[/]  {mesh.address} [dim](the broker; ready after {took:.1f} s)[/]")
-    console.print(f'  [bold]connect[/]    async with envmesh.connect("{mesh.address}") as mesh:')
+    words = "".join(f', {name}="{value}"' for name, value in mesh.access.items() if name != "plaintext")
+    if words:
+        elsewhere += "".join(f" --{n.replace('_', '-')} {v}" for n, v in mesh.access.items())
+    console.print(f'  [bold]connect[/]    async with envmesh.connect("{mesh.address}"{words}) as mesh:')
     console.print(
         f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
     )

@@ -30,8 +30,11 @@ __all__ = [
     "LeaseVerifier",
     "Sealer",
     "key_id",
+    "new_lease_key",
+    "new_seal_key",
     "read_lease_keys",
     "read_seal_keys",
+    "split_lease_keys",
     "write_lease_key",
     "write_seal_key",
 ]
@@ -238,10 +241,19 @@ def write_lease_key(path: Path) -> None:
     Raises:
         FileExistsError: there is a file already; a key is never overwritten.
     """
-    pem = Ed25519PrivateKey.generate().private_bytes(
+    _write_secret(path, new_lease_key())
+
+
+def new_lease_key() -> bytes:
+    """A new lease key, in PEM."""
+    return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write_secret(path, pem)
+
+
+def split_lease_keys(pem: bytes) -> list[bytes]:
+    """The keys of a PEM file, each by itself."""
+    return [bytes(key) for key in _PEM.findall(pem)]
 
 
 def read_lease_keys(path: Path) -> list[Ed25519PrivateKey]:
@@ -252,8 +264,11 @@ def read_lease_keys(path: Path) -> list[Ed25519PrivateKey]:
         OSError: it cannot be read.
     """
     keys = []
-    for pem in _PEM.findall(path.read_bytes()):
-        key = serialization.load_pem_private_key(pem, None)
+    for pem in split_lease_keys(path.read_bytes()):
+        try:
+            key = serialization.load_pem_private_key(pem, None)
+        except (ValueError, TypeError):
+            raise ValueError(f"{path} holds a private key that cannot be read") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError(f"{path} holds a key that is not Ed25519")
         keys.append(key)
@@ -268,7 +283,12 @@ def write_seal_key(path: Path) -> None:
     Raises:
         FileExistsError: there is a file already; a key is never overwritten.
     """
-    _write_secret(path, secrets.token_hex(_SEAL_BYTES).encode() + b"\n")
+    _write_secret(path, new_seal_key())
+
+
+def new_seal_key() -> bytes:
+    """A new seal key, as a line of a file."""
+    return secrets.token_hex(_SEAL_BYTES).encode() + b"\n"
 
 
 def read_seal_keys(path: Path) -> list[bytes]:
