@@ -123,7 +123,7 @@ def test_what_is_missing_is_made_to_fit_what_is_there(tmp_path):
 
 def test_many_at_once_make_one(tmp_path):
     barrier = threading.Barrier(8)
-    made = []
+    made: list[str] = []
 
     def run():
         barrier.wait()
