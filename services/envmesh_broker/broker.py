@@ -151,7 +151,7 @@ class _Broker:
         self._probes = ProbePort(servers.trainers.health)
         self._authenticator, self._registry = authenticator, registry
         self._desk, self._sessions, self._lag = Desk(core, clock), Sessions(), LoopLag(clock)
-        self._meters = Meters(registry, core, self._lag, clock)
+        self._meters = Meters(registry, core, self._lag, clock, self._sessions.said)
         self._exporter = Exporter(registry)
         self._losses = losses = Losses(clock, core.ledger.last_heard)
         placement = Placement(
@@ -237,8 +237,8 @@ class _Broker:
                 gc.collect()
                 gc.freeze()
             self._desk.tick()
+            self._meters.tick()
             self._sessions.prune(self._core)
-            self._meters.take_lag()
             self._registry.flush()
             self._keys.refresh()
             self._exporter.refresh()

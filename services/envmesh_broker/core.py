@@ -214,6 +214,10 @@ class Core:
             )
         return self._meanings[environment]
 
+    def has_room(self, environment: str, count: int) -> bool:
+        """Whether so many slots for an environment are free now."""
+        return self.ledger.shelf(self.meaning(environment) or environment).free() >= count
+
     # ---- time
 
     def decide(self, now: float) -> list[Decision]:

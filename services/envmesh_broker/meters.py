@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from envmesh.v1 import environment_pb2, error_reason_pb2, fleet_pb2
 from envmesh_broker.core import Core
-from envmesh_broker.ledger import HostState
+from envmesh_broker.ledger import HostRecord, HostState
 from envmesh_broker.scheduler import Decision
 from envmesh_service.clock import Clock
 from envmesh_service.loop_lag import LoopLag
@@ -13,93 +14,243 @@ from envmesh_service.metrics import BoundedLabel, Registry
 
 __all__ = ["Meters"]
 
-_TENANTS = 200
-"""More tenants than this are counted as ``other``."""
+MAX_TENANTS, MAX_POOLS = 200, 200
+"""Label values at most, the one of all others included."""
+
+REASONS = (
+    "HOST_LOST",
+    "PREEMPTED",
+    "VERSION_GONE",
+    "WORKER_LOST",
+    "POISON",
+    "REPLAY_DIVERGED",
+    "LIMIT_EXCEEDED",
+)
+REFUSALS = (
+    "QUOTA_EXCEEDED",
+    "QUEUE_FULL",
+    "NO_CAPACITY",
+    "GANG_IMPOSSIBLE",
+    "ENVIRONMENT_UNKNOWN",
+    "COMMAND_DEADLINE",
+)
+_STATE_LABELS = {state: "lost" if state is HostState.SILENT else state.value for state in HostState}
+
+Said = Mapping[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]]
+Values = dict[tuple[str, ...], float]
 
 
 class Meters:
-    """What the broker exports, beside the RPC layer's."""
+    """What the broker exports, beside the RPC layer's: placement, fleet, tenants, and what hosts' deaths would hide."""
 
-    def __init__(self, registry: Registry, core: Core, lag: LoopLag, clock: Clock) -> None:
-        self._core, self._clock, self._lag = core, clock, lag
-        self._tenant = BoundedLabel(_TENANTS)
+    def __init__(self, registry: Registry, core: Core, lag: LoopLag, clock: Clock, said: Said) -> None:
+        self._core, self._clock, self._lag, self._said = core, clock, lag, said
+        self._tenant, self._pool = BoundedLabel(MAX_TENANTS - 1), BoundedLabel(MAX_POOLS - 1)
+        self._counted: dict[str, dict[tuple[str, int], int]] = {}
+        self._live: dict[str, tuple[HostRecord | None, int]] = {}
+        self._unrecoverable: dict[str, tuple[fleet_pb2.HostIdentity, frozenset[str]]] = {}
+        self._drains: dict[str, tuple[str, float]] = {}
+        self._states: dict[str, HostState] = {}
+        self._ticked_at = clock()
+        self._register(registry)
+        self._register_state(registry)
+
+    def _register(self, registry: Registry) -> None:
         self._granted = registry.counter("envmesh_granted_slots_total", "Slots granted.", ("tenant",))
+        self._asked = registry.counter(
+            "envmesh_acquire_requests_total", "Requests for slots that were let in.", ("tenant",)
+        )
+        self._refused = registry.counter(
+            "envmesh_refused_requests_total", "Requests for slots that were refused or sent away.", ("reason",),
+            [(reason,) for reason in REFUSALS],
+        )  # fmt: skip
+        self._lapsed = registry.counter("envmesh_lapsed_slots_total", "Slots granted and never shown.")
         self._wait = registry.histogram(
-            "envmesh_queue_wait_seconds", "From Acquire until each of its grants."
+            "envmesh_queue_wait_seconds",
+            "From Acquire until each of its grants, in seconds; warm: there was room when it came.",
+            ("warm",),
+            known=[("true",), ("false",)],
         )
-        self._loop_lag = registry.histogram("envmesh_event_loop_lag_seconds", "How late the event loop runs.")
-        registry.gauge(
-            "envmesh_lapsed_slots", "Slots granted and never shown, since the start.", (), self._lapsed
+        self._loop_lag = registry.histogram(
+            "envmesh_event_loop_lag_seconds", "How late the event loop runs, in seconds."
         )
-        registry.gauge("envmesh_queue_requests", "Requests that wait.", ("tenant",), self._queued)
-        registry.gauge(
-            "envmesh_queue_oldest_seconds", "Age of the oldest request that waits.", (), self._oldest
+        self._slot_seconds = registry.counter(
+            "envmesh_tenant_slot_seconds_total", "Slots under lease, times seconds.", ("tenant",)
         )
-        registry.gauge("envmesh_pool_hosts", "Hosts.", ("pool", "state"), self._hosts)
-        registry.gauge("envmesh_pool_slots", "Slots of hosts that are heard.", ("pool", "state"), self._slots)
-        registry.gauge("envmesh_tenant_slots", "Slots under lease.", ("tenant",), self._held)
-        registry.gauge(
-            "envmesh_fleet_complete", "Whether the picture of the fleet is complete.", (), self._complete
+        self._lost = registry.counter("envmesh_hosts_lost_total", "Hosts that fell silent.", ("pool",))
+        self._interrupted = registry.counter(
+            "envmesh_interrupted_episodes_total",
+            "Episodes that ended as ABORTED or DATA_LOSS and that nobody goes on with.",
+            ("reason",),
+            [(reason,) for reason in REASONS],
         )
 
-    def granted(self, tenant: str, decision: Decision, waited: float) -> None:
-        """A grant goes out."""
+    def _register_state(self, registry: Registry) -> None:
+        gauge, core = registry.gauge, self._core
+        gauge("envmesh_queue_requests", "Requests that wait.", ("tenant",), self._queued)
+        gauge(
+            "envmesh_queue_slots",
+            "Slots that wait, by whether quota lets them in.",
+            ("state",),
+            self._waiting,
+        )
+        gauge("envmesh_oldest_request_seconds", "Age of the oldest request that waits.", (), self._oldest)
+        gauge("envmesh_pool_hosts", "Hosts.", ("pool", "state"), self._hosts)
+        gauge("envmesh_pool_slots", "Slots of hosts that are heard.", ("pool", "state"), self._slots)
+        gauge(
+            "envmesh_pool_oldest_drain_seconds", "Age of the oldest drain, in seconds; 0 without one.", ("pool",),
+            self._oldest_drains,
+        )  # fmt: skip
+        gauge("envmesh_tenant_slots", "Slots under lease.", ("tenant",), self._held)
+        gauge(
+            "envmesh_tenant_quota_slots", "Slots a tenant may hold; 0: no bound.", ("tenant",), self._quotas
+        )
+        gauge(
+            "envmesh_fleet_complete", "Whether every host of the last minutes is heard, or known to be gone.", (),
+            lambda: {(): float(core.ledger.complete(self._clock()))},
+        )  # fmt: skip
+
+    # ---- what happens
+
+    def asked(self, tenant: str) -> None:
+        """A request was let in."""
+        self._asked.add(1, self._tenant(tenant))
+
+    def refused(self, reason: str) -> None:
+        """A request was refused, or sent away."""
+        self._refused.add(1, reason)
+
+    def granted(self, tenant: str, decision: Decision, waited: float, warm: bool) -> None:
+        """A grant goes out. ``warm``: there was room for it when it was asked for."""
         self._granted.add(sum(grant.count for grant in decision.grants), self._tenant(tenant))
-        self._wait.labels().pending.append(waited)
+        self._wait.labels("true" if warm else "false").pending.append(waited)
 
-    def take_lag(self) -> None:
-        """Bring the measured lags into the histogram; to be called every second or so."""
+    def tick(self) -> None:
+        """Every half second or so: lags, slot-seconds, and what has become of hosts and their episodes."""
         samples, self._lag.samples[:] = self._lag.samples[:], ()
         self._loop_lag.labels().observe_many(samples)
+        now = self._clock()
+        for tenant, held in self._core.ledger.held.items():
+            self._slot_seconds.add(held * (now - self._ticked_at), self._tenant(tenant))
+        self._ticked_at = now
+        self._lapsed.labels().value = float(self._core.lapsed)
+        self._count_interrupted()
+        self._watch_hosts(now)
 
-    def _lapsed(self) -> dict[tuple[str, ...], float]:
-        return {(): float(self._core.lapsed)}
+    def _count_interrupted(self) -> None:
+        """What hosts say they interrupted, and what of class NONE was on a host that is gone without a word."""
+        hosts = self._core.ledger.hosts
+        for host_id, (identity, report) in self._said.items():
+            counted = self._counted.setdefault(host_id, {})
+            unrecoverable, live = self._class_none(host_id, identity), 0
+            for load in report.environments:
+                live += load.live if load.environment in unrecoverable else 0
+                for row in load.interrupted:
+                    key = load.environment, row.reason
+                    if (new := row.episodes - counted.get(key, 0)) > 0:
+                        self._interrupted.add(new, _reason(row.reason))
+                    counted[key] = row.episodes
+            self._live[host_id] = hosts.get(host_id), live
+        for host_id in [host_id for host_id in self._live if host_id not in hosts]:
+            record, live = self._live.pop(host_id)
+            self._counted.pop(host_id, None)
+            self._unrecoverable.pop(host_id, None)
+            if live and record is not None and record.silent:
+                self._interrupted.add(live, "HOST_LOST")
 
-    def _queued(self) -> dict[tuple[str, ...], float]:
+    def _class_none(self, host_id: str, identity: fleet_pb2.HostIdentity) -> frozenset[str]:
+        """The environments of a host whose episodes nobody can rebuild."""
+        known = self._unrecoverable.get(host_id)
+        if known is None or known[0] is not identity:
+            keys = frozenset(
+                f"{info.name}@{info.version}"
+                for info in identity.environments
+                if info.recovery == environment_pb2.RECOVERY_CLASS_NONE
+            )
+            known = self._unrecoverable[host_id] = identity, keys
+        return known[1]
+
+    def _watch_hosts(self, now: float) -> None:
+        ledger = self._core.ledger
+        states = {host_id: ledger.state(record, now) for host_id, record in ledger.hosts.items()}
+        for host_id, state in states.items():
+            pool = self._pool(ledger.hosts[host_id].host.pool)
+            if state is HostState.SILENT and self._states.get(host_id, state) is not state:
+                self._lost.add(1, pool)
+            if state is HostState.DRAINING:
+                self._drains.setdefault(host_id, (pool, now))
+            else:
+                self._drains.pop(host_id, None)
+        self._states = states
+        self._drains = {host: drain for host, drain in self._drains.items() if host in states}
+
+    # ---- what is looked up
+
+    def _queued(self) -> Values:
         queue = self._core.queue
         return _sum((self._tenant(name), float(queue.of_tenant(name))) for name in queue.tenants()) or {
             ("default",): 0.0
         }
 
-    def _held(self) -> dict[tuple[str, ...], float]:
+    def _waiting(self) -> Values:
+        total = float(sum(waiting.remaining for waiting in self._core.queue.all()))
+        admissible = float(sum(want.slots for want in self._core.wants()))
+        return {("admissible",): admissible, ("held",): max(0.0, total - admissible)}
+
+    def _held(self) -> Values:
         return _sum((self._tenant(name), float(held)) for name, held in self._core.ledger.held.items())
 
-    def _oldest(self) -> dict[tuple[str, ...], float]:
+    def _quotas(self) -> Values:
+        tenants = {*self._core.ledger.held, *self._core.queue.tenants()}
+        return _sum((self._tenant(name), float(self._core.tenant(name).quota)) for name in tenants)
+
+    def _oldest(self) -> Values:
         now = self._clock()
         return {(): max((now - w.request.entered_at for w in self._core.queue.all()), default=0.0)}
 
-    def _hosts(self) -> dict[tuple[str, ...], float]:
+    def _pools(self) -> set[str]:
+        pools = {record.host.pool for record in self._core.ledger.hosts.values()} | self._core.pools.keys()
+        return {self._pool(pool) for pool in sorted(pools)}
+
+    def _hosts(self) -> Values:
         ledger, now = self._core.ledger, self._clock()
-        pools = {record.host.pool for record in ledger.hosts.values()} | self._core.pools.keys()
-        counts: dict[tuple[str, ...], float] = {
-            (pool, _STATE_LABELS[state]): 0.0 for pool in pools for state in HostState
+        counts: Values = {(pool, label): 0.0 for pool in self._pools() for label in _STATE_LABELS.values()}
+        for record in ledger.hosts.values():
+            counts[self._pool(record.host.pool), _STATE_LABELS[ledger.state(record, now)]] += 1
+        return counts
+
+    def _slots(self) -> Values:
+        ledger, now = self._core.ledger, self._clock()
+        counts: Values = {
+            (pool, state): 0.0 for pool in self._pools() for state in ("leased", "provisional", "free")
         }
         for record in ledger.hosts.values():
-            counts[record.host.pool, _STATE_LABELS[ledger.state(record, now)]] += 1
+            if ledger.state(record, now) is HostState.SILENT:
+                continue
+            load, pool = record.load, self._pool(record.host.pool)
+            counts[pool, "leased"] += load.used - load.provisional
+            counts[pool, "provisional"] += load.provisional
+            if record.placeable:
+                counts[pool, "free"] += max(0, record.host.slots - load.used)
         return counts
 
-    def _slots(self) -> dict[tuple[str, ...], float]:
-        ledger, now = self._core.ledger, self._clock()
-        counts: dict[tuple[str, ...], float] = {}
-        for record in ledger.hosts.values():
-            if ledger.state(record, now) is not HostState.SILENT:
-                load = record.load
-                used, promised = load.used - load.provisional, load.provisional
-                free = max(0, record.host.slots - load.used)
-                for state, slots in (("leased", used), ("provisional", promised), ("free", free)):
-                    key = (record.host.pool, state)
-                    counts[key] = counts.get(key, 0.0) + slots
-        return counts
-
-    def _complete(self) -> dict[tuple[str, ...], float]:
-        return {(): float(self._core.ledger.complete(self._clock()))}
+    def _oldest_drains(self) -> Values:
+        now = self._clock()
+        ages: Values = {(pool,): 0.0 for pool in self._pools()}
+        for pool, since in self._drains.values():
+            ages[pool,] = max(ages.get((pool,), 0.0), now - since)
+        return ages
 
 
-_STATE_LABELS = {state: "lost" if state is HostState.SILENT else state.value for state in HostState}
+def _reason(number: int) -> str:
+    """The name of an ErrorReason; hosts of another version may know others."""
+    known = number in error_reason_pb2.ErrorReason.values()
+    name = error_reason_pb2.ErrorReason.Name(number) if known else "ERROR_REASON_UNKNOWN"  # type: ignore[arg-type]
+    return name.removeprefix("ERROR_REASON_")
 
 
-def _sum(pairs: Iterable[tuple[str, float]]) -> dict[tuple[str, ...], float]:
-    total: dict[tuple[str, ...], float] = {}
+def _sum(pairs: Iterable[tuple[str, float]]) -> Values:
+    total: Values = {}
     for name, value in pairs:
         total[name,] = total.get((name,), 0.0) + value
     return total

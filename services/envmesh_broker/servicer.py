@@ -56,6 +56,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         tenant, ask = caller.tenant, read_ask(request)
         desk, core = self._desk, self._desk.core
         entered = desk.clock()
+        warm = core.has_room(ask.environment, ask.count)
         waiting = core.ask(
             entered,
             tenant,
@@ -70,7 +71,8 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
             avoid=ask.avoid,
         )
         if isinstance(waiting, Refused):
-            raise _refusal(waiting)
+            raise self._refusal(waiting)
+        self._meters.asked(tenant)
         granted = 0
         with desk.enter(waiting) as ticket:
             await ticket.wait(self._status_interval)  # the pass at the end of this turn of the loop
@@ -78,9 +80,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                 while ticket.news:
                     news = ticket.news.popleft()
                     if isinstance(news, Refused):
-                        raise _refusal(news)
+                        raise self._refusal(news)
                     grant = self._grant(news, caller)
-                    self._meters.granted(tenant, news, desk.clock() - entered)
+                    self._meters.granted(tenant, news, desk.clock() - entered, warm)
                     granted += ask.count - news.remaining - granted
                     yield placement_pb2.AcquireResponse(grant=grant)
                     if news.remaining == 0:
@@ -177,6 +179,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
 
     def _too_late(self, ticket: Ticket, ask: Ask, granted: int) -> Refusal:
         core = self._desk.core
+        self._meters.refused("COMMAND_DEADLINE" if ask.timeout else "NO_CAPACITY")
         why = core.reason(ticket.waiting, self._desk.clock())
         place = f"position {core.position(ticket.waiting)} of {len(core.queue)} in the queue"
         if ask.timeout:
@@ -185,6 +188,6 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         reason = "QUOTA_EXCEEDED" if why.startswith("held back") else "NO_CAPACITY"
         return Refusal(f"{why}; {place}", reason=reason, retry_after=core.retry_after(len(core.queue)))
 
-
-def _refusal(refused: Refused) -> Refusal:
-    return Refusal(refused.message, reason=refused.reason, retry_after=refused.retry_after)
+    def _refusal(self, refused: Refused) -> Refusal:
+        self._meters.refused(refused.reason)
+        return Refusal(refused.message, reason=refused.reason, retry_after=refused.retry_after)

@@ -125,9 +125,12 @@ class StepBatches:
         done = len(results)
         if done:
             times = np.array(stamps)
-            environment.observed.step_batches.append(times[1:] - times[:-1])
+            begun = times[:-1]
+            environment.observed.step_batches.append(times[1:] - begun)
             environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
-            self._connection.command_seconds.append(times[1:] - arrived)
+            traffic = self._engine.traffic
+            traffic.step_batches.append(times[1:] - arrived)
+            traffic.overhead_batches.append(begun - arrived)
             self._settle(environment, batch if error is None else batch.part(0, done), results)
         if error is not None:
             self._failed(batch.part(done, done + 1), error)
@@ -141,9 +144,13 @@ class StepBatches:
         except Exception:  # some result is no outcome: one by one says which
             self._settle_singly(batch, results)
             return
-        if sum(map(len, outcomes[0])) >= LARGE_VALUE_BYTES:
+        observed = environment.observed
+        size = sum(map(len, outcomes[0]))
+        observed.action_bytes += sum(map(len, batch.payloads))
+        if size >= LARGE_VALUE_BYTES:
             self._settle_singly(batch, results)
             return
+        observed.observation_bytes += size
         record = (batch.payloads, outcomes)
         for position, (copy, reward) in enumerate(zip(batch.copies, outcomes[1], strict=True)):
             copy.record = record
@@ -154,6 +161,7 @@ class StepBatches:
             for copy in compress(batch.copies, outcomes[2]):
                 copy.close_to_steps()
                 note_ended(copy)
+        self._engine.traffic.note_command(STEP, count=len(batch.copies))
         self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
 
     def _settle_singly(self, batch: Batch, results: list[Any]) -> None:

@@ -33,6 +33,16 @@ log = logging.getLogger("envmesh.host")
 STEP = pb.COMMAND_KIND_STEP
 OUTCOME = pb.EVENT_KIND_OUTCOME
 FAILURE = pb.EVENT_KIND_FAILURE
+ANSWERED_AT_ONCE = frozenset(
+    {
+        pb.COMMAND_KIND_CLOSE,
+        pb.COMMAND_KIND_BIND,
+        pb.COMMAND_KIND_RETURN,
+        pb.COMMAND_KIND_DETACH,
+        pb.COMMAND_KIND_ACKNOWLEDGE,
+    }
+)
+"""The kinds that the engine does not count itself when their work is done."""
 
 
 class Connection:
@@ -63,10 +73,6 @@ class Connection:
         self.challenge = 0
         self.answered = 0
         self.deadlines: dict[tuple[int, int], float] = {}
-        self.command_seconds: list[Any] = []
-        self.frames_in = 0
-        self.events_out = 0
-        self.frame_sizes: list[int] = []
         self._batches = StepBatches(self)
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
             pb.COMMAND_KIND_STEP: self._step,
@@ -154,9 +160,13 @@ class Connection:
             if timeout_ms:
                 self.deadlines[handle, index] = time.monotonic() + timeout_ms / 1e3
             carry_out(handle, index, payload)
+            if kind in ANSWERED_AT_ONCE:
+                self.engine.traffic.note_command(kind)
         except Refusal as refusal:
+            self.engine.traffic.note_command(kind, refusal.reason)
             self.reply(handle, index, FAILURE, refusal)
         except Exception as error:
+            self.engine.traffic.note_command(kind, "INTERNAL")
             self._defect(handle, index, error)
 
     def _defect(self, handle: int, index: int, error: Exception) -> None:

@@ -162,9 +162,9 @@ Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
 
 class RunningStep:
     """The command that is under way, and who waits for it: a reset or step, or with a ``name`` something else, whose
-    ``request`` may be sent again meanwhile."""
+    ``request`` may be sent again meanwhile. ``begun`` is when, on the performance counter; 0 where nobody measures."""
 
-    __slots__ = ("action", "index", "job", "name", "request", "waiters")
+    __slots__ = ("action", "begun", "index", "job", "name", "request", "waiters")
 
     def __init__(self, index: int, action: bytes, job: Any, name: str = "", request: bytes = b""):
         self.index = index
@@ -172,6 +172,7 @@ class RunningStep:
         self.job = job
         self.name = name
         self.request = request
+        self.begun = 0.0
         self.waiters: list[Any] = []
 
     def __str__(self) -> str:

@@ -10,6 +10,12 @@ from envmesh_host.copy import EpisodeCopy
 
 __all__ = ["note_ended", "note_failure", "note_over"]
 
+FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "POISON", "REPLAY_DIVERGED", "LIMIT_EXCEEDED"})
+"""Reasons after which nobody goes on with an episode, whatever its recovery class."""
+
+FINAL_WITHOUT_RECOVERY = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"})
+"""Those after which only an episode of class NONE is over: its client rebuilds any other."""
+
 log = logging.getLogger("envmesh.host")
 
 
@@ -30,7 +36,11 @@ def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
     observed = copy.environment.observed
     observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
     observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
-    copy.environment.failed += 1
+    environment = copy.environment
+    environment.failed += 1
+    lost = environment.info.recovery == pb.RECOVERY_CLASS_NONE and refusal.reason in FINAL_WITHOUT_RECOVERY
+    if lost or refusal.reason in FINAL:
+        environment.interrupted[refusal.reason] = environment.interrupted.get(refusal.reason, 0) + 1
     level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
     log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
             copy.index, refusal)  # fmt: skip

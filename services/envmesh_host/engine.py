@@ -108,6 +108,8 @@ class Engine(Roster):
             self.settled(copy, running, RESET, result, seconds)
             return
         environment.observed.reset_seconds.append(seconds)
+        self.traffic.note_command(RESET)
+        self.traffic.note_seconds(RESET, seconds)
         copy.settle(0, payload, result)
         waiter[0].reply(waiter[1], waiter[2], OUTCOME, result)
 
@@ -134,6 +136,8 @@ class Engine(Roster):
                 last = outcome_of_row(copy.index, copy.row)
                 response = pb.ResumeResponse(last=last, build=copy.environment.info.build)
                 row = (response.SerializeToString(), *copy.row[1:4], b"")
+                self.traffic.note_command(pb.COMMAND_KIND_RESUME)
+                self.traffic.note_resume("takeover", "attach" if request.attach_token else "reconnect")
                 sink.reply(waiter[1], waiter[2], pb.EVENT_KIND_RESUMED, row)
                 return copy
         if not journal.entries:
@@ -147,6 +151,9 @@ class Engine(Roster):
         copy = self._new_copy(request.episode_id, request.epoch, holding(environment), sink)
         running = RunningStep(last_index(journal), last_action(journal), None, "the resumption", payload)
         running.waiters = [waiter]
+        checkpointed = any(entry.HasField("checkpoint") for entry in journal.entries)
+        self.traffic.note_resume("checkpoint" if checkpointed else "replay", "rebuild")
+        self.traffic.replayed_steps += sum(1 for entry in journal.entries if entry.HasField("act"))
         self._run(copy, pb.COMMAND_KIND_RESUME, running, payload)
         return copy
 
@@ -172,6 +179,7 @@ class Engine(Roster):
         """
         verdict = judge_step(copy, index, action)
         if verdict is Verdict.CACHED:
+            self.traffic.note_command(kind)
             waiter[0].reply(waiter[1], waiter[2], OUTCOME, copy.row)
         elif verdict is Verdict.WAIT:
             copy.running.waiters.append(waiter)
@@ -183,6 +191,7 @@ class Engine(Roster):
         if not copy.environment.info.grades:
             raise Refusal(f"{copy.environment.key} has no reward()", reason="UNSUPPORTED")
         if copy.grade is not None and copy.grade[0] == copy.index and not again:
+            self.traffic.note_command(pb.COMMAND_KIND_REWARD)
             waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade[1])
             return
         self._aside(copy, pb.COMMAND_KIND_REWARD, waiter)
@@ -199,8 +208,9 @@ class Engine(Roster):
         environment = copy.environment
         copy.running = running
         copy.close_to_steps()
+        running.begun = started = time.perf_counter()
         if environment.served is not None:
-            self.watch[0] = started = time.perf_counter()
+            self.watch[0] = started
             try:
                 row: Row | Refusal = self._play(copy, kind, payload)
             except Refusal as refusal:
@@ -237,9 +247,8 @@ class Engine(Roster):
         None where it was observed already."""
         if copy.running is not running:
             return
-        observed = copy.environment.observed
         if seconds is not None:
-            (observed.step_seconds if kind == STEP else observed.reset_seconds).append(seconds)
+            self._note_time(copy, running, kind, seconds)
         waiters, running.waiters = running.waiters, []
         reply_kind = REPLY_KINDS[kind]
         if isinstance(result, Refusal):
@@ -251,6 +260,8 @@ class Engine(Roster):
                 self._refused(copy, running, kind, result := too_large(copy, row, self.max_value_bytes))
                 reply_kind = pb.EVENT_KIND_FAILURE
             else:
+                self.traffic.note_command(kind)
+                copy.environment.observed.observation_bytes += len(row[0])
                 if kind == pb.COMMAND_KIND_RESUME:
                     row = _last_row(row)
                 copy.settle(running.index, running.action, row)
@@ -263,8 +274,7 @@ class Engine(Roster):
 
     def _refused(self, copy: EpisodeCopy, running: RunningStep, kind: int, refusal: Refusal) -> None:
         copy.running = None
-        refused = copy.environment.observed.refused
-        refused[kind, refusal.reason] = refused.get((kind, refusal.reason), 0) + 1
+        self.traffic.note_command(kind, refusal.reason)
         if kind != STEP and not refusal.ends_episode:
             self.close(copy)
         elif refusal.ends_episode:
@@ -272,6 +282,19 @@ class Engine(Roster):
             note_failure(copy, refusal)
         elif copy.play is not None:
             copy.open_to_steps()
+
+    def _note_time(self, copy: EpisodeCopy, running: RunningStep, kind: int, seconds: float) -> None:
+        """A command has run for so long in its environment, and taken so long altogether."""
+        total = time.perf_counter() - running.begun if running.begun else seconds
+        self.traffic.note_seconds(kind, total)
+        if kind == STEP:
+            copy.environment.observed.step_seconds.append(seconds)
+            copy.environment.observed.action_bytes += len(running.action)
+            self.traffic.overhead.append(max(0.0, total - seconds))
+        elif kind == RESET:
+            copy.environment.observed.reset_seconds.append(seconds)
+        else:
+            self.traffic.resume_seconds.append(total)
 
     def refused_inline(self, copy: EpisodeCopy, index: int, action: bytes, refusal: Refusal) -> None:
         """A step of the reader's fast path was refused."""
@@ -290,6 +313,7 @@ class Engine(Roster):
             raise copy.row
         environment, at = copy.environment, copy.index
         running = copy.running = RunningStep(at, b"", None, name)
+        running.begun = started = time.perf_counter()
         running.waiters = [waiter]
         copy.close_to_steps()
 
@@ -300,6 +324,8 @@ class Engine(Roster):
             if copy.play is not None and not copy.ended:
                 copy.open_to_steps()
             waiters, running.waiters = running.waiters, []
+            self.traffic.note_seconds(kind, time.perf_counter() - started)
+            self.traffic.note_command(kind, result.reason if isinstance(result, Refusal) else "")
             if not isinstance(result, Refusal):
                 result = self._note_aside(copy, kind, result)
             elif result.ends_episode:
@@ -317,7 +343,7 @@ class Engine(Roster):
             running.job = job
             environment.runner.submit(job)
             return
-        self.watch[0] = started = time.perf_counter()
+        self.watch[0] = started
         try:
             row: Row | Refusal = (
                 copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
@@ -334,9 +360,10 @@ class Engine(Roster):
     def _note_aside(self, copy: EpisodeCopy, kind: int, row: Row) -> Row:
         if kind == pb.COMMAND_KIND_REWARD:
             copy.grade = (copy.index, row)
-            components = copy.environment.observed.components
-            for component in pb.RewardResponse.FromString(row[0]).components:
-                components.setdefault(component.name, []).append(component.value)
+            observed, reply = copy.environment.observed, pb.RewardResponse.FromString(row[0])
+            observed.grades[reply.valid] = observed.grades.get(reply.valid, 0) + 1
+            for component in reply.components:
+                observed.components.setdefault(component.name, []).append(component.value)
             return row
         content = pb.CheckpointContent(
             last=outcome_of_row(copy.index, copy.row),
@@ -345,6 +372,7 @@ class Engine(Roster):
         )
         content.state.ParseFromString(row[0])
         sealed = self.rights.seal(copy, content.SerializeToString(deterministic=True))
+        self.traffic.checkpoints.append(sealed.ByteSize())
         return (sealed.SerializeToString(), 0.0, 0, 0, b"")
 
     def _take_over(self, copy: EpisodeCopy, request: pb.ResumeRequest, sink: Sink) -> bool:

@@ -104,7 +104,7 @@ class Host:
         lag = LoopLag()
         hosted = list(await asyncio.gather(*(self._start(process, each) for each in self.definitions)))
         self._assemble(hosted)
-        meters = HostMeters(self.registry, self.engine, self.servicer, lag)
+        meters = HostMeters(self.registry, self.engine, lag)
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
         watchdog = Watchdog(self.engine.watch, self._inline_limit)
@@ -257,6 +257,10 @@ class Host:
     def set_draining(self, draining: bool, deadline: float | None = None) -> None:
         """Begin to drain, or take the drain back: nothing new is taken, idle leases go back, the clients are told."""
         engine = self.engine
+        if draining and not engine.draining:
+            engine.draining_since = engine.clock()
+        elif engine.draining and not draining:
+            engine.traffic.note_drain("taken_back", engine.clock() - engine.draining_since)
         engine.draining = draining
         log.info("draining" if draining else "the drain was taken back")
         if draining:
@@ -276,6 +280,7 @@ class Host:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.drain_deadline):
                 await engine.emptied()
         left = list(engine.episodes.values())
+        engine.traffic.note_drain("overdue" if left else "emptied", engine.clock() - engine.draining_since)
         if left:
             log.warning("%d episodes could not leave within %g s", len(left), settings.drain_deadline)
         for copy in left:

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from envmesh.env import Definition, Task
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.runner import Runner
+from envmesh_host.observed import Observed
 from envmesh_host.player import Player
 from envmesh_host.served import Served
 
-__all__ = ["Hosted", "Observed"]
-
-
-@dataclass(slots=True)
-class Observed:
-    """Observations on their way into the metrics: plain lists, for a list's append is all the fast path can pay.
-
-    Durations in seconds. ``outcomes`` counts episodes that are over, by outcome; ``failures`` those that failed, by
-    cause; ``refused`` commands that were refused, by (kind, reason).
-    """
-
-    step_seconds: list[float] = field(default_factory=list)
-    step_batches: list[Any] = field(default_factory=list)
-    reset_seconds: list[float] = field(default_factory=list)
-    reward_seconds: list[float] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    outcomes: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    refused: dict[tuple[int, str], int] = field(default_factory=dict)
-    components: dict[str, list[float]] = field(default_factory=dict)
+__all__ = ["Hosted"]
 
 
 class Hosted:
@@ -46,6 +26,7 @@ class Hosted:
         "ended",
         "failed",
         "info",
+        "interrupted",
         "key",
         "observed",
         "players",
@@ -88,6 +69,7 @@ class Hosted:
         self.steps = 0
         self.slot_seconds = 0.0
         self.return_sum = 0.0
+        self.interrupted: dict[str, int] = {}
 
     def player(self) -> Player:
         """An instance to play an episode with: one that was played before, where the environment allows it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from envmesh.links import Links
-from envmesh.v1 import fleet_pb2
+from envmesh.v1 import error_reason_pb2, fleet_pb2
 from envmesh_host.registration import CHANNEL_OPTIONS, Registration
 from envmesh_service.build_info import build_info
 from envmesh_service.loop_lag import LoopLag
@@ -92,7 +92,7 @@ class Membership:
         for copy in engine.episodes.values():
             live[copy.environment.key] += 1
         for key, hosted in engine.hosted.items():
-            report.environments.add(
+            load = report.environments.add(
                 environment=key,
                 live=live[key],
                 begun=hosted.begun,
@@ -102,6 +102,9 @@ class Membership:
                 slot_seconds=hosted.slot_seconds,
                 return_sum=hosted.return_sum,
             )
+            for reason, episodes in hosted.interrupted.items():
+                number = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
+                load.interrupted.add(reason=number, episodes=episodes)
         return report
 
     def state(self) -> fleet_pb2.HostState.ValueType:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.descendants import Descendants
 from envmesh_host.engine import Engine
-from envmesh_host.servicer import EnvironmentServicer
+from envmesh_host.hosted import Hosted
+from envmesh_host.observed import Observed, Traffic
 from envmesh_service.loop_lag import LoopLag
-from envmesh_service.metrics import LENGTH_BUCKETS, REWARD_BUCKETS, BoundedLabel, Registry
+from envmesh_service.metrics import (
+    COARSE_DURATION_BUCKETS,
+    LENGTH_BUCKETS,
+    REWARD_BUCKETS,
+    BoundedLabel,
+    HistogramSeries,
+    Registry,
+)
 
 __all__ = ["HostMeters"]
 
@@ -21,92 +33,245 @@ KINDS: dict[int, str] = {
 }
 OUTCOMES = ("terminated", "truncated", "failed", "closed")
 FRAME_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
-MAX_ENVIRONMENTS, MAX_COMPONENTS = 32, 16
+OTHER = ("other", "other")
+
+MAX_ENVIRONMENTS, MAX_COMPONENTS, MAX_CAUSES, MAX_REFUSALS = 32, 16, 48, 48
+"""Label sets at most, the one of all others included: environments by version, reward components of all of them,
+their causes of failure, and kinds of command by the reason they were refused for."""
 
 
 class HostMeters:
     """Everything a host exports about its episodes; names and meanings in docs/metrics.md."""
 
-    def __init__(self, registry: Registry, engine: Engine, servicer: EnvironmentServicer, lag: LoopLag):
-        self._engine = engine
-        self._servicer = servicer
-        self._lag = lag
-        self._environment = BoundedLabel(MAX_ENVIRONMENTS)
-        self._component = BoundedLabel(MAX_COMPONENTS)
-        known = [(self._environment(key),) for key in engine.hosted]
-        histogram, counter = registry.histogram, registry.counter
-        one = ("environment",)
-        self.step = histogram(
-            "envmesh_step_duration_seconds", "Environment's time in a step.", one, known=known
-        )
-        self.reset = histogram(
-            "envmesh_reset_duration_seconds", "Environment's time in a reset.", one, known=known
-        )
-        self.reward = histogram(
-            "envmesh_reward_duration_seconds", "Environment's time in a reward.", one, known=known
-        )
-        self.command = histogram(
-            "envmesh_command_duration_seconds", "From a command's frame to its reply, on this host.", ("kind",),
-            known=[("step",)],
-        )  # fmt: skip
+    def __init__(self, registry: Registry, engine: Engine, lag: LoopLag):
+        self._engine, self._lag, self._registry = engine, lag, registry
+        self._environment = BoundedLabel(MAX_ENVIRONMENTS - 1)
+        self._bounds = {
+            "component": BoundedLabel(MAX_COMPONENTS - 1),
+            "cause": BoundedLabel(MAX_CAUSES - 1),
+            "refusal": BoundedLabel(MAX_REFUSALS - 1),
+        }
+        known = list(dict.fromkeys(self._labels(hosted) for hosted in engine.hosted.values()))
+        self._register_environments(known)
+        self._register_traffic()
+        self._register_recovery()
+        self._register_state()
+
+    # ---- what there is
+
+    def _register_environments(self, known: Sequence[tuple[str, str]]) -> None:
+        counter, histogram = self._registry.counter, self._registry.histogram
+        one = ("environment", "version")
+
+        def duration(what: str, documentation: str) -> Any:
+            return histogram(
+                f"envmesh_{what}_duration_seconds", documentation, one, COARSE_DURATION_BUCKETS, known
+            )
+
+        self.step = duration("step", "The environment's own time in a step, in seconds.")
+        self.reset = duration("reset", "The environment's own time in a reset, in seconds.")
+        self.reward = duration("reward", "The environment's own time in a reward(), in seconds.")
         self.returns = histogram(
-            "envmesh_episode_reward", "Return of an episode.", one, REWARD_BUCKETS, known=known
+            "envmesh_episode_reward", "Return of an episode that ended by itself.", one, REWARD_BUCKETS, known
         )
         self.lengths = histogram(
-            "envmesh_episode_length_steps", "Steps of an episode.", one, LENGTH_BUCKETS, known
+            "envmesh_episode_length_steps",
+            "Steps of an episode that ended by itself.",
+            one,
+            LENGTH_BUCKETS,
+            known,
         )
         self.component = histogram(
             "envmesh_reward_component",
-            "Named component of a reward.",
-            ("environment", "component"),
+            "A named component of a reward().",
+            (*one, "component"),
             REWARD_BUCKETS,
         )
-        self.frames = histogram("envmesh_frame_events", "Events a frame.", (), FRAME_BUCKETS)
-        self.lag = histogram("envmesh_event_loop_lag_seconds", "How late the event loop ran.")
-        self.commands = counter(
-            "envmesh_commands_total", "Commands answered.", ("kind", "code", "reason"), [("step", "OK", "")]
-        )
+        self.grades = counter(
+            "envmesh_grades_total", "Replies to reward(), by whether they were valid.", (*one, "valid"),
+            [(*key, valid) for key in known for valid in ("true", "false")],
+        )  # fmt: skip
         self.episodes = counter(
-            "envmesh_episodes_total", "Episodes that are over.", ("environment", "outcome"),
+            "envmesh_episodes_total", "Episodes that are over.", (*one, "outcome"),
             [(*key, outcome) for key in known for outcome in OUTCOMES],
         )  # fmt: skip
-        self.failures = counter("envmesh_failures_total", "Episodes that failed.", ("environment", "cause"))
+        self.failures = counter(
+            "envmesh_failures_total", "Episodes that ended without an outcome.", (*one, "cause")
+        )
+        self.action_bytes = counter(
+            "envmesh_action_bytes_total", "Bytes of the actions of steps.", one, known
+        )
+        self.observation_bytes = counter(
+            "envmesh_observation_bytes_total", "Bytes of the observations of steps.", one, known
+        )
+
+    def _register_traffic(self) -> None:
+        counter, histogram = self._registry.counter, self._registry.histogram
+        self.commands = counter(
+            "envmesh_commands_total", "Commands answered, over the stream or one by one.", ("kind", "code", "reason"),
+            [(kind, "OK", "") for kind in KINDS.values()],
+        )  # fmt: skip
+        self.command = histogram(
+            "envmesh_command_duration_seconds", "From a command's arrival at this host to its reply, in seconds.",
+            ("kind",), known=[(kind,) for kind in ("step", "reset")],
+        )  # fmt: skip
+        self.overhead = histogram(
+            "envmesh_step_overhead_seconds",
+            "What a step on this host took beyond its environment: decoding, waiting, worker transport; in seconds.",
+        )
+        self.frames = histogram(
+            "envmesh_frame_events", "Events in a frame sent to a client.", (), FRAME_BUCKETS
+        )
+        self.frames_in = counter("envmesh_frames_received_total", "Frames received from clients.")
+        self.stream_bytes = counter(
+            "envmesh_stream_bytes_total", "Bytes of frames.", ("direction",), [("received",), ("sent",)]
+        )
+        self.lag = histogram("envmesh_event_loop_lag_seconds", "How late the event loop runs, in seconds.")
+
+    def _register_recovery(self) -> None:
+        counter, histogram = self._registry.counter, self._registry.histogram
+        self.resumes = counter(
+            "envmesh_resumes_total", "Episodes resumed on this host.", ("kind", "cause"),
+            [("takeover", "reconnect"), ("takeover", "attach"), ("replay", "rebuild"), ("checkpoint", "rebuild")],
+        )  # fmt: skip
+        self.resume = histogram(
+            "envmesh_resume_duration_seconds", "From a Resume's arrival to its reply, in seconds.",
+        )  # fmt: skip
+        self.replayed = counter("envmesh_replayed_steps_total", "Steps that resumed journals held.")
+        self.divergences = counter(
+            "envmesh_replay_divergences_total", "Replays whose outcome was not the one recorded."
+        )
+        self.poisoned = counter(
+            "envmesh_poisoned_episodes_total", "Episodes convicted of killing their worker."
+        )
         self.fenced = counter("envmesh_epochs_fenced_total", "Older copies dropped for a newer epoch.")
-        registry.gauge("envmesh_slots", "Slots of this host.", ("state",), self._slots)
-        registry.gauge("envmesh_live_episodes", "Episodes open here.", ("state",), self._live)
+        self.checkpoints = counter(
+            "envmesh_checkpoints_total", "Checkpoints taken.", ("store",), [("journal",)]
+        )
+        self.checkpoint_bytes = counter("envmesh_checkpoint_bytes_total", "Bytes of the checkpoints taken.")
+        self.drains = counter(
+            "envmesh_drains_total", "Drains that are over, by how they ended.", ("outcome",),
+            [("emptied",), ("taken_back",), ("overdue",)],
+        )  # fmt: skip
+        self.drain = histogram("envmesh_drain_duration_seconds", "Length of a drain, in seconds.")
+        self.deaths = counter(
+            "envmesh_worker_deaths_total", "Worker processes that ended without having been asked to.", ("cause",),
+            [("crashed",), ("killed",), ("overran",)],
+        )  # fmt: skip
+
+    def _register_state(self) -> None:
+        gauge, engine = self._registry.gauge, self._engine
+        gauge("envmesh_slots", "Slots of this host.", ("state",), self._slots)
+        gauge("envmesh_live_episodes", "Episodes open here.", ("state",), self._live)
+        gauge(
+            "envmesh_oldest_step_seconds",
+            "Age of the oldest command that runs, in seconds.",
+            (),
+            self._oldest,
+        )
+        gauge(
+            "envmesh_oldest_drain_seconds", "Age of the drain under way, in seconds; 0 without one.", (),
+            lambda: {(): engine.clock() - engine.draining_since if engine.draining else 0.0},
+        )  # fmt: skip
+        gauge("envmesh_leaked_slots", "Slots in use by no live episode; always 0.", (), self._leaked)
+        descendants = Descendants()
+        self._descendants = descendants
+        gauge(
+            "envmesh_worker_processes", "Processes below this one: workers, their forkserver, sandboxes.", (),
+            lambda: {(): float(descendants.count)},
+        )  # fmt: skip
+        gauge(
+            "envmesh_worker_memory_bytes", "Resident memory of the processes below this one, in bytes.", (),
+            lambda: {(): float(descendants.memory_bytes)},
+        )  # fmt: skip
+        self.worker_cpu = self._registry.counter(
+            "envmesh_worker_cpu_seconds_total", "CPU time of the processes below this one, in seconds."
+        )
+
+    # ---- taking in
 
     def flush(self) -> None:
         """Take in what was observed since the last call; every second or so, which bounds the lists."""
-        for environment in self._engine.hosted.values():
-            label = self._environment(environment.key)
-            seen = environment.take_observed()
-            self.step.labels(label).observe_many(seen.step_seconds)
-            if seen.step_batches:
-                self.step.labels(label).observe_many(np.concatenate(seen.step_batches))
-            self.reset.labels(label).observe_many(seen.reset_seconds)
-            self.reward.labels(label).observe_many(seen.reward_seconds)
-            self.returns.labels(label).observe_many(seen.returns)
-            self.lengths.labels(label).observe_many(seen.lengths)
-            for name, values in seen.components.items():
-                self.component.labels(label, self._component(name)).observe_many(values)
-            for outcome, count in seen.outcomes.items():
-                self.episodes.add(count, label, outcome)
-            for cause, count in seen.failures.items():
-                self.failures.add(count, label, cause)
-            for (kind, reason), count in seen.refused.items():
-                self.commands.add(count, KINDS.get(kind, "other"), "ERROR", reason)
-        for connection in self._servicer.connections.values():
-            batches, connection.command_seconds = connection.command_seconds, []
-            if batches:
-                seconds = np.concatenate(batches)
-                self.command.labels("step").observe_many(seconds)
-                self.commands.add(len(seconds), "step", "OK", "")
-            sizes, connection.frame_sizes = connection.frame_sizes, []
-            self.frames.labels().observe_many(sizes)
+        for hosted in self._engine.hosted.values():
+            self._take_environment(self._labels(hosted), hosted.take_observed())
+        self._take_traffic(self._engine.take_traffic())
         samples, self._lag.samples = self._lag.samples, []
         self.lag.labels().observe_many(samples)
-        fenced = self.fenced.labels()
-        fenced.value = float(self._engine.counts["fenced"])
+        self.fenced.labels().value = float(self._engine.counts["fenced"])
+        for hosted in self._engine.hosted.values():
+            deaths = getattr(hosted.runner, "deaths", None)
+            while deaths:
+                cause, count = deaths.popitem()
+                self.deaths.add(count, cause)
+        self.worker_cpu.add(self._descendants.look())
+
+    def _take_environment(self, labels: tuple[str, str], seen: Observed) -> None:
+        step = self.step.labels(*labels)
+        step.observe_many(seen.step_seconds)
+        if seen.step_batches:
+            step.observe_many(np.concatenate(seen.step_batches))
+        self.reset.labels(*labels).observe_many(seen.reset_seconds)
+        self.reward.labels(*labels).observe_many(seen.reward_seconds)
+        self.returns.labels(*labels).observe_many(seen.returns)
+        self.lengths.labels(*labels).observe_many(seen.lengths)
+        self.action_bytes.add(seen.action_bytes, *labels)
+        self.observation_bytes.add(seen.observation_bytes, *labels)
+        for name, values in seen.components.items():
+            self._component(labels, name).observe_many(values)
+        for valid, count in seen.grades.items():
+            self.grades.add(count, *labels, "true" if valid else "false")
+        for outcome, count in seen.outcomes.items():
+            self.episodes.add(count, *labels, outcome)
+        for cause, count in seen.failures.items():
+            self.failures.add(count, *self._bounded("cause", *labels, cause))
+            if cause == "REPLAY_DIVERGED":
+                self.divergences.add(count)
+            elif cause == "POISON":
+                self.poisoned.add(count)
+
+    def _take_traffic(self, seen: Traffic) -> None:
+        for (kind, reason), count in seen.commands.items():
+            name = KINDS.get(kind, "other")
+            if not reason:
+                self.commands.add(count, name, "OK", "")
+                continue
+            code = "".join(part.title() for part in Refusal("", reason=reason).code.name.split("_"))
+            self.commands.add(count, *self._bounded("refusal", name, code, reason))
+        for kind, seconds in seen.seconds.items():
+            self.command.labels(KINDS.get(kind, "other")).observe_many(seconds)
+        if seen.step_batches:
+            self.command.labels("step").observe_many(np.concatenate(seen.step_batches))
+            self.overhead.labels().observe_many(np.concatenate(seen.overhead_batches))
+        self.overhead.labels().observe_many(seen.overhead)
+        self.frames.labels().observe_many(seen.frame_sizes)
+        self.frames_in.add(seen.frames_in)
+        self.stream_bytes.add(seen.bytes_in, "received")
+        self.stream_bytes.add(seen.bytes_out, "sent")
+        for (how, cause), count in seen.resumes.items():
+            self.resumes.add(count, how, cause)
+        self.resume.labels().observe_many(seen.resume_seconds)
+        self.replayed.add(seen.replayed_steps)
+        self.checkpoints.add(len(seen.checkpoints), "journal")
+        self.checkpoint_bytes.add(sum(seen.checkpoints))
+        for outcome, count in seen.drains.items():
+            self.drains.add(count, outcome)
+        self.drain.labels().observe_many(seen.drain_seconds)
+
+    # ---- labels within their bounds
+
+    def _labels(self, hosted: Hosted) -> tuple[str, str]:
+        return (
+            (hosted.info.name, hosted.info.version) if self._environment(hosted.key) == hosted.key else OTHER
+        )
+
+    def _component(self, labels: tuple[str, str], name: str) -> HistogramSeries:
+        return self.component.labels(*self._bounded("component", *labels, name))
+
+    def _bounded(self, bound: str, *values: str) -> tuple[str, ...]:
+        joined = "\0".join(values)
+        return values if self._bounds[bound](joined) == joined else ("other",) * len(values)
+
+    # ---- what is looked up
 
     def _slots(self) -> Mapping[tuple[str, ...], float]:
         slots = self._engine.slots
@@ -125,3 +290,15 @@ class HostMeters:
             state = "running" if copy.running is not None else "ended" if copy.ended else "waiting"
             counts["detached" if copy.connection is None and copy.handle else state] += 1
         return {(state,): float(count) for state, count in counts.items()}
+
+    def _oldest(self) -> Mapping[tuple[str, ...], float]:
+        running = (copy.running for copy in self._engine.episodes.values())
+        begun = min((step.begun for step in running if step is not None and step.begun), default=None)
+        return {(): 0.0 if begun is None else time.perf_counter() - begun}
+
+    def _leaked(self) -> Mapping[tuple[str, ...], float]:
+        episodes = self._engine.episodes
+        leaked = sum(
+            episode not in episodes for holding in self._engine.slots for episode in holding.episodes
+        )
+        return {(): float(leaked)}

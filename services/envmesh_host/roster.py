@@ -15,6 +15,7 @@ from envmesh_host.copy import EpisodeCopy, judge_epoch
 from envmesh_host.counting import note_failure, note_over
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.runner import Job
+from envmesh_host.observed import Traffic
 from envmesh_host.refusals import stale_copy, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding, SlotTable
@@ -44,10 +45,17 @@ class Roster:
         self.watch = [0.0]
         self.episodes: dict[bytes, EpisodeCopy] = {}
         self.draining = False
+        self.draining_since = 0.0
         self._emptied = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.on_slot_taken: Callable[[], None] = lambda: None
         self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
+        self.traffic = Traffic()
+
+    def take_traffic(self) -> Traffic:
+        """What was observed since the last call."""
+        taken, self.traffic = self.traffic, Traffic()
+        return taken
 
     async def emptied(self) -> None:
         """Wait until there is no episode."""

@@ -104,8 +104,11 @@ class FrameWriter:
             frame.heartbeat.challenge = connection.challenge if connection.fenced else 0
         frame.taken = self.taken
         self.taken_due = False
-        connection.frame_sizes.append(count)
-        await self._context.write(frame.SerializeToString())
+        data = frame.SerializeToString()
+        traffic = connection.engine.traffic
+        traffic.frame_sizes.append(count)
+        traffic.bytes_out += len(data)
+        await self._context.write(data)
         return count
 
 
@@ -144,7 +147,9 @@ class StreamSession:
                 raise Refusal("hello belongs into the first request only", reason="MALFORMED")
             self._note_life(frame)
             columns = Columns(frame, arrived)
-            connection.frames_in += 1
+            traffic = connection.engine.traffic
+            traffic.frames_in += 1
+            traffic.bytes_in += len(data)
             if connection.fenced:
                 self._hold(columns, len(data))
                 continue

@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from envmesh.errors import EnvmeshError, Refusal
 from envmesh.v1 import environment_pb2
 from envmesh_service.clock import Clock, monotonic
-from envmesh_service.metrics import Registry
+from envmesh_service.metrics import RPC_BUCKETS, Registry
 from envmesh_service.tls import Identity, TlsFiles, read_identity, server_credentials
 from envmesh_service.watched import Watched
 
@@ -104,7 +104,9 @@ class RpcMetrics:
         method = ("grpc_type", "grpc_service", "grpc_method")
         self.started = registry.counter("grpc_server_started_total", "Calls begun.", method)
         self.handled = registry.counter("grpc_server_handled_total", "Calls ended.", (*method, "grpc_code"))
-        self.seconds = registry.histogram("grpc_server_handling_seconds", "Time of unary calls.", method)
+        self.seconds = registry.histogram(
+            "grpc_server_handling_seconds", "Time of unary calls, in seconds.", method, RPC_BUCKETS
+        )
 
 
 class Server:

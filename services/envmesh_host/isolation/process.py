@@ -70,6 +70,8 @@ class ProcessRunner:
         self._asynchronous = False
         self._stopping = False
         self._failures = 0
+        self.deaths: dict[str, int] = {}
+        """Workers that ended unasked since somebody last looked, by cause."""
         self._held_until = 0.0
         self._watch = LimitWatch(
             lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
@@ -304,6 +306,7 @@ class ProcessRunner:
         assert job is not None
         limit, what = seat.limit_seconds, during(job.kind, job.index)
         self._nursery.kill_worker(worker.number)
+        self._note_death("overran")
         message = f"its worker was ended, for another episode's {what} overran its limit of {limit:g} s"
         others = Refusal(message, reason="WORKER_LOST")
 
@@ -321,6 +324,8 @@ class ProcessRunner:
         worker = self._processes.pop(number, None)
         if worker is not None and number in self._workers:
             death = Death(self._definition.key, status, last_words, worker.broken)
+            if not self._stopping:
+                self._note_death("killed" if death.from_outside else "crashed")
             worker.drain()
             if worker.on_hello is not None and not self._hello.done():
                 self._hello.set_exception(death.refusal("the creation of the environment"))
@@ -335,6 +340,9 @@ class ProcessRunner:
             worker.close_files()
         if not self._processes:
             self._all_gone.set()
+
+    def _note_death(self, cause: str) -> None:
+        self.deaths[cause] = self.deaths.get(cause, 0) + 1
 
     def _bury(self, worker: WorkerLink, blame: Callable[[Job], Refusal], others: Refusal) -> None:
         """Tell whoever had an episode there, and begin another worker."""

@@ -23,69 +23,72 @@ _sym_db = _symbol_database.Default()
 
 
 from envmesh.v1 import environment_pb2 as envmesh_dot_v1_dot_environment__pb2
+from envmesh.v1 import error_reason_pb2 as envmesh_dot_v1_dot_error__reason__pb2
 from envmesh.v1 import placement_pb2 as envmesh_dot_v1_dot_placement__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nvmesh/v1/fleet.proto\x12\nenvmesh.v1\x1a\x1c\x65nvmesh/v1/environment.proto\x1a\x1a\x65nvmesh/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x02\n\x0cHostIdentity\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x31\n\x0c\x65nvironments\x18\x05 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentInfo\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x37\n\x11\x65nvironment_slots\x18\x08 \x03(\x0b\x32\x1c.envmesh.v1.EnvironmentSlots\x12\x10\n\x08metadata\x18\t \x03(\t\x12.\n\tplacement\x18\n \x01(\x0e\x32\x1b.envmesh.v1.PlacementPolicy\x12\x11\n\tmax_hosts\x18\x0b \x01(\r\x12\x13\n\x0bserver_name\x18\x0c \x01(\t\"6\n\x10\x45nvironmentSlots\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\"t\n\nLeaseState\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06in_use\x18\x04 \x01(\r\x12\x0c\n\x04idle\x18\x05 \x01(\r\x12\x11\n\tclient_id\x18\x06 \x01(\x0c\"\x9b\x01\n\x0f\x45nvironmentLoad\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0c\n\x04live\x18\x02 \x01(\r\x12\r\n\x05\x62\x65gun\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x14\n\x0cslot_seconds\x18\x07 \x01(\x01\x12\x12\n\nreturn_sum\x18\x08 \x01(\x01\"\xa8\x02\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.envmesh.v1.HostState\x12&\n\x06leases\x18\x03 \x03(\x0b\x32\x16.envmesh.v1.LeaseState\x12\x10\n\x08unleased\x18\x04 \x01(\r\x12\x16\n\x0e\x65vent_loop_lag\x18\x05 \x01(\x01\x12\x31\n\x0c\x65nvironments\x18\x06 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentLoad\x12\x32\n\x0f\x64rain_remaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\t \x01(\x01\"t\n\x0fRegisterRequest\x12,\n\x08identity\x18\x01 \x01(\x0b\x32\x18.envmesh.v1.HostIdentityH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.envmesh.v1.HostReportH\x00\x42\t\n\x07message\"(\n\x06Recall\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0c\n\x04keep\x18\x02 \x01(\r\"\xbe\x02\n\x10RegisterResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12\x12\n\nlease_keys\x18\x02 \x03(\x0c\x12#\n\x07recalls\x18\x03 \x03(\x0b\x32\x12.envmesh.v1.Recall\x12+\n\x0b\x64rain_order\x18\x04 \x01(\x0e\x32\x16.envmesh.v1.DrainOrder\x12\x17\n\x0frevoked_tenants\x18\x05 \x03(\t\x12\x32\n\x0freport_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nreport_gap\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13revoked_credentials\x18\x08 \x03(\x0c\x12\x15\n\rpass_required\x18\t \x01(\x08\"\xf3\x01\n\nHostStatus\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.envmesh.v1.HostIdentity\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.envmesh.v1.HostReport\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.envmesh.v1.HostState\x12)\n\x06silent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprovisional\x18\x05 \x01(\r\x12\x0e\n\x06in_use\x18\x06 \x01(\r\x12\x0c\n\x04idle\x18\x07 \x01(\r\x12\r\n\x05\x65nded\x18\x08 \x01(\x04\"|\n\x0cTenantStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06leased\x18\x02 \x01(\r\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\r\x12\x14\n\x0cqueued_slots\x18\x04 \x01(\r\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05quota\x18\x06 \x01(\r\"\x94\x01\n\nQueueDepth\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x12\n\nadmissible\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\r\x12)\n\x06oldest\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrelocating\x18\x06 \x01(\r\"g\n\x11ReservationStatus\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12,\n\tstarts_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x11\n\x0fGetFleetRequest\"\xf3\x01\n\x05\x46leet\x12%\n\x05hosts\x18\x01 \x03(\x0b\x32\x16.envmesh.v1.HostStatus\x12)\n\x07tenants\x18\x02 \x03(\x0b\x32\x18.envmesh.v1.TenantStatus\x12&\n\x06queues\x18\x03 \x03(\x0b\x32\x16.envmesh.v1.QueueDepth\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0creservations\x18\x06 \x03(\x0b\x32\x1d.envmesh.v1.ReservationStatus\"4\n\x10GetFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.Fleet\"w\n\x11WatchFleetRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x62rief\x18\x03 \x01(\x08\"6\n\x12WatchFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.Fleet\"\x1f\n\x0c\x44rainRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x0f\n\rDrainResponse\"%\n\x12\x43\x61ncelDrainRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x15\n\x13\x43\x61ncelDrainResponse\"[\n\x11ReportLossRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x15.envmesh.v1.LossCause\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x14\n\x12ReportLossResponse*\x9d\x01\n\tHostState\x12\x1a\n\x16HOST_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HOST_STATE_STARTING\x10\x01\x12\x14\n\x10HOST_STATE_READY\x10\x02\x12\x17\n\x13HOST_STATE_DRAINING\x10\x03\x12\x15\n\x11HOST_STATE_SEALED\x10\x04\x12\x15\n\x11HOST_STATE_SILENT\x10\x05*k\n\x0fPlacementPolicy\x12 \n\x1cPLACEMENT_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15PLACEMENT_POLICY_PACK\x10\x01\x12\x1b\n\x17PLACEMENT_POLICY_SPREAD\x10\x02*X\n\nDrainOrder\x12\x1b\n\x17\x44RAIN_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RAIN_ORDER_DRAIN\x10\x01\x12\x16\n\x12\x44RAIN_ORDER_CANCEL\x10\x02\x32\xca\x03\n\x0c\x46leetService\x12I\n\x08Register\x12\x1b.envmesh.v1.RegisterRequest\x1a\x1c.envmesh.v1.RegisterResponse(\x01\x30\x01\x12\x45\n\x08GetFleet\x12\x1b.envmesh.v1.GetFleetRequest\x1a\x1c.envmesh.v1.GetFleetResponse\x12M\n\nWatchFleet\x12\x1d.envmesh.v1.WatchFleetRequest\x1a\x1e.envmesh.v1.WatchFleetResponse0\x01\x12<\n\x05\x44rain\x12\x18.envmesh.v1.DrainRequest\x1a\x19.envmesh.v1.DrainResponse\x12N\n\x0b\x43\x61ncelDrain\x12\x1e.envmesh.v1.CancelDrainRequest\x1a\x1f.envmesh.v1.CancelDrainResponse\x12K\n\nReportLoss\x12\x1d.envmesh.v1.ReportLossRequest\x1a\x1e.envmesh.v1.ReportLossResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65nvmesh/v1/fleet.proto\x12\nenvmesh.v1\x1a\x1c\x65nvmesh/v1/environment.proto\x1a\x1d\x65nvmesh/v1/error_reason.proto\x1a\x1a\x65nvmesh/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x02\n\x0cHostIdentity\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x31\n\x0c\x65nvironments\x18\x05 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentInfo\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x37\n\x11\x65nvironment_slots\x18\x08 \x03(\x0b\x32\x1c.envmesh.v1.EnvironmentSlots\x12\x10\n\x08metadata\x18\t \x03(\t\x12.\n\tplacement\x18\n \x01(\x0e\x32\x1b.envmesh.v1.PlacementPolicy\x12\x11\n\tmax_hosts\x18\x0b \x01(\r\x12\x13\n\x0bserver_name\x18\x0c \x01(\t\"6\n\x10\x45nvironmentSlots\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\"t\n\nLeaseState\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06in_use\x18\x04 \x01(\r\x12\x0c\n\x04idle\x18\x05 \x01(\r\x12\x11\n\tclient_id\x18\x06 \x01(\x0c\"\xca\x01\n\x0f\x45nvironmentLoad\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0c\n\x04live\x18\x02 \x01(\r\x12\r\n\x05\x62\x65gun\x18\x03 \x01(\x04\x12\r\n\x05\x65nded\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x14\n\x0cslot_seconds\x18\x07 \x01(\x01\x12\x12\n\nreturn_sum\x18\x08 \x01(\x01\x12-\n\x0binterrupted\x18\t \x03(\x0b\x32\x18.envmesh.v1.Interruption\"I\n\x0cInterruption\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.envmesh.v1.ErrorReason\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x04\"\xa8\x02\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.envmesh.v1.HostState\x12&\n\x06leases\x18\x03 \x03(\x0b\x32\x16.envmesh.v1.LeaseState\x12\x10\n\x08unleased\x18\x04 \x01(\r\x12\x16\n\x0e\x65vent_loop_lag\x18\x05 \x01(\x01\x12\x31\n\x0c\x65nvironments\x18\x06 \x03(\x0b\x32\x1b.envmesh.v1.EnvironmentLoad\x12\x32\n\x0f\x64rain_remaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x13\n\x0b\x63pu_seconds\x18\t \x01(\x01\"t\n\x0fRegisterRequest\x12,\n\x08identity\x18\x01 \x01(\x0b\x32\x18.envmesh.v1.HostIdentityH\x00\x12(\n\x06report\x18\x02 \x01(\x0b\x32\x16.envmesh.v1.HostReportH\x00\x42\t\n\x07message\"(\n\x06Recall\x12\x10\n\x08lease_id\x18\x01 \x01(\x0c\x12\x0c\n\x04keep\x18\x02 \x01(\r\"\xbe\x02\n\x10RegisterResponse\x12\x14\n\x0c\x61\x63knowledged\x18\x01 \x01(\x04\x12\x12\n\nlease_keys\x18\x02 \x03(\x0c\x12#\n\x07recalls\x18\x03 \x03(\x0b\x32\x12.envmesh.v1.Recall\x12+\n\x0b\x64rain_order\x18\x04 \x01(\x0e\x32\x16.envmesh.v1.DrainOrder\x12\x17\n\x0frevoked_tenants\x18\x05 \x03(\t\x12\x32\n\x0freport_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nreport_gap\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x13revoked_credentials\x18\x08 \x03(\x0c\x12\x15\n\rpass_required\x18\t \x01(\x08\"\xf3\x01\n\nHostStatus\x12*\n\x08identity\x18\x01 \x01(\x0b\x32\x18.envmesh.v1.HostIdentity\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.envmesh.v1.HostReport\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.envmesh.v1.HostState\x12)\n\x06silent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bprovisional\x18\x05 \x01(\r\x12\x0e\n\x06in_use\x18\x06 \x01(\r\x12\x0c\n\x04idle\x18\x07 \x01(\r\x12\r\n\x05\x65nded\x18\x08 \x01(\x04\"|\n\x0cTenantStatus\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06leased\x18\x02 \x01(\r\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\r\x12\x14\n\x0cqueued_slots\x18\x04 \x01(\r\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05quota\x18\x06 \x01(\r\"\x94\x01\n\nQueueDepth\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x12\n\nadmissible\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\r\x12)\n\x06oldest\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrelocating\x18\x06 \x01(\r\"g\n\x11ReservationStatus\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07missing\x18\x02 \x01(\r\x12,\n\tstarts_in\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x11\n\x0fGetFleetRequest\"\xf3\x01\n\x05\x46leet\x12%\n\x05hosts\x18\x01 \x03(\x0b\x32\x16.envmesh.v1.HostStatus\x12)\n\x07tenants\x18\x02 \x03(\x0b\x32\x18.envmesh.v1.TenantStatus\x12&\n\x06queues\x18\x03 \x03(\x0b\x32\x16.envmesh.v1.QueueDepth\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x0creservations\x18\x06 \x03(\x0b\x32\x1d.envmesh.v1.ReservationStatus\"4\n\x10GetFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.Fleet\"w\n\x11WatchFleetRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x62rief\x18\x03 \x01(\x08\"6\n\x12WatchFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.envmesh.v1.Fleet\"\x1f\n\x0c\x44rainRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x0f\n\rDrainResponse\"%\n\x12\x43\x61ncelDrainRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\"\x15\n\x13\x43\x61ncelDrainResponse\"[\n\x11ReportLossRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12$\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x15.envmesh.v1.LossCause\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x14\n\x12ReportLossResponse*\x9d\x01\n\tHostState\x12\x1a\n\x16HOST_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HOST_STATE_STARTING\x10\x01\x12\x14\n\x10HOST_STATE_READY\x10\x02\x12\x17\n\x13HOST_STATE_DRAINING\x10\x03\x12\x15\n\x11HOST_STATE_SEALED\x10\x04\x12\x15\n\x11HOST_STATE_SILENT\x10\x05*k\n\x0fPlacementPolicy\x12 \n\x1cPLACEMENT_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15PLACEMENT_POLICY_PACK\x10\x01\x12\x1b\n\x17PLACEMENT_POLICY_SPREAD\x10\x02*X\n\nDrainOrder\x12\x1b\n\x17\x44RAIN_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RAIN_ORDER_DRAIN\x10\x01\x12\x16\n\x12\x44RAIN_ORDER_CANCEL\x10\x02\x32\xca\x03\n\x0c\x46leetService\x12I\n\x08Register\x12\x1b.envmesh.v1.RegisterRequest\x1a\x1c.envmesh.v1.RegisterResponse(\x01\x30\x01\x12\x45\n\x08GetFleet\x12\x1b.envmesh.v1.GetFleetRequest\x1a\x1c.envmesh.v1.GetFleetResponse\x12M\n\nWatchFleet\x12\x1d.envmesh.v1.WatchFleetRequest\x1a\x1e.envmesh.v1.WatchFleetResponse0\x01\x12<\n\x05\x44rain\x12\x18.envmesh.v1.DrainRequest\x1a\x19.envmesh.v1.DrainResponse\x12N\n\x0b\x43\x61ncelDrain\x12\x1e.envmesh.v1.CancelDrainRequest\x1a\x1f.envmesh.v1.CancelDrainResponse\x12K\n\nReportLoss\x12\x1d.envmesh.v1.ReportLossRequest\x1a\x1e.envmesh.v1.ReportLossResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envmesh.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOSTSTATE']._serialized_start=2926
-  _globals['_HOSTSTATE']._serialized_end=3083
-  _globals['_PLACEMENTPOLICY']._serialized_start=3085
-  _globals['_PLACEMENTPOLICY']._serialized_end=3192
-  _globals['_DRAINORDER']._serialized_start=3194
-  _globals['_DRAINORDER']._serialized_end=3282
-  _globals['_HOSTIDENTITY']._serialized_start=129
-  _globals['_HOSTIDENTITY']._serialized_end=460
-  _globals['_ENVIRONMENTSLOTS']._serialized_start=462
-  _globals['_ENVIRONMENTSLOTS']._serialized_end=516
-  _globals['_LEASESTATE']._serialized_start=518
-  _globals['_LEASESTATE']._serialized_end=634
-  _globals['_ENVIRONMENTLOAD']._serialized_start=637
-  _globals['_ENVIRONMENTLOAD']._serialized_end=792
-  _globals['_HOSTREPORT']._serialized_start=795
-  _globals['_HOSTREPORT']._serialized_end=1091
-  _globals['_REGISTERREQUEST']._serialized_start=1093
-  _globals['_REGISTERREQUEST']._serialized_end=1209
-  _globals['_RECALL']._serialized_start=1211
-  _globals['_RECALL']._serialized_end=1251
-  _globals['_REGISTERRESPONSE']._serialized_start=1254
-  _globals['_REGISTERRESPONSE']._serialized_end=1572
-  _globals['_HOSTSTATUS']._serialized_start=1575
-  _globals['_HOSTSTATUS']._serialized_end=1818
-  _globals['_TENANTSTATUS']._serialized_start=1820
-  _globals['_TENANTSTATUS']._serialized_end=1944
-  _globals['_QUEUEDEPTH']._serialized_start=1947
-  _globals['_QUEUEDEPTH']._serialized_end=2095
-  _globals['_RESERVATIONSTATUS']._serialized_start=2097
-  _globals['_RESERVATIONSTATUS']._serialized_end=2200
-  _globals['_GETFLEETREQUEST']._serialized_start=2202
-  _globals['_GETFLEETREQUEST']._serialized_end=2219
-  _globals['_FLEET']._serialized_start=2222
-  _globals['_FLEET']._serialized_end=2465
-  _globals['_GETFLEETRESPONSE']._serialized_start=2467
-  _globals['_GETFLEETRESPONSE']._serialized_end=2519
-  _globals['_WATCHFLEETREQUEST']._serialized_start=2521
-  _globals['_WATCHFLEETREQUEST']._serialized_end=2640
-  _globals['_WATCHFLEETRESPONSE']._serialized_start=2642
-  _globals['_WATCHFLEETRESPONSE']._serialized_end=2696
-  _globals['_DRAINREQUEST']._serialized_start=2698
-  _globals['_DRAINREQUEST']._serialized_end=2729
-  _globals['_DRAINRESPONSE']._serialized_start=2731
-  _globals['_DRAINRESPONSE']._serialized_end=2746
-  _globals['_CANCELDRAINREQUEST']._serialized_start=2748
-  _globals['_CANCELDRAINREQUEST']._serialized_end=2785
-  _globals['_CANCELDRAINRESPONSE']._serialized_start=2787
-  _globals['_CANCELDRAINRESPONSE']._serialized_end=2808
-  _globals['_REPORTLOSSREQUEST']._serialized_start=2810
-  _globals['_REPORTLOSSREQUEST']._serialized_end=2901
-  _globals['_REPORTLOSSRESPONSE']._serialized_start=2903
-  _globals['_REPORTLOSSRESPONSE']._serialized_end=2923
-  _globals['_FLEETSERVICE']._serialized_start=3285
-  _globals['_FLEETSERVICE']._serialized_end=3743
+  _globals['_HOSTSTATE']._serialized_start=3079
+  _globals['_HOSTSTATE']._serialized_end=3236
+  _globals['_PLACEMENTPOLICY']._serialized_start=3238
+  _globals['_PLACEMENTPOLICY']._serialized_end=3345
+  _globals['_DRAINORDER']._serialized_start=3347
+  _globals['_DRAINORDER']._serialized_end=3435
+  _globals['_HOSTIDENTITY']._serialized_start=160
+  _globals['_HOSTIDENTITY']._serialized_end=491
+  _globals['_ENVIRONMENTSLOTS']._serialized_start=493
+  _globals['_ENVIRONMENTSLOTS']._serialized_end=547
+  _globals['_LEASESTATE']._serialized_start=549
+  _globals['_LEASESTATE']._serialized_end=665
+  _globals['_ENVIRONMENTLOAD']._serialized_start=668
+  _globals['_ENVIRONMENTLOAD']._serialized_end=870
+  _globals['_INTERRUPTION']._serialized_start=872
+  _globals['_INTERRUPTION']._serialized_end=945
+  _globals['_HOSTREPORT']._serialized_start=948
+  _globals['_HOSTREPORT']._serialized_end=1244
+  _globals['_REGISTERREQUEST']._serialized_start=1246
+  _globals['_REGISTERREQUEST']._serialized_end=1362
+  _globals['_RECALL']._serialized_start=1364
+  _globals['_RECALL']._serialized_end=1404
+  _globals['_REGISTERRESPONSE']._serialized_start=1407
+  _globals['_REGISTERRESPONSE']._serialized_end=1725
+  _globals['_HOSTSTATUS']._serialized_start=1728
+  _globals['_HOSTSTATUS']._serialized_end=1971
+  _globals['_TENANTSTATUS']._serialized_start=1973
+  _globals['_TENANTSTATUS']._serialized_end=2097
+  _globals['_QUEUEDEPTH']._serialized_start=2100
+  _globals['_QUEUEDEPTH']._serialized_end=2248
+  _globals['_RESERVATIONSTATUS']._serialized_start=2250
+  _globals['_RESERVATIONSTATUS']._serialized_end=2353
+  _globals['_GETFLEETREQUEST']._serialized_start=2355
+  _globals['_GETFLEETREQUEST']._serialized_end=2372
+  _globals['_FLEET']._serialized_start=2375
+  _globals['_FLEET']._serialized_end=2618
+  _globals['_GETFLEETRESPONSE']._serialized_start=2620
+  _globals['_GETFLEETRESPONSE']._serialized_end=2672
+  _globals['_WATCHFLEETREQUEST']._serialized_start=2674
+  _globals['_WATCHFLEETREQUEST']._serialized_end=2793
+  _globals['_WATCHFLEETRESPONSE']._serialized_start=2795
+  _globals['_WATCHFLEETRESPONSE']._serialized_end=2849
+  _globals['_DRAINREQUEST']._serialized_start=2851
+  _globals['_DRAINREQUEST']._serialized_end=2882
+  _globals['_DRAINRESPONSE']._serialized_start=2884
+  _globals['_DRAINRESPONSE']._serialized_end=2899
+  _globals['_CANCELDRAINREQUEST']._serialized_start=2901
+  _globals['_CANCELDRAINREQUEST']._serialized_end=2938
+  _globals['_CANCELDRAINRESPONSE']._serialized_start=2940
+  _globals['_CANCELDRAINRESPONSE']._serialized_end=2961
+  _globals['_REPORTLOSSREQUEST']._serialized_start=2963
+  _globals['_REPORTLOSSREQUEST']._serialized_end=3054
+  _globals['_REPORTLOSSRESPONSE']._serialized_start=3056
+  _globals['_REPORTLOSSRESPONSE']._serialized_end=3076
+  _globals['_FLEETSERVICE']._serialized_start=3438
+  _globals['_FLEETSERVICE']._serialized_end=3896
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ The fleet: hosts report to the broker, operators and autoscalers look and steer.
 
 from collections import abc as _abc
 from envmesh.v1 import environment_pb2 as _environment_pb2
+from envmesh.v1 import error_reason_pb2 as _error_reason_pb2
 from envmesh.v1 import placement_pb2 as _placement_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -262,6 +263,7 @@ class EnvironmentLoad(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     SLOT_SECONDS_FIELD_NUMBER: _builtins.int
     RETURN_SUM_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """name@version."""
     live: _builtins.int
@@ -278,6 +280,10 @@ class EnvironmentLoad(_message.Message):
     """Slot-seconds lived by episodes that are over."""
     return_sum: _builtins.float
     """Sum of the returns of ended episodes."""
+    @_builtins.property
+    def interrupted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interruption]:
+        """Episodes that ended without an outcome, and that nobody will go on with, by reason."""
+
     def __init__(
         self,
         *,
@@ -289,14 +295,41 @@ class EnvironmentLoad(_message.Message):
         steps: _builtins.int = ...,
         slot_seconds: _builtins.float = ...,
         return_sum: _builtins.float = ...,
+        interrupted: _abc.Iterable[Global___Interruption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "environment", b"environment", "failed", b"failed", "live", b"live", "return_sum", b"return_sum", "slot_seconds", b"slot_seconds", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "environment", b"environment", "failed", b"failed", "interrupted", b"interrupted", "live", b"live", "return_sum", b"return_sum", "slot_seconds", b"slot_seconds", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnvironmentLoad: _TypeAlias = EnvironmentLoad  # noqa: Y015
+
+@_typing.final
+class Interruption(_message.Message):
+    """Episodes that ended as ABORTED or DATA_LOSS for one reason, since the host's start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    EPISODES_FIELD_NUMBER: _builtins.int
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """Why."""
+    episodes: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        episodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interruption: _TypeAlias = Interruption  # noqa: Y015
 
 @_typing.final
 class HostReport(_message.Message):

@@ -1,0 +1,79 @@
+"""What is observed between two looks at the metrics: plain lists and counts, for a list's append is all the fast path
+can pay (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Observed", "Traffic"]
+
+
+@dataclass(slots=True)
+class Observed:
+    """Observations of one environment on their way into the metrics.
+
+    Durations in seconds. ``outcomes`` counts episodes that are over, by outcome; ``failures`` those that failed, by
+    cause; ``grades`` replies to Reward by whether they were valid; ``action_bytes`` and ``observation_bytes`` what
+    steps carried.
+    """
+
+    step_seconds: list[float] = field(default_factory=list)
+    step_batches: list[Any] = field(default_factory=list)
+    reset_seconds: list[float] = field(default_factory=list)
+    reward_seconds: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    grades: dict[bool, int] = field(default_factory=dict)
+    components: dict[str, list[float]] = field(default_factory=dict)
+    action_bytes: int = 0
+    observation_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Observations of a host's connections and commands, whichever environment they are for. A connection that ends
+    leaves what it has observed here.
+
+    ``commands`` counts those answered by (kind, reason), reason "" where all went well; ``seconds`` has, by kind, the
+    time from a command's arrival to its reply; ``step_batches`` the same for the steps of whole frames, as arrays, and
+    ``overhead`` and ``overhead_batches`` the part of it that was not the environment's. ``resumes`` counts by (kind,
+    cause), ``checkpoints`` has the size of each in bytes, ``interrupted`` counts episodes that this host ended without
+    an outcome by no doing of theirs, by reason.
+    """
+
+    commands: dict[tuple[int, str], int] = field(default_factory=dict)
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    step_batches: list[Any] = field(default_factory=list)
+    overhead: list[float] = field(default_factory=list)
+    overhead_batches: list[Any] = field(default_factory=list)
+    frame_sizes: list[int] = field(default_factory=list)
+    frames_in: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    resumes: dict[tuple[str, str], int] = field(default_factory=dict)
+    resume_seconds: list[float] = field(default_factory=list)
+    replayed_steps: int = 0
+    checkpoints: list[int] = field(default_factory=list)
+    drains: dict[str, int] = field(default_factory=dict)
+    drain_seconds: list[float] = field(default_factory=list)
+
+    def note_command(self, kind: int, reason: str = "", count: int = 1) -> None:
+        """Commands of a kind were answered."""
+        key = kind, reason
+        self.commands[key] = self.commands.get(key, 0) + count
+
+    def note_seconds(self, kind: int, seconds: float) -> None:
+        """A command took so long, from its arrival to its reply."""
+        self.seconds.setdefault(kind, []).append(seconds)
+
+    def note_resume(self, kind: str, cause: str) -> None:
+        """An episode was resumed here."""
+        self.resumes[kind, cause] = self.resumes.get((kind, cause), 0) + 1
+
+    def note_drain(self, outcome: str, seconds: float) -> None:
+        """A drain is over."""
+        self.drains[outcome] = self.drains.get(outcome, 0) + 1
+        self.drain_seconds.append(seconds)
