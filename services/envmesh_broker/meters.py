@@ -47,7 +47,7 @@ class Meters:
         self._core, self._clock, self._lag, self._said = core, clock, lag, said
         self._tenant, self._pool = BoundedLabel(MAX_TENANTS - 1), BoundedLabel(MAX_POOLS - 1)
         self._counted: dict[str, dict[tuple[str, int], int]] = {}
-        self._live: dict[str, tuple[HostRecord | None, int]] = {}
+        self._live: dict[str, tuple[HostRecord, int]] = {}
         self._unrecoverable: dict[str, tuple[fleet_pb2.HostIdentity, frozenset[str]]] = {}
         self._drains: dict[str, tuple[str, float]] = {}
         self._states: dict[str, HostState] = {}
@@ -150,12 +150,13 @@ class Meters:
                     if (new := row.episodes - counted.get(key, 0)) > 0:
                         self._interrupted.add(new, _reason(row.reason))
                     counted[key] = row.episodes
-            self._live[host_id] = hosts.get(host_id), live
+            if host_id in hosts:
+                self._live[host_id] = hosts[host_id], live
         for host_id in [host_id for host_id in self._live if host_id not in hosts]:
             record, live = self._live.pop(host_id)
             self._counted.pop(host_id, None)
             self._unrecoverable.pop(host_id, None)
-            if live and record is not None and record.silent:
+            if live and record.silent:
                 self._interrupted.add(live, "HOST_LOST")
 
     def _class_none(self, host_id: str, identity: fleet_pb2.HostIdentity) -> frozenset[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,9 @@ from envmesh_service.metrics import (
     COARSE_DURATION_BUCKETS,
     LENGTH_BUCKETS,
     REWARD_BUCKETS,
+    SLOW_DURATION_BUCKETS,
     BoundedLabel,
+    Histogram,
     HistogramSeries,
     Registry,
 )
@@ -63,12 +64,14 @@ class HostMeters:
         counter, histogram = self._registry.counter, self._registry.histogram
         one = ("environment", "version")
 
-        def duration(what: str, documentation: str) -> Any:
-            return histogram(
-                f"envmesh_{what}_duration_seconds", documentation, one, COARSE_DURATION_BUCKETS, known
-            )
+        def duration(
+            what: str, documentation: str, buckets: Sequence[float] = SLOW_DURATION_BUCKETS
+        ) -> Histogram:
+            return histogram(f"envmesh_{what}_duration_seconds", documentation, one, buckets, known)
 
-        self.step = duration("step", "The environment's own time in a step, in seconds.")
+        self.step = duration(
+            "step", "The environment's own time in a step, in seconds.", COARSE_DURATION_BUCKETS
+        )
         self.reset = duration("reset", "The environment's own time in a reset, in seconds.")
         self.reward = duration("reward", "The environment's own time in a reward(), in seconds.")
         self.returns = histogram(
@@ -113,7 +116,7 @@ class HostMeters:
         )  # fmt: skip
         self.command = histogram(
             "envmesh_command_duration_seconds", "From a command's arrival at this host to its reply, in seconds.",
-            ("kind",), known=[(kind,) for kind in ("step", "reset")],
+            ("kind",), COARSE_DURATION_BUCKETS, [(kind,) for kind in ("step", "reset")],
         )  # fmt: skip
         self.overhead = histogram(
             "envmesh_step_overhead_seconds",

@@ -13,6 +13,7 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
@@ -24,6 +25,7 @@ from envmesh.instruments import (
     LENGTH_BUCKETS,
     REWARD_BUCKETS,
     RPC_BUCKETS,
+    SLOW_DURATION_BUCKETS,
     BoundedLabel,
     Build,
     Counter,
@@ -45,6 +47,7 @@ __all__ = [
     "LENGTH_BUCKETS",
     "REWARD_BUCKETS",
     "RPC_BUCKETS",
+    "SLOW_DURATION_BUCKETS",
     "BoundedLabel",
     "Counter",
     "CounterSeries",

@@ -22,6 +22,7 @@ __all__ = [
     "LENGTH_BUCKETS",
     "REWARD_BUCKETS",
     "RPC_BUCKETS",
+    "SLOW_DURATION_BUCKETS",
     "BoundedLabel",
     "Counter",
     "CounterSeries",
@@ -40,14 +41,17 @@ _MAGNITUDES = (*(float(f"{m}e{e}") for e in range(-2, 4) for m in (1, 2, 5)), 10
 REWARD_BUCKETS = (*(-m for m in reversed(_MAGNITUDES)), 0.0, *_MAGNITUDES)
 """Signed: 0 and ±0.01 to ±10,000 in steps of 1, 2, 5."""
 
-COARSE_DURATION_BUCKETS = (*(float(f"{m}e{e}") for e in range(-5, 3) for m in (1, 3)),)
-"""Seconds: 10 µs to 300 s in steps of 1 and 3, where an environment's name multiplies them."""
+COARSE_DURATION_BUCKETS = (*(float(f"{m}e{e}") for e in range(-5, 2) for m in (1, 3)), 100.0)
+"""Seconds: 10 µs to 100 s in steps of 1 and 3, where an environment's name multiplies them."""
+
+SLOW_DURATION_BUCKETS = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Seconds: 1 ms to 300 s, for what happens once an episode."""
 
 RPC_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: those of go-grpc-prometheus."""
 
-LENGTH_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 5_000.0, 20_000.0)
-"""Counts: 1 to 20,000."""
+LENGTH_BUCKETS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
+"""Counts: 1 to 10,000 in steps of 1 and 3."""
 
 _FEW = 32
 """Fewer values than this are bucketed one by one, more with numpy."""

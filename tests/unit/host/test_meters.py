@@ -15,6 +15,7 @@ from envmesh_host.hosted import Hosted
 from envmesh_host.meters import MAX_ENVIRONMENTS, HostMeters
 from envmesh_host.served import Served
 from envmesh_host.slots import Claim, SlotTable
+from envmesh_service.credentials import ANYBODY
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Registry
 from envmesh_service.rpc import RpcMetrics
@@ -92,7 +93,7 @@ def test_a_host_stays_within_5000_series_whatever_it_serves():
             for code in ("OK", "NotFound", "Unavailable", "Internal"):
                 rpc.handled.add(1, *labels, code)
     pb_message = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
-    connection = Connection(engine, pb_message, "default", lease_idle=60.0, liveness_window=10.0)
+    connection = Connection(engine, pb_message, ANYBODY, lease_idle=60.0, liveness_window=10.0)
     reasons = (
         "ENVIRONMENT_RAISED",
         "LIMIT_EXCEEDED",
