@@ -138,7 +138,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
             now,
         )
         if refused is not None:
-            raise _refusal(refused)
+            raise self._refusal(refused)
         self._desk.moved()
         return placement_pb2.ReserveResponse()
 
