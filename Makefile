@@ -99,6 +99,10 @@ proto-baseline: setup ## At a release: makes the protocol as it is now the one t
 bench: setup ## The benchmark: envmesh and its peers side by side, JSON under benchmarks/results
 	$(bin)/python -m benchmarks $(ARGUMENTS)
 
+.PHONY: screenshots
+screenshots: setup ## The documentation's pictures of the pages, in light and dark (needs chromium and chromium-driver)
+	$(bin)/python tools/take_screenshots.py
+
 .PHONY: clean
 clean: ## Removes what was made here, the virtual environments included
 	rm -rf $(VENV) .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -257,6 +257,23 @@ def replay(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def report(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh report``."""
+    parser.add_argument("file", metavar="FILE", help="a recording, .jsonl or .parquet")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="URL|FILE",
+        help="metrics of the processes that were at work",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="where to write it (default: the recording's name, .html)"
+    )
+    parser.add_argument("--title", help="its heading (default: the recording's name)")
+    _json(parser)
+
+
 def top(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh top``."""
     parser.add_argument("--once", action="store_true", help="print it once and end")

@@ -150,6 +150,17 @@ COMMANDS: dict[str, Command] = {
         "  envmesh run cartpole --record run.jsonl\n  envmesh replay run.jsonl\n"
         "  envmesh replay run.jsonl --host              with a host of its own",
     ),
+    "report": Command(
+        _JUDGING,
+        "FILE [options]",
+        "one page of a recording, to look at and to send around",
+        "envmesh_cli.report.command:report",
+        command_arguments.report,
+        "Latencies, rewards, outcomes, hosts and resumes, and the slowest episodes with their steps, in one HTML file\n"
+        "that loads nothing from elsewhere. --metrics adds what the processes themselves measured.\n\n"
+        "  envmesh run cartpole --record run.jsonl\n  envmesh report run.jsonl\n"
+        "  envmesh report run.jsonl --metrics http://127.0.0.1:9464/metrics --output page.html",
+    ),
     "version": Command(
         _LOOKING,
         "[--json]",

@@ -18,6 +18,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
 from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from envmesh.instruments import (
     COARSE_DURATION_BUCKETS,
@@ -56,6 +57,7 @@ __all__ = [
     "Histogram",
     "HistogramSeries",
     "Registry",
+    "read_samples",
 ]
 
 
@@ -219,3 +221,29 @@ def _close(server: WSGIServer, serving: threading.Thread) -> None:
     with contextlib.suppress(OSError):
         server.server_close()
     serving.join(timeout=2.0)
+<<<<<<< HEAD
+=======
+
+
+def _checked(values: Labels, names: Labels) -> Labels:
+    if len(values) != len(names):
+        raise ValueError(f"labels {names} need {len(names)} values; got {values}")
+    return values
+
+
+def _edge(bound: float) -> Any:
+    return f"{bound:.10g}"
+
+
+def read_samples(text: str) -> Iterable[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of every sample of a scrape.
+
+    Raises:
+        ValueError: it is no Prometheus text.
+    """
+    return (
+        (sample.name, sample.labels, sample.value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    )
+>>>>>>> e4fe891 (envmesh report: a recording as one page; recordings say where and when, and how long each step took)

@@ -1,7 +1,11 @@
-"""Players that note how long each step takes, for whoever asks (``measure=True``): nobody else pays for a clock."""
+"""Players that note how long each step takes, for whoever asks (``measure=True``): nobody else pays for a clock.
+
+The seconds from each action to its outcome go to the ``step_seconds`` of the rollouts and of the trajectory.
+"""
 
 from __future__ import annotations
 
+from array import array
 from time import perf_counter
 
 from envmesh.players import PolicyPlayer, TaskPlayer
@@ -10,7 +14,7 @@ __all__ = ["MeasuredPolicyPlayer", "MeasuredTaskPlayer"]
 
 
 class MeasuredPolicyPlayer(PolicyPlayer):
-    """A ``PolicyPlayer`` that adds the seconds from each action to its outcome to ``rollouts.step_seconds``."""
+    """A ``PolicyPlayer`` that notes its steps' seconds."""
 
     __slots__ = ()
 
@@ -18,8 +22,7 @@ class MeasuredPolicyPlayer(PolicyPlayer):
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
     ) -> None:
         """An outcome came."""
-        if index:
-            self.rollouts.step_seconds.append(perf_counter() - self.sent_at)
+        note_seconds(self, index)
         super().on_outcome(index, payload, reward, flags, digest, info)
 
     def play(self, data: bytes) -> None:
@@ -37,11 +40,20 @@ class MeasuredTaskPlayer(TaskPlayer):
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
     ) -> None:
         """An outcome came."""
-        if index:
-            self.rollouts.step_seconds.append(perf_counter() - self.sent_at)
+        note_seconds(self, index)
         super().on_outcome(index, payload, reward, flags, digest, info)
 
     def play(self, data: bytes) -> None:
         """Send the next step."""
         self.sent_at = perf_counter()
         super().play(data)
+
+
+def note_seconds(player: PolicyPlayer, index: int) -> None:
+    """An outcome came: how long it took."""
+    if index:
+        seconds = perf_counter() - player.sent_at
+        player.rollouts.step_seconds.append(seconds)
+        player.trajectory.step_seconds.append(seconds)  # type: ignore[union-attr]  # the reset made the array
+    else:
+        player.trajectory.step_seconds = array("d")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,7 +215,9 @@ class Trajectory:
     ``rewards``, ``digests`` and the decoded ``actions`` have one element a step; ``observations`` and ``infos`` one
     more, the reset's first. ``return_`` is the sum of rewards, None where the episode failed; then ``failure`` says
     how. ``annotations`` maps a step index to what the policy attached to that step. ``host`` is the address of the
-    last host, ``resumes`` says when the episode was rebuilt.
+    last host, ``resumes`` says when the episode was rebuilt. ``seconds`` is how long it took, ``step_seconds`` how long
+    each step did where that was measured (None elsewhere), ``ended_at`` when it was recorded, in Unix seconds (0.0: not
+    yet).
     """
 
     __slots__ = (
@@ -223,6 +225,7 @@ class Trajectory:
         "_rows",
         "annotations",
         "build",
+        "ended_at",
         "environment",
         "episode_id",
         "failure",
@@ -260,7 +263,8 @@ class Trajectory:
         self.seconds = 0.0
         self.host = ""
         self.resumes: tuple[Resume, ...] = ()
-        self.step_seconds: Any = None
+        self.step_seconds: Sequence[float] | None = None
+        self.ended_at = 0.0
         self._rows: list[OutcomeRow] = []
         self._actions: list[bytes] = []
 

@@ -1,5 +1,8 @@
 """Recordings: trajectories in a file, exact enough to be replayed, readable where that is possible.
 
+Beside what happened in an episode a recording says where and when: ``ended_at``, ``host``, ``resumes`` and, where the
+steps were measured, ``step_seconds``. Recordings of older clients lack these, and are read as well.
+
 ``.jsonl`` is one JSON object a line: first what the file is, then each environment before its first episode, then the
 trajectories. What was written survives a crash, but for the last second or so; a torn last line is skipped when
 reading. ``.parquet`` has one row a trajectory with values as canonical bytes, and can be read once it was closed.
@@ -8,6 +11,7 @@ reading. ``.parquet`` has one row a trajectory with values as canonical bytes, a
 from __future__ import annotations
 
 import abc
+import dataclasses
 import json
 import logging
 import os
@@ -20,7 +24,7 @@ from google.protobuf import json_format
 
 from envmesh.env import RewardResult
 from envmesh.errors import Failure, InvalidRequest
-from envmesh.outcome import AGENTS, EnvironmentSpec, Trajectory
+from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory
 from envmesh.recorded_values import agents_to_json, payload_from_json, payload_to_json
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import decode, encode
@@ -101,6 +105,7 @@ class _JsonLines(Recorder):
         self._known: set[tuple[str, str]] = set()
 
     def write(self, trajectory: Trajectory) -> None:
+        stamp(trajectory)
         form = trajectory_form(trajectory)
         spec = trajectory.spec
         if (spec.key, spec.build) not in self._known:
@@ -161,6 +166,7 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "truncated": trajectory.truncated,
         "flags": trajectory.flags,
         "seconds": trajectory.seconds,
+        **circumstances(trajectory),
         "observations": [
             agents_to_json(data) if spec.agents else payload_to_json(data, observe) for data in observations
         ],
@@ -171,6 +177,22 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "annotations": {str(i): payload_to_json(data) for i, data in packed_annotations(trajectory).items()},
         "grade": None if grade is None else grade_form(grade),
         "failure": None if failure is None else failure_form(failure),
+    }
+
+
+def stamp(trajectory: Trajectory) -> None:
+    """It ends now, where nobody said when it ended."""
+    trajectory.ended_at = trajectory.ended_at or time.time()
+
+
+def circumstances(trajectory: Trajectory) -> dict[str, Any]:
+    """Where and when the episode was played, as plain fields."""
+    steps = trajectory.step_seconds
+    return {
+        "ended_at": trajectory.ended_at,
+        "host": trajectory.host,
+        "resumes": [dataclasses.asdict(resume) for resume in trajectory.resumes],
+        "step_seconds": None if steps is None else [round(seconds, 7) for seconds in steps],
     }
 
 
@@ -290,6 +312,10 @@ def made_trajectory(spec: EnvironmentSpec, form: dict[str, Any], *, episode_id: 
     packed_infos = [infos.get(index, b"") for index in range(len(digests))]
     trajectory.fill(zip(observations, [0.0, *rewards], flags, digests, packed_infos, strict=False), actions)
     trajectory.seconds = float(form["seconds"])
+    trajectory.ended_at = float(form.get("ended_at") or 0.0)
+    trajectory.host = form.get("host") or ""
+    trajectory.resumes = tuple(Resume(**resume) for resume in form.get("resumes") or ())
+    trajectory.step_seconds = form.get("step_seconds")
     trajectory.annotations = {index: decode(data) for index, data in annotations.items()} or None
     if form["grade"] is not None:
         trajectory.grade = RewardResult(**form["grade"])

@@ -11,10 +11,12 @@ from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.recording import (
     FORMAT_VERSION,
     Recorder,
+    circumstances,
     failure_form,
     grade_form,
     made_trajectory,
     packed_annotations,
+    stamp,
 )
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import encode
@@ -48,6 +50,24 @@ _SCHEMA = pa.schema(
         ("return", pa.float64()),
         ("flags", pa.int64()),
         ("seconds", pa.float64()),
+        ("ended_at", pa.float64()),
+        ("host", pa.string()),
+        (
+            "resumes",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("index", pa.int64()),
+                        ("cause", pa.string()),
+                        ("seconds", pa.float64()),
+                        ("replayed", pa.int64()),
+                        ("from_host", pa.string()),
+                        ("to_host", pa.string()),
+                    ]
+                )
+            ),
+        ),
+        ("step_seconds", pa.list_(pa.float32())),
         ("observations", pa.list_(pa.binary())),
         ("actions", pa.list_(pa.binary())),
         ("rewards", pa.list_(pa.float64())),
@@ -101,6 +121,7 @@ class ParquetRecorder(Recorder):
 
     def write(self, trajectory: Trajectory) -> None:
         """Add a trajectory."""
+        stamp(trajectory)
         row = _row(trajectory)
         self._rows.append(row)
         self._bytes += sum(map(len, row["observations"])) + sum(map(len, row["actions"]))
@@ -173,6 +194,7 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "return": trajectory.return_,
         "flags": trajectory.flags,
         "seconds": trajectory.seconds,
+        **circumstances(trajectory),
         "observations": trajectory.packed_observations,
         "actions": trajectory.packed_actions,
         "rewards": trajectory.rewards,

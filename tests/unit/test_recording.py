@@ -1,0 +1,63 @@
+"""Recordings keep where and when an episode was played, and those without it are still read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from envmesh.outcome import EnvironmentSpec, Resume, Trajectory
+from envmesh.recording import Recorder, read
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.values import encode
+
+RESUME = Resume(
+    index=1, cause="closed", seconds=0.25, replayed=1, from_host="10.0.0.1:7070", to_host="10.0.0.2:7070"
+)
+
+
+def trajectory(**fields: object) -> Trajectory:
+    spec = EnvironmentSpec(pb.EnvironmentInfo(name="echo", version="1", build="b"))
+    made = Trajectory(spec, bytes(16), seed=1, options=None)
+    rows = [(encode(f"row {n}"), float(n), 0, n, b"") for n in range(3)]
+    made.fill(rows, [encode("a"), encode("b")])
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def written(path: Path, made: Trajectory) -> Trajectory:
+    recorder = Recorder.open(path)
+    recorder.write(made)
+    recorder.close()
+    (found,) = read(path)
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_circumstances_come_back(tmp_path: Path, suffix: str):
+    pytest.importorskip("pyarrow") if suffix == "parquet" else None
+    made = trajectory(ended_at=1.7e9, host="10.0.0.2:7070", resumes=(RESUME,), step_seconds=[0.25, 0.5])
+    found = written(tmp_path / f"run.{suffix}", made)
+    assert (found.ended_at, found.host, found.resumes) == (1.7e9, "10.0.0.2:7070", (RESUME,))
+    assert found.step_seconds == [0.25, 0.5]
+    assert found.digests == made.digests
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_steps_that_were_not_measured_have_no_times(tmp_path: Path, suffix: str):
+    pytest.importorskip("pyarrow") if suffix == "parquet" else None
+    found = written(tmp_path / f"run.{suffix}", trajectory())
+    assert found.step_seconds is None
+    assert found.ended_at > 1.7e9
+
+
+def test_a_recording_of_an_older_client_is_read(tmp_path: Path):
+    new, old = tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+    written(new, trajectory(step_seconds=[0.25, 0.5]))
+    lines = [json.loads(line) for line in new.read_text().splitlines()]
+    for name in ("ended_at", "host", "resumes", "step_seconds"):
+        del lines[-1][name]
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = read(old)
+    assert (found.ended_at, found.host, found.resumes, found.step_seconds) == (0.0, "", (), None)
+    assert found.rewards == [1.0, 2.0]
