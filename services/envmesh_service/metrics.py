@@ -221,18 +221,6 @@ def _close(server: WSGIServer, serving: threading.Thread) -> None:
     with contextlib.suppress(OSError):
         server.server_close()
     serving.join(timeout=2.0)
-<<<<<<< HEAD
-=======
-
-
-def _checked(values: Labels, names: Labels) -> Labels:
-    if len(values) != len(names):
-        raise ValueError(f"labels {names} need {len(names)} values; got {values}")
-    return values
-
-
-def _edge(bound: float) -> Any:
-    return f"{bound:.10g}"
 
 
 def read_samples(text: str) -> Iterable[tuple[str, dict[str, str], float]]:
@@ -246,4 +234,3 @@ def read_samples(text: str) -> Iterable[tuple[str, dict[str, str], float]]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     )
->>>>>>> e4fe891 (envmesh report: a recording as one page; recordings say where and when, and how long each step took)

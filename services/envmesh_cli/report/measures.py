@@ -20,6 +20,7 @@ PARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("waiting for a slot", "envmesh_queue_wait_seconds", {}),
     ("reset", "envmesh_reset_duration_seconds", {}),
     ("step, in the environment", "envmesh_step_duration_seconds", {}),
+    ("step, what envmesh on the host adds", "envmesh_step_overhead_seconds", {}),
     ("step, from the host's frame to its reply", "envmesh_command_duration_seconds", {"kind": "step"}),
     ("reward", "envmesh_reward_duration_seconds", {}),
 )
