@@ -61,6 +61,7 @@ class Envmesh:
         starting = any(not instance.ready for instance in instances)
         seen = Observation(replicas=cluster.replicas, instances=tuple(instances))
         waits = Waits(admissible=len(cluster.queue), oldest=cluster.oldest)
+        self.record.starts.follow(seen.instances)
         signals = self.record.signals(hosts, seen, waits, 0, now)
         hold = hold_reason(
             complete=True,

@@ -66,6 +66,8 @@ class Signals:
     """R: slots reserved for about now and not leased yet."""
     slots: int = 0
     """C: slots of a host; 0: not known."""
+    bounded: int = 0
+    """Hosts that an environment needs of which a host may have only a few."""
     residence: float = math.inf
     """W: how long a slot is in use, in seconds."""
     start: float = 30.0
@@ -111,8 +113,8 @@ class Demand:
         buffer = 0
         if demand or now - self._busy_at < policy.idle_after:
             buffer = max(policy.buffer_min, math.ceil(policy.buffer_factor * math.sqrt(forecast)))
-        want = self._highest(forecast + buffer, now)
         slots = signals.slots or policy.slots
+        want = self._highest(max(forecast + buffer, signals.bounded * slots * policy.target_fill), now)
         needed = math.ceil(want / (slots * policy.target_fill) - 1e-9) if slots else (1 if want else 0)
         hosts = min(max(needed, policy.min_hosts), policy.max_hosts)
         return Terms(

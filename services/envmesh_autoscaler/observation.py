@@ -149,7 +149,6 @@ class PoolRecord:
     ) -> Signals:
         """The broker's numbers of this pool. An episode that moves from a draining host is counted once: its slot
         there is leased still, and the one it asks for waits."""
-        self.starts.follow(seen.instances)
         self.residence.follow(hosts.values(), now)
         moving = sum(h.in_use for h in hosts.values() if h.state == "draining")
         slots = [host.slots for host in hosts.values()]

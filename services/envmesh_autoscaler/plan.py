@@ -226,6 +226,10 @@ class Planner:
         self._drains = {host: self._drains.get(host) or _Drain(now) for host in draining}
         self._stubborn = {host: until for host, until in self._stubborn.items() if until > now}
 
+    def forget_raise(self) -> None:
+        """The raise that was planned last was not carried out: plan it anew."""
+        self._raised_at, self._raised_to = -1e9, -1
+
     def oldest_drain(self, now: float) -> float:
         """The age of the oldest drain, in seconds; 0: none."""
         return max((now - drain.since for drain in self._drains.values()), default=0.0)

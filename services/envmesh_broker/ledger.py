@@ -311,6 +311,13 @@ class Ledger:
         """Every environment that some host serves."""
         return set(self._by_environment)
 
+    def use(self) -> Iterable[tuple[str, int, int]]:
+        """By environment, sorted: slots taken on all hosts, and the fewest that a host may have of it."""
+        for environment, records in sorted(self._by_environment.items()):
+            taken = sum(record.load.environments.get(environment, 0) for record in records.values())
+            bounds = (r.host.environment_slots.get(environment, r.host.slots) for r in records.values())
+            yield environment, taken, min(bounds)
+
     def staying(self) -> set[str]:
         """Every environment that some host serves and goes on to serve."""
         leaving = (HostState.DRAINING, HostState.SEALED)

@@ -153,6 +153,8 @@ def fleet(core: Core, said: Said, now: float, *, brief: bool = False) -> fleet_p
             status.report.CopyFrom(report)
     _add_tenants(picture, core)
     _add_queues(picture, core, now)
+    for environment, leased, host_slots in core.ledger.use():
+        picture.environments.add(environment=environment, leased=leased, host_slots=host_slots)
     for missing in core.reserved(now):
         row = picture.reservations.add(environment=missing.environment, missing=missing.slots)
         if missing.starts_in:

@@ -80,7 +80,8 @@ class Child:
         self.ready = asyncio.Event()
         """Set while it serves."""
         self._tell = tell
-        self._backoff = backoff or Backoff()
+        self.backoff = backoff or Backoff()
+        self.when_ready: Callable[[], None] = lambda: None
         self._process: asyncio.subprocess.Process | None = None
         self._ending = asyncio.Event()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -111,10 +112,10 @@ class Child:
                 return
             if self.starts == 1 and not was_ready:
                 raise ChildFailed(self._obituary(status), status if status == 2 else FAILED)
-            delay = self._backoff.delay(loop.time() - started)
+            delay = self.backoff.delay(loop.time() - started)
             if delay is None:
                 raise ChildFailed(
-                    f"{self.name} died {self._backoff.failed} times, the last time: {self._obituary(status)}"
+                    f"{self.name} died {self.backoff.failed} times, the last time: {self._obituary(status)}"
                 )
             self._say("warning", f"died ({_cause(status)}); starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
@@ -179,6 +180,7 @@ class Child:
             self.metrics_port = int(line.fields.get("metrics", 0))
             self.fleet_address = str(line.fields.get("fleet", ""))
             self.ready.set()
+            self.when_ready()
         elif line.text:
             self._last_words.append(line.text)
         self._tell(line)

@@ -178,6 +178,15 @@ def up(parser: argparse.ArgumentParser) -> None:
         "--drain-deadline", metavar="T", help="after Ctrl-C, how long episodes may take to end (30s)"
     )
     _json(parser, "print one JSON object when ready: address, metrics, pools")
+    group = parser.add_argument_group("scaling", "Hosts come and go with demand, from none and to none.")
+    group.add_argument("--autoscale", action="store_true", help="start and end hosts as demand says")
+    group.add_argument("--min-hosts", type=_whole, metavar="N", help="at least so many of each pool (0)")
+    group.add_argument("--max-hosts", type=_count, metavar="N", help="at most so many of each pool (4)")
+    group.add_argument(
+        "--buffer", type=_whole, metavar="N", help="at least so many free slots while in use (1)"
+    )
+    group.add_argument("--idle-after", metavar="T", help="a pool unused for so long goes to its minimum (5m)")
+    group.add_argument("--look-back", metavar="T", help="what was wanted within so long is kept (2m)")
     _declarations(parser)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import envmesh
 from envmesh import event_loop
 from envmesh.mesh import Mesh
+from envmesh.outcome import EnvironmentSpec
 from envmesh.target import split_target
 from envmesh_cli.command_arguments import DEFAULT_MESH
 from envmesh_cli.failures import INTERRUPTED, USAGE, CommandFailed
 from envmesh_cli.targets import declaration_flags, looks_like_target
 
-__all__ = ["connected", "mesh_address", "open_mesh", "run_until_interrupted"]
+__all__ = ["connected", "known_spec", "mesh_address", "open_mesh", "run_until_interrupted"]
 
 CONNECT_SECONDS = 5.0
 """Shorter than a trainer's patience: a person waits."""
@@ -77,6 +78,20 @@ async def open_mesh(arguments: argparse.Namespace, text: str) -> AsyncIterator[t
     ):
         specs = await mesh.environments()
         yield mesh, specs[0].key if specs else (name or target)
+
+
+async def known_spec(mesh: Mesh, name: str) -> EnvironmentSpec:
+    """What an environment is. Where a pool has no host yet, nobody knows its spaces: an episode brings one up."""
+    spec = await mesh.describe(name)
+    unseen = all(
+        not pool.ready_hosts
+        for pool in await mesh.pools()
+        if spec.key in (f"{info.name}@{info.version}" for info in pool.environments)
+    )
+    if not unseen:
+        return spec
+    async with mesh.episode(spec.key):
+        return await mesh.describe(name)
 
 
 def largest_concurrency(arguments: argparse.Namespace) -> int:

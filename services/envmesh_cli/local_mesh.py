@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import envmesh
+from envmesh.access import Access
 from envmesh.errors import EnvmeshError
+from envmesh_autoscaler.demand import PoolPolicy
 from envmesh_cli.child import Child, ChildFailed, Line
+from envmesh_cli.declaring import declared_environments
 from envmesh_cli.failures import USAGE, CommandFailed, leaf
+from envmesh_cli.local_autoscaler import LocalAutoscaler, write_pools
 from envmesh_cli.pools import PoolPlan, plan_pools
 from envmesh_service.leases import write_lease_key, write_seal_key
 from envmesh_service.rpc import Endpoint
@@ -137,7 +141,8 @@ class LocalMesh(_Processes):
 
     With ``keys``, a directory that `envmesh keys` made, every port is TLS, trainers need a token, and the mesh may
     listen beyond this machine; ``access`` is what ``connect`` takes then. ``tell`` hears every line that a process
-    says. ``host_settings`` and ``broker_settings`` are variables by name.
+    says. ``host_settings`` and ``broker_settings`` are variables by name. With ``autoscale`` a pool has as many hosts
+    as that policy and demand say, at first those of its minimum.
     """
 
     def __init__(
@@ -151,8 +156,11 @@ class LocalMesh(_Processes):
         tell: Callable[[Line], None] | None = None,
         verbose: bool = False,
         keys: Path | None = None,
+        autoscale: PoolPolicy | None = None,
     ):
         super().__init__(tell)
+        self._autoscale = autoscale
+        self.autoscaler: LocalAutoscaler | None = None
         texts = [pool for pool in pools if isinstance(pool, str)]
         self.pools = [pool for pool in pools if isinstance(pool, PoolPlan)]
         if texts:
@@ -164,6 +172,7 @@ class LocalMesh(_Processes):
         self._directory = tempfile.TemporaryDirectory(prefix="envmesh-")
         self._verbose = ("--verbose",) if verbose else ()
         self.broker: Child
+        self._scaling: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -178,7 +187,8 @@ class LocalMesh(_Processes):
     @property
     def metrics(self) -> dict[str, str]:
         """Where the metrics of each process are."""
-        return {child.name: child.metrics for child in self.children}
+        found = {child.name: child.metrics for child in self.children}
+        return found if self.autoscaler is None else {**found, "autoscaler": self.autoscaler.metrics}
 
     @property
     def access(self) -> dict[str, Any]:
@@ -206,6 +216,9 @@ class LocalMesh(_Processes):
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """First stage of the end: hosts take nothing new and wait for their episodes; then the broker goes."""
+        if self._scaling is not None:
+            self._scaling.cancel()
+            await asyncio.wait([self._scaling])
         await self._end(self.hosts, seconds)
         await self._end([self.broker], END_SECONDS)
 
@@ -225,6 +238,12 @@ class LocalMesh(_Processes):
             **self._secured("BROKER"),
             **self._broker_settings,
         }
+        environments: dict[str, tuple[str, ...]] = {}
+        if self._autoscale is not None:
+            for pool in self.pools:
+                environments[pool.name] = await declared_environments(pool.targets, pool.flags)
+            write_pools(directory / "pools.json", environments, self._autoscale)
+            settings["ENVMESH_BROKER_POOLS_FILE"] = str(directory / "pools.json")
         self.broker = Child("broker", ["broker"], settings, self.tell)
         self._begin(self.broker)
         await self.broker.ready.wait()
@@ -233,27 +252,65 @@ class LocalMesh(_Processes):
         )  # the same port when it starts again
         if self.broker.fleet_address:
             self.broker.environ["ENVMESH_BROKER_FLEET_LISTEN"] = self.broker.fleet_address
+        if self._autoscale is not None:
+            self._scale(environments, self._autoscale, str(seal_key))
+            return
         for pool in self.pools:
             for number in range(1, pool.hosts + 1):
-                self._begin(self._host(pool, number, str(seal_key)))
+                self._begin(self._host(pool, f"{pool.name}-{number}", str(seal_key)))
         for child in self.children:
             await child.ready.wait()
         await self._registered()
 
-    def _host(self, pool: PoolPlan, number: int, seal_key: str) -> Child:
+    def _scale(self, environments: dict[str, tuple[str, ...]], policy: PoolPolicy, seal_key: str) -> None:
+        def make(pool: PoolPlan, name: str, host_id: str) -> Child:
+            child = self._host(pool, name, seal_key)
+            child.environ["ENVMESH_HOST_HOST_ID"] = host_id
+            return child
+
+        def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
+            self._supervising.append(self._tasks.create_task(work, name=name))
+
+        self.autoscaler = LocalAutoscaler(
+            environments,
+            policy,
+            self.pools,
+            make=make,
+            spawn=spawn,
+            children=self.children,
+            tell=self.tell,
+        )
+        address = self.broker.fleet_address or self.broker.address
+        work = self.autoscaler.run(address, self._steering(address))
+        self._scaling = self._tasks.create_task(work, name="autoscaler")
+
+    def _steering(self, address: str) -> Access:
+        """The credentials with which the autoscaler speaks to the broker."""
+        if self._keys is None:
+            return Access(address, plaintext=True, environ={})
+        own = self._keys / "autoscaler-tls"
+        return Access(
+            address,
+            ca=own / "ca.crt",
+            certificate=own / "tls.crt",
+            private_key=own / "tls.key",
+            environ={},
+        )
+
+    def _host(self, pool: PoolPlan, name: str, seal_key: str) -> Child:
         settings = {
             **self._host_settings,
             "ENVMESH_HOST_LISTEN": f"{self._listen.rpartition(':')[0]}:0",
             "ENVMESH_HOST_METRICS_LISTEN": "127.0.0.1:0",
             "ENVMESH_HOST_BROKER": self.broker.fleet_address or self.broker.address,
             "ENVMESH_HOST_POOL": pool.name,
-            "ENVMESH_HOST_NAME": f"{pool.name}-{number}",
+            "ENVMESH_HOST_NAME": name,
             "ENVMESH_HOST_SEAL_KEYS_FILE": seal_key,
             **self._secured("HOST"),
             **pool.settings,
         }
         command = ["serve", *pool.targets, *pool.flags, *self._verbose]
-        return Child(settings["ENVMESH_HOST_NAME"], command, settings, self.tell)
+        return Child(name, command, settings, self.tell)
 
     async def _registered(self) -> None:
         """Wait until the broker can place on every host."""

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from envmesh_cli.chosen_policy import load_policy, policy_for
-from envmesh_cli.connecting import open_mesh, run_until_interrupted
+from envmesh_cli.connecting import known_spec, open_mesh, run_until_interrupted
 from envmesh_cli.driving import Plan, drive
 from envmesh_cli.failures import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from envmesh_cli.progress_line import ProgressLine
@@ -41,7 +41,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     interrupted = False
     counts = Tally(arguments.environment)
     async with open_mesh(arguments, arguments.environment) as (mesh, name):
-        spec = await mesh.describe(name)
+        spec = await known_spec(mesh, name)
         counts.environment = spec.key
         plan = Plan(
             environment=spec.key, policy=policy_for(arguments.policy, spec, arguments.seed), episodes=episodes,

@@ -16,13 +16,15 @@ from rich.text import Text
 
 from envmesh import event_loop
 from envmesh.target import split_target
+from envmesh_autoscaler.demand import PoolPolicy
 from envmesh_cli.child import Line
-from envmesh_cli.failures import INTERRUPTED
+from envmesh_cli.failures import INTERRUPTED, USAGE, CommandFailed
 from envmesh_cli.local_mesh import DRAIN_SECONDS, LocalMesh
 from envmesh_cli.pools import plan_pools
 from envmesh_cli.tables import open_console, plain_table
 from envmesh_cli.targets import declaration_flags, declarations
 from envmesh_service.lifecycle import Process, run_process
+from envmesh_service.logs import configure
 from envmesh_service.settings import parse_duration
 
 __all__ = ["LineWriter", "up"]
@@ -52,6 +54,7 @@ def up(arguments: argparse.Namespace) -> int:
         settings["ENVMESH_HOST_DRAIN_DEADLINE"] = arguments.drain_deadline
     if arguments.workers is not None:
         settings["ENVMESH_HOST_WORKERS"] = str(arguments.workers)
+    policy = _policy(arguments)
     writer = LineWriter(open_console(stderr=True), verbose=arguments.verbose)
     mesh = LocalMesh(
         plans,
@@ -60,7 +63,10 @@ def up(arguments: argparse.Namespace) -> int:
         tell=writer.tell,
         verbose=arguments.verbose,
         keys=Path(arguments.keys) if arguments.keys else None,
+        autoscale=policy,
     )
+    if policy is not None:
+        configure("debug" if arguments.verbose else "info", service="autoscaler")
     shutdown = event_loop.run(
         run_process(lambda process: _body(process, mesh, arguments, drain), grace=drain + 10.0)
     )
@@ -68,6 +74,34 @@ def up(arguments: argparse.Namespace) -> int:
         sys.stderr.write("ended at once; episodes that were running are lost\n")
         return INTERRUPTED
     return 0
+
+
+def _policy(arguments: argparse.Namespace) -> PoolPolicy | None:
+    """How pools are scaled, where they are."""
+    given = {
+        "min_hosts": arguments.min_hosts,
+        "max_hosts": arguments.max_hosts,
+        "buffer_min": arguments.buffer,
+        "idle_after": _seconds(arguments.idle_after, "--idle-after"),
+        "look_back": _seconds(arguments.look_back, "--look-back"),
+    }
+    said = {name: value for name, value in given.items() if value is not None}
+    if not arguments.autoscale:
+        if said:
+            option = "--" + next(iter(said)).replace("_", "-").removesuffix("-min")
+            raise CommandFailed(f"{option} says how to scale: it comes with --autoscale", USAGE)
+        return None
+    try:
+        return PoolPolicy(**{"max_hosts": 4, **said})
+    except ValueError as error:
+        raise CommandFailed(str(error).partition("; got")[0], USAGE) from None
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise CommandFailed(f"{option} {text}: {error}", USAGE) from None
 
 
 async def _body(process: Process, mesh: LocalMesh, arguments: argparse.Namespace, drain: float) -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from envmesh.errors import MissingExtra
 
-__all__ = ["ApiRefused", "ClusterApi", "ReviewedToken"]
+__all__ = ["ApiRefused", "ClusterApi", "EventLines", "ReviewedToken"]
 
 _SECONDS = 5.0
 """The bound on one call."""
@@ -42,12 +44,33 @@ class ReviewedToken:
     expires_at: float
 
 
+class EventLines:
+    """The lines of an answer that goes on."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line as it comes."""
+        rest = b""
+        for data in self._response.stream(amt=None, decode_content=True):
+            *whole, rest = (rest + data).split(b"\n")
+            yield from (line for line in whole if line)
+
+    def shutdown(self) -> None:
+        """End it from another thread."""
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            self._response.shutdown()
+
+
 class ClusterApi:
     """A connection to the API server, as the pod's ServiceAccount or as a kubeconfig says."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         """The package's ApiClient."""
+        self.calls: dict[str, int] = {}
+        """How many calls ``raw`` and ``stream`` have made, by verb."""
 
     @classmethod
     def connect(cls, kubeconfig: str = "") -> ClusterApi:
@@ -156,11 +179,73 @@ class ClusterApi:
         }
         self._call(what, api.replace_namespaced_secret, name, namespace, found)
 
+    def raw(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = "application/json",
+        seconds: float = _SECONDS,
+    ) -> Any:
+        """One call, JSON in and JSON out: for what models of the package would only make slow.
+
+        Raises:
+            ApiRefused: with HTTP's status.
+        """
+        self.calls[method] = self.calls.get(method, 0) + 1
+        response = self._call(f"{method} {path}", self._send, method, path, body, content, seconds=seconds)
+        try:
+            return json.loads(response.data)
+        except ValueError:
+            raise ApiRefused(f"{method} {path}", response.status, "its answer is no JSON") from None
+        except Exception as error:
+            raise ApiRefused(f"{method} {path}", 0, f"it does not answer ({type(error).__name__})") from None
+
+    @contextlib.contextmanager
+    def stream(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[EventLines]:
+        """An answer that goes on, line by line, for at most ``seconds`` between two pieces.
+
+        Raises:
+            ApiRefused: it was refused, or broke.
+        """
+        self.calls["WATCH"] = self.calls.get("WATCH", 0) + 1
+        whole = f"{path}?{urllib.parse.urlencode(query)}"
+        what = f"WATCH {path}"
+        response = self._call(what, self._send, "GET", whole, None, "application/json", seconds=seconds)
+        try:
+            yield EventLines(response)
+        except ApiRefused:
+            raise
+        except (OSError, self._http_errors()) as error:
+            raise ApiRefused(what, 0, f"the connection broke ({type(error).__name__})") from None
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _send(self, method: str, path: str, body: Any, content: str, *, _request_timeout: float) -> Any:
+        return self.client.call_api(
+            path,
+            method,
+            header_params={"Accept": "application/json", "Content-Type": content},
+            body=body,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _preload_content=False,
+            _request_timeout=_request_timeout,
+        )
+
     @staticmethod
-    def _call(what: str, call: Any, *arguments: Any) -> Any:
+    def _http_errors() -> type[Exception]:
+        from urllib3.exceptions import HTTPError
+
+        return HTTPError
+
+    @staticmethod
+    def _call(what: str, call: Any, *arguments: Any, seconds: float = _SECONDS) -> Any:
         kubernetes = _package()
         try:
-            return call(*arguments, _request_timeout=_SECONDS)
+            return call(*arguments, _request_timeout=seconds)
         except kubernetes.client.ApiException as error:
             raise ApiRefused(what, error.status or 0, _message(error.body) or error.reason or "") from None
         except Exception as error:  # urllib3 has many, and what they say may hold the request

@@ -664,6 +664,36 @@ class QueueDepth(_message.Message):
 Global___QueueDepth: _TypeAlias = QueueDepth  # noqa: Y015
 
 @_typing.final
+class EnvironmentUse(_message.Message):
+    """How much of one environment is in use, on all hosts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    HOST_SLOTS_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """name@version."""
+    leased: _builtins.int
+    """Slots under lease, or granted."""
+    host_slots: _builtins.int
+    """The fewest that a host which serves it may have of it."""
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        leased: _builtins.int = ...,
+        host_slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "host_slots", b"host_slots", "leased", b"leased"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvironmentUse: _TypeAlias = EnvironmentUse  # noqa: Y015
+
+@_typing.final
 class ReservationStatus(_message.Message):
     """Slots that somebody wants to hold from some time on."""
 
@@ -724,6 +754,7 @@ class Fleet(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     RESERVATIONS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENTS_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """Every host of the last minutes is heard, or known to be gone. Nobody scales down on an incomplete picture."""
     @_builtins.property
@@ -746,6 +777,10 @@ class Fleet(_message.Message):
     def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationStatus]:
         """By environment, soonest first."""
 
+    @_builtins.property
+    def environments(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvironmentUse]:
+        """By environment."""
+
     def __init__(
         self,
         *,
@@ -755,10 +790,11 @@ class Fleet(_message.Message):
         complete: _builtins.bool = ...,
         uptime: _duration_pb2.Duration | None = ...,
         reservations: _abc.Iterable[Global___ReservationStatus] | None = ...,
+        environments: _abc.Iterable[Global___EnvironmentUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "hosts", b"hosts", "queues", b"queues", "reservations", b"reservations", "tenants", b"tenants", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "environments", b"environments", "hosts", b"hosts", "queues", b"queues", "reservations", b"reservations", "tenants", b"tenants", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

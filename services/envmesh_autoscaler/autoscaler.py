@@ -1,0 +1,317 @@
+"""The autoscaler's loop: look at the fleet and at the backend, plan, act."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+from envmesh_autoscaler.backends import Backend, BackendRefused
+from envmesh_autoscaler.demand import Demand, Terms
+from envmesh_autoscaler.meters import Meters, PoolView
+from envmesh_autoscaler.observation import FleetHost, Observation, PoolRecord
+from envmesh_autoscaler.picture import Picture, read_picture
+from envmesh_autoscaler.plan import Phase, Plan, Planner, PoolFacts, allot, hold_reason
+from envmesh_autoscaler.pools import ScaledPool
+from envmesh_service.clock import Clock
+
+__all__ = ["Autoscaler", "Fleet"]
+
+log = logging.getLogger("envmesh.autoscaler")
+
+LOOK_SECONDS = 1.0
+CALL_SECONDS = 5.0
+MOST_BACK_OFF = 1.0
+
+
+class Fleet:
+    """The broker, as far as the autoscaler speaks to it. ``channel`` gives the channel of now."""
+
+    def __init__(
+        self,
+        channel: Callable[[], grpc.aio.Channel],
+        metadata: Callable[[], Sequence[tuple[str, str]]],
+        clock: Clock,
+    ) -> None:
+        self._channel, self._metadata, self._clock = channel, metadata, clock
+        self.picture = Picture()
+        self.heard_at = float("-inf")
+        self.changed = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Keep the picture new, until cancelled."""
+        request = fleet_pb2.WatchFleetRequest(brief=True)
+        request.interval.FromNanoseconds(int(LOOK_SECONDS * 1e9))
+        request.gap.FromNanoseconds(100_000_000)
+        back_off = 0.1
+        while True:
+            try:
+                call = self._stub().WatchFleet(request, metadata=self._metadata())
+                while (answer := await asyncio.wait_for(call.read(), 4 * LOOK_SECONDS)) is not grpc.aio.EOF:
+                    self.picture, self.heard_at = read_picture(answer.fleet), self._clock()
+                    self.changed.set()
+                    back_off = 0.1
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                why = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it is silent"
+                log.warning("the broker cannot be watched", extra={"why": why})
+            await asyncio.sleep(back_off)
+            back_off = min(2 * back_off, MOST_BACK_OFF)
+
+    async def drain(self, hosts: Iterable[str], drain: bool) -> list[str]:
+        """Order hosts to drain, or to take their drains back. Returns those that were told."""
+        stub, told = self._stub(), []
+        for host_id in hosts:
+            try:
+                if drain:
+                    call = stub.Drain(fleet_pb2.DrainRequest(host_id=host_id), **self._options())
+                else:
+                    call = stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id), **self._options())
+                await call
+                told.append(host_id)
+            except grpc.aio.AioRpcError as error:
+                log.warning("a host could not be told", extra={"host": host_id, "why": error.details()})
+        return told
+
+    def _options(self) -> dict[str, Any]:
+        return {"metadata": self._metadata(), "timeout": CALL_SECONDS}
+
+    def _stub(self) -> Any:
+        return fleet_pb2_grpc.FleetServiceStub(self._channel())
+
+
+@dataclass(slots=True)
+class _Pool:
+    """A pool and what is remembered of it while this process leads."""
+
+    settings: ScaledPool
+    record: PoolRecord
+    planner: Planner
+    demand: Demand | None = None
+    said: str = ""
+    drained_at: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    pool: _Pool
+    seen: Observation
+    facts: PoolFacts
+    terms: Terms
+    plan: Plan
+
+
+class Autoscaler:
+    """Scales pools. ``cap`` bounds the hosts of all pools together; 0: no bound. ``dry_run`` only says what it would
+    do."""
+
+    def __init__(
+        self,
+        pools: Sequence[ScaledPool],
+        fleet: Fleet,
+        backend: Backend,
+        meters: Meters,
+        clock: Clock,
+        *,
+        cap: int = 0,
+        dry_run: bool = False,
+    ) -> None:
+        self._fleet, self._backend, self._meters, self._clock = fleet, backend, meters, clock
+        self._cap, self._dry_run = cap, dry_run
+        self._pools = [_fresh(pool) for pool in pools]
+        self._leading_since: float | None = None
+        self.answers: dict[str, int] = {}
+        """By pool: the replicas that were decided last. For KEDA."""
+        self.answered_at = float("-inf")
+        self.answered = asyncio.Event()
+        for pool in pools:
+            meters.pool(pool.name)
+
+    async def run(self) -> None:
+        """Scale until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fleet.watch(), name="fleet-watch")
+            tasks.create_task(self._backend.run(), name="backend")
+            tasks.create_task(self._forever(), name="plan")
+
+    async def _forever(self) -> None:
+        while True:
+            await self._woken()
+            if not self._backend.leading:
+                self._leading_since = None
+                continue
+            if self._leading_since is None:
+                self._leading_since = self._clock()
+                self._pools = [_fresh(pool.settings) for pool in self._pools]
+                log.info("leading")
+            await self.step()
+
+    async def _woken(self) -> None:
+        """Wait for news of the fleet or the backend, at most for a second."""
+        events = (self._fleet.changed, self._backend.changed)
+        if not any(event.is_set() for event in events):
+            async with asyncio.TaskGroup() as tasks:
+                waits = [tasks.create_task(event.wait(), name="news") for event in events]
+                await asyncio.wait(waits, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+        for event in events:
+            event.clear()
+
+    async def step(self) -> None:
+        """One pass over all pools."""
+        now = self._clock()
+        looks = [look for pool in self._pools if (look := self._look(pool, now)) is not None]
+        if self._cap:
+            wants = {look.pool.settings.name: (look.facts.replicas, look.plan.replicas) for look in looks}
+            ceilings = allot(self._cap, wants)
+            looks = [
+                self._replan(look, ceilings[look.pool.settings.name], now)
+                if look.plan.replicas > ceilings[look.pool.settings.name]
+                else look
+                for look in looks
+            ]
+        self._meters.plan_seconds.labels().observe(self._clock() - now)
+        for look in looks:
+            self._export(look, now)
+        await asyncio.gather(*(self._act(look) for look in looks))
+        self.answered_at = now
+        self.answered.set()
+        self.answered = asyncio.Event()
+
+    # ---- looking
+
+    def _look(self, pool: _Pool, now: float) -> _Look | None:
+        seen = self._backend.observe(pool.settings, now)
+        if seen is None or self._fleet.heard_at == float("-inf"):
+            return None
+        picture, settings, policy = self._fleet.picture, pool.settings, pool.settings.policy
+        hosts: Mapping[str, FleetHost] = picture.hosts.get(settings.name, {})
+        pool.record.starts.follow(seen.instances)
+        reserved = picture.reserved(settings.environments, 1.5 * pool.record.starts.typical + 1.0)
+        waits = picture.waits(settings.environments)
+        signals = pool.record.signals(hosts, seen, waits, reserved, now)
+        signals = replace(signals, bounded=picture.bounded(settings.environments))
+        if pool.demand is None:
+            pool.demand = Demand(policy, now, idle=not seen.replicas and not hosts)
+        terms = pool.demand.terms(signals, now)
+        facts, disagreement = pool.record.facts(hosts, seen, now)
+        hold = seen.hold or hold_reason(
+            complete=picture.complete,
+            age=now - self._fleet.heard_at,
+            uptime=picture.uptime,
+            leading=now - (self._leading_since if self._leading_since is not None else now),
+            look_back=policy.look_back,
+            disagreement=disagreement,
+            oldest=signals.oldest,
+        )
+        whole = PoolFacts(replicas=seen.replicas, hosts=facts, hold=hold, unsettled=seen.unsettled)
+        return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now))
+
+    def _replan(self, look: _Look, ceiling: int, now: float) -> _Look:
+        facts = replace(look.facts, ceiling=ceiling)
+        look.pool.planner.forget_raise()
+        return replace(look, facts=facts, plan=look.pool.planner.plan(look.terms, facts, now))
+
+    def _export(self, look: _Look, now: float) -> None:
+        pool, plan = look.pool, look.plan
+        counts = Counter(host.phase.value for host in look.facts.hosts)
+        counts["unschedulable"] = sum(instance.unschedulable for instance in look.seen.instances)
+        named = {state: counts[state] for state in (*Phase, "unschedulable")}
+        self._meters.views[pool.settings.name] = PoolView(
+            terms=look.terms,
+            plan=plan,
+            counts=named,
+            held=bool(look.facts.hold),
+            oldest_drain=pool.planner.oldest_drain(now),
+        )
+        said = f"{plan.replicas} {plan.reason.partition(':')[0]}"
+        if said != pool.said or plan.acts:
+            pool.said = said
+            terms = look.terms
+            log.info(
+                "plan",
+                extra={
+                    "pool": pool.settings.name,
+                    "replicas": plan.replicas,
+                    "before": look.facts.replicas,
+                    "hosts": plan.wanted,
+                    "reason": plan.reason,
+                    "terms": {
+                        "A": terms.leased, "Q": terms.queued, "R": terms.reserved, "trend": round(terms.trend, 3),
+                        "forecast": round(terms.forecast, 1), "buffer": terms.buffer, "want": round(terms.want, 1),
+                    },
+                    "drain": list(plan.drain),
+                    "take_back": list(plan.take_back),
+                    "count_out": list(plan.count_out),
+                },
+            )  # fmt: skip
+
+    # ---- acting
+
+    async def _act(self, look: _Look) -> None:
+        pool, plan, seen = look.pool, look.plan, look.seen
+        settings, now = pool.settings, self._clock()
+        if self._dry_run or seen.dry_run or seen.paused or settings.mode == "hpa":
+            self.answers[settings.name] = seen.replicas
+            return
+        try:
+            if plan.replicas > seen.replicas:
+                await self._scale(look)
+            if plan.take_back:
+                await self._backend.unmark(settings, plan.take_back)
+                for host_id in await self._fleet.drain(plan.take_back, False):
+                    pool.record.order(host_id, False, now)
+                    self._meters.decisions.add(1, settings.name, "take_back")
+            if plan.drain:
+                await self._backend.mark(settings, plan.drain)
+                for host_id in await self._fleet.drain(plan.drain, True):
+                    pool.record.order(host_id, True, now)
+                    self._meters.decisions.add(1, settings.name, "drain")
+            await self._seal(look, now)
+            if plan.replicas < seen.replicas:
+                await self._scale(look)
+        except BackendRefused as refused:
+            self._meters.refused.add(1, settings.name)
+            log.warning("planned anew", extra={"pool": settings.name, "why": str(refused)})
+        self.answers[settings.name] = plan.replicas
+
+    async def _seal(self, look: _Look, now: float) -> None:
+        """Hosts that have sealed themselves since the last look."""
+        pool = look.pool
+        drained = pool.drained_at if pool.drained_at is not None else {}
+        phases = {host.host_id: host.phase for host in look.facts.hosts}
+        for host_id, phase in phases.items():
+            if phase in (Phase.DRAINING, Phase.SEALED):
+                drained.setdefault(host_id, now)
+        pool.drained_at = {host: at for host, at in drained.items() if host in phases}
+        marked = {instance.host_id for instance in look.seen.instances if instance.sealed}
+        fresh = [
+            host_id
+            for host_id, phase in phases.items()
+            if phase is Phase.SEALED and host_id not in marked and host_id not in look.plan.take_back
+        ]
+        if fresh:
+            await self._backend.seal(pool.settings, fresh)
+            for host_id in fresh:
+                self._meters.drains.labels().observe(now - drained[host_id])
+
+    async def _scale(self, look: _Look) -> None:
+        plan, settings = look.plan, look.pool.settings
+        if settings.mode == "direct":
+            await self._backend.scale(settings, plan.replicas, plan.count_out)
+        more = plan.replicas - look.seen.replicas
+        if more > 0:
+            self._meters.decisions.add(more, settings.name, "raise")
+            self._meters.seconds.labels().observe(self._clock() - self._fleet.heard_at)
+        else:
+            self._meters.decisions.add(len(plan.count_out), settings.name, "count_out")
+
+
+def _fresh(pool: ScaledPool) -> _Pool:
+    return _Pool(pool, PoolRecord(), Planner(pool.policy))

@@ -1,0 +1,107 @@
+"""Hosts as processes of this machine: what ``envmesh up --autoscale`` acts through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from envmesh_autoscaler.observation import Instance, Observation
+from envmesh_autoscaler.pools import ScaledPool
+
+__all__ = ["Launcher", "ProcessBackend"]
+
+
+class Launcher(Protocol):
+    """Starts and ends processes."""
+
+    def start(self, pool: str, host_id: str, ready: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Start a host under this id. ``ready`` is called when it serves, ``ended`` when it is no more."""
+        ...
+
+    def end(self, host_id: str) -> None:
+        """Ask a host to end."""
+        ...
+
+
+@dataclass(slots=True)
+class _Host:
+    pool: str
+    started_at: float
+    ready_at: float | None = None
+    marked: bool = False
+    sealed: bool = False
+    going: bool = False
+
+
+class ProcessBackend:
+    """Each host is one process; which one ends is ours to say."""
+
+    leading = True
+
+    def __init__(self, launcher: Launcher, clock: Callable[[], float], new_id: Callable[[str], str]) -> None:
+        self._launcher, self._clock, self._new_id = launcher, clock, new_id
+        self._hosts: dict[str, _Host] = {}
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Nothing is to be watched: processes tell by themselves."""
+
+    def observe(self, pool: ScaledPool, now: float) -> Observation:
+        """The pool's processes."""
+        hosts = {h: host for h, host in self._hosts.items() if host.pool == pool.name}
+        staying = {h: host for h, host in hosts.items() if not host.going}
+        instances = tuple(
+            Instance(
+                host_id=host_id,
+                name=host_id,
+                ready=host.ready_at is not None,
+                ready_for=now - host.ready_at if host.ready_at is not None else 0.0,
+                start_seconds=host.ready_at - host.started_at if host.ready_at is not None else None,
+                ours=host.marked,
+                sealed=host.sealed,
+            )
+            for host_id, host in staying.items()
+        )
+        return Observation(
+            replicas=len(staying), instances=instances, going=frozenset(hosts.keys() - staying.keys())
+        )
+
+    async def mark(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
+        """Remember whose drain it is."""
+        for host_id in hosts:
+            self._hosts[host_id].marked = True
+
+    async def unmark(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
+        """Its drain is taken back."""
+        for host_id in hosts:
+            self._hosts[host_id].marked = self._hosts[host_id].sealed = False
+
+    async def seal(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
+        """It is empty."""
+        for host_id in hosts:
+            self._hosts[host_id].sealed = True
+
+    async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
+        """End those that are counted out, and start what is missing."""
+        for host_id in gone:
+            self._hosts[host_id].going = True
+            self._launcher.end(host_id)
+        staying = sum(host.pool == pool.name and not host.going for host in self._hosts.values())
+        for _ in range(replicas - staying):
+            self._start(pool.name)
+
+    def _start(self, pool: str) -> None:
+        host_id = self._new_id(pool)
+        host = self._hosts[host_id] = _Host(pool, self._clock())
+
+        def ready() -> None:
+            host.ready_at = host.ready_at if host.ready_at is not None else self._clock()
+            self.changed.set()
+
+        def ended() -> None:
+            self._hosts.pop(host_id, None)
+            self.changed.set()
+
+        self._launcher.start(pool, host_id, ready, ended)

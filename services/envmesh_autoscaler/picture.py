@@ -1,0 +1,101 @@
+"""The broker's picture of the fleet, as the plan reads it (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from envmesh.v1 import fleet_pb2
+from envmesh_autoscaler.observation import FleetHost, Waits
+
+__all__ = ["Picture", "read_picture"]
+
+_STATES = {
+    fleet_pb2.HOST_STATE_STARTING: "starting",
+    fleet_pb2.HOST_STATE_READY: "ready",
+    fleet_pb2.HOST_STATE_DRAINING: "draining",
+    fleet_pb2.HOST_STATE_SEALED: "sealed",
+    fleet_pb2.HOST_STATE_SILENT: "silent",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What the broker says. Times in seconds."""
+
+    hosts: Mapping[str, Mapping[str, FleetHost]] = field(default_factory=dict)
+    """By pool and host id."""
+    queues: Mapping[str, Waits] = field(default_factory=dict)
+    reservations: Sequence[tuple[str, int, float]] = ()
+    """Environment, slots missing, seconds until they are wanted."""
+    use: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By environment: slots taken, and how many of it a host may have."""
+    complete: bool = False
+    uptime: float = 0.0
+
+    def waits(self, environments: Sequence[str]) -> Waits:
+        """What waits for a pool that serves these."""
+        rows = [waits for name, waits in self.queues.items() if _served(name, environments)]
+        return Waits(
+            sum(row.admissible for row in rows),
+            sum(row.relocating for row in rows),
+            max((row.oldest for row in rows), default=0.0),
+        )
+
+    def reserved(self, environments: Sequence[str], within: float) -> int:
+        """Slots reserved for the next ``within`` seconds."""
+        return sum(
+            missing
+            for name, missing, starts_in in self.reservations
+            if starts_in <= within and _served(name, environments)
+        )
+
+    def bounded(self, environments: Sequence[str]) -> int:
+        """Hosts needed by the environment of which a host may have the fewest, for what is taken and waits."""
+        needed = 0
+        for name, (taken, host_slots) in self.use.items():
+            if host_slots and _served(name, environments):
+                queued = sum(w.admissible for key, w in self.queues.items() if _served(key, (name,)))
+                needed = max(needed, math.ceil((taken + queued) / host_slots))
+        return needed
+
+
+def read_picture(fleet: fleet_pb2.Fleet) -> Picture:
+    """The picture of a message."""
+    hosts: dict[str, dict[str, FleetHost]] = {}
+    for status in fleet.hosts:
+        own = status.identity
+        hosts.setdefault(own.pool, {})[own.host_id] = FleetHost(
+            host_id=own.host_id,
+            pool=own.pool,
+            name=own.name,
+            state=_STATES.get(status.state, "silent"),
+            slots=own.slots,
+            in_use=status.in_use,
+            idle=status.idle,
+            ended=status.ended,
+        )
+    queues = {
+        row.environment: Waits(
+            row.admissible, row.relocating, row.oldest.ToNanoseconds() / 1e9 if row.admissible else 0.0
+        )
+        for row in fleet.queues
+    }
+    return Picture(
+        hosts=hosts,
+        queues=queues,
+        reservations=[
+            (row.environment, row.missing, row.starts_in.ToNanoseconds() / 1e9) for row in fleet.reservations
+        ],
+        use={row.environment: (row.leased, row.host_slots) for row in fleet.environments},
+        complete=fleet.complete,
+        uptime=fleet.uptime.ToNanoseconds() / 1e9,
+    )
+
+
+def _served(name: str, environments: Sequence[str]) -> bool:
+    """Whether a name, with or without its version, is one of these."""
+    return name in environments or (
+        "@" not in name and any(e.partition("@")[0] == name for e in environments)
+    )
