@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import envmesh
+import grpc
+
 from envmesh.access import Access
-from envmesh.errors import EnvmeshError
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_autoscaler.demand import PoolPolicy
 from envmesh_cli.child import Child, ChildFailed, Line
 from envmesh_cli.declaring import declared_environments
@@ -29,6 +31,7 @@ __all__ = ["LocalHost", "LocalMesh"]
 
 START_SECONDS = 180.0
 REGISTER_SECONDS = 30.0
+ASK_SECONDS = 5.0
 DRAIN_SECONDS = 40.0
 END_SECONDS = 3.0
 
@@ -315,22 +318,39 @@ class LocalMesh(_Processes):
     async def _registered(self) -> None:
         """Wait until the broker can place on every host."""
         wanted = {pool.name: pool.hosts for pool in self.pools}
-        ready: dict[str, int] = {}
+        ready: Counter[str] = Counter()
         try:
-            async with (
-                asyncio.timeout(REGISTER_SECONDS),
-                envmesh.connect(self.address, **self.access) as mesh,
-            ):
-                while any(ready.get(name, 0) < hosts for name, hosts in wanted.items()):
-                    ready = {pool.name: pool.ready_hosts for pool in await mesh.pools()}
+            async with asyncio.timeout(REGISTER_SECONDS), self._fleet_channel() as channel:
+                stub = fleet_pb2_grpc.FleetServiceStub(channel)
+                while any(ready[name] < hosts for name, hosts in wanted.items()):
+                    picture = (await stub.GetFleet(fleet_pb2.GetFleetRequest(), timeout=ASK_SECONDS)).fleet
+                    ready = Counter(
+                        host.identity.pool
+                        for host in picture.hosts
+                        if host.state == fleet_pb2.HOST_STATE_READY
+                    )
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            missing = ", ".join(
-                f"{n} has {ready.get(n, 0)} of {h}" for n, h in wanted.items() if ready.get(n, 0) < h
-            )
+            missing = ", ".join(f"{n} has {ready[n]} of {h}" for n, h in wanted.items() if ready[n] < h)
             raise ChildFailed(f"hosts did not register within {REGISTER_SECONDS:g} s: {missing}") from None
-        except EnvmeshError as error:
-            raise ChildFailed(f"the broker cannot be asked: {error}") from error
+        except grpc.aio.AioRpcError as error:
+            raise ChildFailed(f"the broker cannot be asked: {error.details()}") from error
+
+    def _fleet_channel(self) -> grpc.aio.Channel:
+        """A channel to the broker as an operator has it."""
+        address = self.broker.fleet_address or self.broker.address
+        if self._keys is None:
+            access = Access(address, plaintext=True, environ={})
+        else:
+            own = self._keys / "autoscaler-tls"
+            access = Access(
+                address,
+                ca=own / "ca.crt",
+                certificate=own / "tls.crt",
+                private_key=own / "tls.key",
+                environ={},
+            )
+        return access.channel(address, ())
 
     def _cleanup(self) -> None:
         self._directory.cleanup()

@@ -136,6 +136,7 @@ def announcement(mesh: LocalMesh) -> dict[str, object]:
     """What runs and where, for programs."""
     return {
         "address": mesh.address,
+        "fleet": mesh.broker.fleet_address or mesh.address,
         "metrics": mesh.metrics,
         "pools": [
             {"pool": pool.name, "hosts": pool.hosts, "targets": list(pool.targets)} for pool in mesh.pools
