@@ -1,9 +1,11 @@
-"""A mesh that is closed to strangers: two tenants with two tokens each, TLS everywhere, certificates between services."""
+"""A mesh that is closed to strangers: two tenants with two tokens each, and certificates everywhere."""
 
+import asyncio
 import datetime as dt
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def make_keys(directory: Path, days: int = 100) -> Path:
     return directory
 
 
-def write_tokens(keys: Path, tokens: dict[str, tuple[str, ...]], **more: Any) -> None:
+def write_tokens(keys: Path, tokens: Mapping[str, tuple[str, ...]], **more: Any) -> None:
     """Say who is who, all at once, as a mounted Secret changes."""
     digest = lambda token: hashlib.sha256(token.encode()).hexdigest()  # noqa: E731
     document = {
@@ -64,8 +66,20 @@ def renew(keys: Path, leaf: str, authority: Authority | None = None) -> bytes:
 def channel(
     address: str, ca: bytes, pair: tuple[bytes, bytes] | None = None, name: str = ""
 ) -> grpc.aio.Channel:
-    """A channel that trusts ``ca``, with a certificate and key of its own, to whoever has a certificate for ``name``."""
+    """A channel that trusts ``ca``, with a certificate and key of its own, to whoever has one for ``name``."""
     certificate, key = pair or (None, None)
-    options = [("grpc.ssl_target_name_override", name)] if name else []
+    options: list[tuple[str, Any]] = [("grpc.ssl_target_name_override", name)] if name else []
     options.append(("grpc.use_local_subchannel_pool", 1))
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options)
+
+
+async def until(holds, seconds: float = 20.0):
+    """Look until something holds: what other processes do at their own pace is waited for."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.02)

@@ -120,7 +120,7 @@ class Access:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        self._token = _token(token, token_file, environ)
+        self._token, self.renewable = _token(token, token_file, environ)
         files = _tls_files(ca, certificate, private_key, environ)
         if credentials is not None and (ca or certificate or private_key):
             raise ValueError(
@@ -208,14 +208,15 @@ def is_loopback(target: str) -> bool:
 
 def _token(
     token: str | None, token_file: str | Path | None, environ: Mapping[str, str]
-) -> Callable[[], str] | None:
+) -> tuple[Callable[[], str] | None, bool]:
+    """What gives the token, and whether that may change."""
     if token and token_file:
         raise ValueError("give a token, or the file that holds it, not both")
     if not token and not token_file:
         token, token_file = environ.get("ENVMESH_TOKEN"), environ.get("ENVMESH_TOKEN_FILE")
     if token:
         plain = _checked(token, "the token")
-        return lambda: plain
+        return lambda: plain, False
     if token_file:
         path = Path(token_file)
         try:
@@ -224,8 +225,8 @@ def _token(
             raise ValueError(
                 f"the token file {path}: {error.strerror}; a file that can be read is right"
             ) from None
-        return lambda: file.value
-    return None
+        return lambda: file.value, True
+    return None, False
 
 
 def _checked(token: str, where: str) -> str:

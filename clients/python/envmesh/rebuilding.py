@@ -278,7 +278,9 @@ class Rebuild:
     def _no_slot(self, error: EnvmeshError) -> None:
         self._waiter = None
         self.trouble = str(error)
-        if self.seeking and not self.over:
+        if error.reason == "CREDENTIAL_INVALID" and not self.recovery.mesh.access.renewable:
+            self.fall(self.trouble, error.reason)  # it was revoked, and no file will bring another
+        elif self.seeking and not self.over:
             asyncio.get_running_loop().call_later(SEEK_AGAIN_SECONDS, self.seek)
 
     def return_to(self, slot: Slot) -> None:
