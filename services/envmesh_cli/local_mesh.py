@@ -320,7 +320,9 @@ class LocalMesh(_Processes):
         wanted = {pool.name: pool.hosts for pool in self.pools}
         ready: Counter[str] = Counter()
         try:
-            async with asyncio.timeout(REGISTER_SECONDS), self._fleet_channel() as channel:
+            address = self.broker.fleet_address or self.broker.address
+            channel = self._steering(address).channel(address, ())
+            async with asyncio.timeout(REGISTER_SECONDS), channel:
                 stub = fleet_pb2_grpc.FleetServiceStub(channel)
                 while any(ready[name] < hosts for name, hosts in wanted.items()):
                     picture = (await stub.GetFleet(fleet_pb2.GetFleetRequest(), timeout=ASK_SECONDS)).fleet
@@ -335,22 +337,6 @@ class LocalMesh(_Processes):
             raise ChildFailed(f"hosts did not register within {REGISTER_SECONDS:g} s: {missing}") from None
         except grpc.aio.AioRpcError as error:
             raise ChildFailed(f"the broker cannot be asked: {error.details()}") from error
-
-    def _fleet_channel(self) -> grpc.aio.Channel:
-        """A channel to the broker as an operator has it."""
-        address = self.broker.fleet_address or self.broker.address
-        if self._keys is None:
-            access = Access(address, plaintext=True, environ={})
-        else:
-            own = self._keys / "autoscaler-tls"
-            access = Access(
-                address,
-                ca=own / "ca.crt",
-                certificate=own / "tls.crt",
-                private_key=own / "tls.key",
-                environ={},
-            )
-        return access.channel(address, ())
 
     def _cleanup(self) -> None:
         self._directory.cleanup()
