@@ -245,6 +245,11 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         sealed = self.checkpoint
         return sealed if sealed is not None and sealed.index <= self.index else None
 
+    def take_stock(self) -> None:
+        """A block notes only what it awaits."""
+        if self.block is not None and self.expected > 0:
+            self.index = self.expected - 1
+
     def out(self) -> tuple[int, int, bytes] | None:
         """The command that is out."""
         if self.expected > 0:

@@ -88,6 +88,9 @@ class EpisodeSession(ABC):
     def last_digest(self) -> int | None:
         """The digest of the last outcome, where it is known."""
 
+    def take_stock(self) -> None:
+        """Bring ``index`` up to date, where the fast path leaves that for later."""
+
     @abstractmethod
     def out(self) -> tuple[int, int, bytes] | None:
         """The command that is out: index, kind and payload."""
@@ -144,6 +147,7 @@ class Rebuild:
         self.lost_host = lost
         self.error = error
         self.started = recovery.mesh.loop_time()
+        episode.take_stock()
         self.held = episode.out()
         self.old_slot, self.old_handle = episode.place
         self.old: HostConnection | None = None
@@ -267,6 +271,7 @@ class Rebuild:
         if self.old is None:
             self.recovery.resume(self)
             return
+        self.episode.take_stock()
         self.held = self.episode.out()
         self.old_slot, self.old_handle = self.episode.place
         self.stand_in()
