@@ -59,6 +59,8 @@ class Connection:
         self.watch = engine.watch
         self.lease_idle = lease_idle
         self.liveness_window = liveness_window
+        self.checkpoint_steps = hello.checkpoint_steps
+        self.checkpoint_seconds = hello.checkpoint_interval.ToNanoseconds() / 1e9
         self.bindings: dict[int, EpisodeCopy] = {}
         self.leases: dict[int, Holding] = {}
         self.outbox = Outbox()
@@ -169,6 +171,15 @@ class Connection:
             self.engine.traffic.note_command(kind, "INTERNAL")
             self._defect(handle, index, error)
 
+    def _carry_out(self, work: Callable[[], None], handle: int, index: int) -> None:
+        """Do the rest of a command that had to wait for something."""
+        try:
+            work()
+        except Refusal as refusal:
+            self.reply(handle, index, FAILURE, refusal)
+        except Exception as error:
+            self._defect(handle, index, error)
+
     def _defect(self, handle: int, index: int, error: Exception) -> None:
         """A defect of ours ends the episode it happened to, and nothing else."""
         log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error)
@@ -203,11 +214,22 @@ class Connection:
     def _resume(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResumeRequest, payload)
         self._check_unbound(handle, request.episode_id)
-        copy = self.engine.resume(
-            request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
-        )
-        if self.engine.episodes.get(copy.episode_id) is copy:
-            self._bind_copy(handle, copy)
+
+        def resume() -> None:
+            copy = self.engine.resume(
+                request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
+            )
+            if self.engine.episodes.get(copy.episode_id) is copy:
+                self._bind_copy(handle, copy)
+
+        def fetched(refusal: Refusal | None) -> None:
+            if refusal is not None:
+                self.reply(handle, index, FAILURE, refusal)
+            else:
+                self._carry_out(resume, handle, index)
+
+        if not self.engine.fetch_checkpoints(request.journal, self.tenant, fetched):
+            resume()
 
     def _check_unbound(self, handle: int, episode_id: bytes) -> None:
         bound = self.bindings.get(handle)
@@ -225,12 +247,18 @@ class Connection:
 
     def _close(self, handle: int, index: int, payload: bytes) -> None:
         copy = self.bindings.get(handle)
+        moved = False
         if payload:
             request = parse(pb.CloseRequest, payload)
             copy = self.engine.episodes.get(request.episode_id)
             if copy is not None and (copy.tenant != self.tenant or copy.epoch > request.epoch):
                 copy = None
+            moved = (
+                copy is not None and copy.epoch < request.epoch
+            )  # it lives elsewhere, and may need what was saved
         if copy is not None:
+            if not moved:
+                self.engine.forget_checkpoints(copy)
             self.engine.close(copy)
         self.reply(handle, index, pb.EVENT_KIND_CLOSED, EMPTY_ROW)
 

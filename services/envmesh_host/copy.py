@@ -35,7 +35,8 @@ class EpisodeCopy:
     nothing else on its fast path. There it notes a reply as a position in the ``record`` of a whole frame; ``index``,
     ``action`` and ``row`` say the same one by one: the last reply's index, the action's bytes that led to it, and the
     reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
-    ``grade`` is the reply to Reward and the index it was given at.
+    ``grade`` is the reply to Reward and the index it was given at. ``saved_index`` and ``saved_at`` say when it was
+    saved last, ``stored`` which checkpoints of it are in the store.
     """
 
     __slots__ = (
@@ -58,7 +59,10 @@ class EpisodeCopy:
         "record",
         "return_",
         "running",
+        "saved_at",
+        "saved_index",
         "seat",
+        "stored",
         "tenant",
     )
 
@@ -93,6 +97,9 @@ class EpisodeCopy:
         self.running: Any = None
         self.grade: tuple[int, Any] | None = None
         self.return_ = 0.0
+        self.saved_index = 0
+        self.saved_at = now
+        self.stored: tuple[str, ...] = ()
 
     @property
     def index(self) -> int:
@@ -162,9 +169,10 @@ Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
 
 class RunningStep:
     """The command that is under way, and who waits for it: a reset or step, or with a ``name`` something else, whose
-    ``request`` may be sent again meanwhile. ``begun`` is when, on the performance counter; 0 where nobody measures."""
+    ``request`` may be sent again meanwhile. ``begun`` is when, on the performance counter; 0 where nobody measures.
+    ``following`` is the step that waits behind it, ``base`` the step that a resumption begins at."""
 
-    __slots__ = ("action", "begun", "index", "job", "name", "request", "waiters")
+    __slots__ = ("action", "base", "begun", "following", "index", "job", "name", "request", "waiters")
 
     def __init__(self, index: int, action: bytes, job: Any, name: str = "", request: bytes = b""):
         self.index = index
@@ -173,6 +181,8 @@ class RunningStep:
         self.name = name
         self.request = request
         self.begun = 0.0
+        self.base = 0
+        self.following: tuple[int, int, bytes, list[Any]] | None = None
         self.waiters: list[Any] = []
 
     def __str__(self) -> str:

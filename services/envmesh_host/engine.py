@@ -7,19 +7,28 @@ result)``, now or later, whose result is a ``Row`` or a ``Refusal``. Nothing her
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.asides import REPLIES, Asides
 from envmesh_host.contracts import Sink
 from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_step
 from envmesh_host.counting import note_ended, note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
-from envmesh_host.journals import describes, environment_of, last_action, last_index
+from envmesh_host.journals import (
+    base_index,
+    describes,
+    environment_of,
+    last_action,
+    last_index,
+    references_of,
+)
 from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
-from envmesh_host.roster import Roster
+from envmesh_host.replays import Replays
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
 from envmesh_host.watchdog import StepOverrun
@@ -30,22 +39,21 @@ SMALL_VALUE_BYTES = 64 * 1024
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME = pb.EVENT_KIND_OUTCOME
-ASIDE_NAMES: dict[int, str] = {
-    pb.COMMAND_KIND_REWARD: "the grading",
-    pb.COMMAND_KIND_CHECKPOINT: "the checkpoint",
-}
 REPLY_KINDS: dict[int, int] = {
     pb.COMMAND_KIND_STEP: pb.EVENT_KIND_OUTCOME,
     pb.COMMAND_KIND_RESET: pb.EVENT_KIND_OUTCOME,
     pb.COMMAND_KIND_RESUME: pb.EVENT_KIND_RESUMED,
-    pb.COMMAND_KIND_REWARD: pb.EVENT_KIND_REWARD,
-    pb.COMMAND_KIND_CHECKPOINT: pb.EVENT_KIND_CHECKPOINT,
+    **REPLIES,
     pb.COMMAND_KIND_CLOSE: pb.EVENT_KIND_CLOSED,
 }
 
 
-class Engine(Roster):
+class Engine(Asides):
     """The commands of a host's episodes."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self._replays = Replays(self.watch)
 
     # ---- commands
 
@@ -94,7 +102,7 @@ class Engine(Roster):
         try:
             player = copy.seat = environment.player()
             result = player.reset(request)
-            if environment.read_actions is not None:
+            if environment.read_actions is not None and not environment.saves:
                 copy.play = player.step_instance
         except Refusal as refusal:
             result = refusal
@@ -151,11 +159,32 @@ class Engine(Roster):
         copy = self._new_copy(request.episode_id, request.epoch, holding(environment), sink)
         running = RunningStep(last_index(journal), last_action(journal), None, "the resumption", payload)
         running.waiters = [waiter]
+        running.base = base_index(journal)
+        copy.stored = references_of(journal)
         checkpointed = any(entry.HasField("checkpoint") for entry in journal.entries)
         self.traffic.note_resume("checkpoint" if checkpointed else "replay", "rebuild")
         self.traffic.replayed_steps += sum(1 for entry in journal.entries if entry.HasField("act"))
-        self._run(copy, pb.COMMAND_KIND_RESUME, running, payload)
+        if copy.environment.served is not None:
+            self._replay(copy, running, request)
+        else:
+            self._run(copy, pb.COMMAND_KIND_RESUME, running, payload)
         return copy
+
+    def _replay(self, copy: EpisodeCopy, running: RunningStep, request: pb.ResumeRequest) -> None:
+        """Rebuild a synchronous inline episode in stretches, between which everybody else's steps go on."""
+        environment = copy.environment
+        copy.running = running
+
+        def make() -> Iterator[Row | None]:
+            copy.seat = environment.player()
+            return copy.seat.resume_by_steps(request)  # type: ignore[no-any-return]
+
+        def done(result: Row | Refusal, seconds: float) -> None:
+            if environment.read_actions is not None and not environment.saves and copy.seat is not None:
+                copy.play = copy.seat.step_instance
+            self.settled(copy, running, pb.COMMAND_KIND_RESUME, result, seconds)
+
+        self._replays.add(make, done, lambda: copy.running is running, lambda: overran(environment, RESET))
 
     def _known_as(self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes) -> bytes:
         """The bytes under which a copy knows this Reset: sent again it may come another way, under another lease."""
@@ -177,6 +206,8 @@ class Engine(Roster):
         Raises:
             Refusal: as ``judge_step``.
         """
+        if self.queue_behind(copy, kind, index, action, waiter):
+            return
         verdict = judge_step(copy, index, action)
         if verdict is Verdict.CACHED:
             self.traffic.note_command(kind)
@@ -185,22 +216,6 @@ class Engine(Roster):
             copy.running.waiters.append(waiter)
         else:
             self._run(copy, kind, running_step(index, action, waiter), action)
-
-    def grade(self, copy: EpisodeCopy, again: bool, waiter: Waiter) -> None:
-        """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
-        if not copy.environment.info.grades:
-            raise Refusal(f"{copy.environment.key} has no reward()", reason="UNSUPPORTED")
-        if copy.grade is not None and copy.grade[0] == copy.index and not again:
-            self.traffic.note_command(pb.COMMAND_KIND_REWARD)
-            waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade[1])
-            return
-        self._aside(copy, pb.COMMAND_KIND_REWARD, waiter)
-
-    def checkpoint(self, copy: EpisodeCopy, waiter: Waiter) -> None:
-        """Save an episode. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
-        if not copy.environment.info.checkpoints:
-            raise Refusal(f"{copy.environment.key} has no checkpoint()", reason="UNSUPPORTED")
-        self._aside(copy, pb.COMMAND_KIND_CHECKPOINT, waiter)
 
     # ---- carrying out
 
@@ -225,7 +240,10 @@ class Engine(Roster):
         def done(job: Job, result: Row | Refusal) -> None:
             self.settled(copy, running, kind, result, job.running_seconds)
 
-        running.job = Job(kind, copy.seat, running.index, payload, environment.limit(kind), done)
+        limit = environment.limit(kind)
+        if kind == pb.COMMAND_KIND_RESUME:
+            limit += environment.step_limit * max(0, running.index - running.base)
+        running.job = Job(kind, copy.seat, running.index, payload, limit, done)
         environment.runner.submit(running.job)
 
     def _play(self, copy: EpisodeCopy, kind: int, payload: bytes) -> Row:
@@ -234,11 +252,9 @@ class Engine(Roster):
             return player.step(payload)  # type: ignore[no-any-return]
         if player is None:
             player = copy.seat = copy.environment.player()
-            if copy.environment.read_actions is not None:
+            if copy.environment.read_actions is not None and not copy.environment.saves:
                 copy.play = player.step_instance
-        if kind == RESET:
-            return player.reset(pb.ResetRequest.FromString(payload))  # type: ignore[no-any-return]
-        return player.resume(pb.ResumeRequest.FromString(payload))  # type: ignore[no-any-return]
+        return player.reset(pb.ResetRequest.FromString(payload))  # type: ignore[no-any-return]
 
     def settled(
         self, copy: EpisodeCopy, running: RunningStep, kind: int, result: Row | Refusal, seconds: float | None
@@ -264,13 +280,19 @@ class Engine(Roster):
                 copy.environment.observed.observation_bytes += len(row[0])
                 if kind == pb.COMMAND_KIND_RESUME:
                     row = _last_row(row)
+                    copy.saved_index = running.base
                 copy.settle(running.index, running.action, row)
                 if row[1]:
                     copy.return_ += row[1]
                 if row[2] & 3:
                     note_ended(copy)
+        saving = copy.environment.saves and not copy.failed
+        if saving and kind == STEP and self.save_after_step(copy, waiters, result):  # type: ignore[arg-type]
+            return
         for sink, handle, index in waiters:
             sink.reply(handle, index, reply_kind, result)
+        if saving:
+            self.save_if_due(copy)
 
     def _refused(self, copy: EpisodeCopy, running: RunningStep, kind: int, refusal: Refusal) -> None:
         copy.running = None
@@ -300,80 +322,6 @@ class Engine(Roster):
         """A step of the reader's fast path was refused."""
         copy.close_to_steps()
         self._refused(copy, RunningStep(index, action, None), STEP, refusal)
-
-    def _aside(self, copy: EpisodeCopy, kind: int, waiter: Waiter) -> None:
-        """Run a command that is no step: grade or checkpoint."""
-        name = ASIDE_NAMES[kind]
-        if copy.running is not None:
-            if copy.running.name != name:
-                raise Refusal(f"{copy.running} is running; wait for it", reason="STEP_INDEX")
-            copy.running.waiters.append(waiter)
-            return
-        if copy.failed:
-            raise copy.row
-        environment, at = copy.environment, copy.index
-        running = copy.running = RunningStep(at, b"", None, name)
-        running.begun = started = time.perf_counter()
-        running.waiters = [waiter]
-        copy.close_to_steps()
-
-        def done(job: Job | None, result: Row | Refusal) -> None:
-            if copy.running is not running:
-                return
-            copy.running = None
-            if copy.play is not None and not copy.ended:
-                copy.open_to_steps()
-            waiters, running.waiters = running.waiters, []
-            self.traffic.note_seconds(kind, time.perf_counter() - started)
-            self.traffic.note_command(kind, result.reason if isinstance(result, Refusal) else "")
-            if not isinstance(result, Refusal):
-                result = self._note_aside(copy, kind, result)
-            elif result.ends_episode:
-                copy.row = result
-                copy.close_to_steps()
-                note_failure(copy, result)
-            if job is not None and kind == pb.COMMAND_KIND_REWARD:
-                environment.observed.reward_seconds.append(job.running_seconds)
-            event = pb.EVENT_KIND_FAILURE if isinstance(result, Refusal) else REPLY_KINDS[kind]
-            for sink, handle, index in waiters:
-                sink.reply(handle, index, event, result)
-
-        job = Job(kind, copy.seat, at, b"", environment.limit(kind), done)
-        if environment.served is None:
-            running.job = job
-            environment.runner.submit(job)
-            return
-        self.watch[0] = started
-        try:
-            row: Row | Refusal = (
-                copy.seat.reward(at) if kind == pb.COMMAND_KIND_REWARD else copy.seat.checkpoint()
-            )
-        except Refusal as refusal:
-            row = refusal
-        except StepOverrun:
-            row = overran(environment, kind)
-        finally:
-            self.watch[0] = 0.0
-        job.running_seconds = time.perf_counter() - started
-        done(job, row)
-
-    def _note_aside(self, copy: EpisodeCopy, kind: int, row: Row) -> Row:
-        if kind == pb.COMMAND_KIND_REWARD:
-            copy.grade = (copy.index, row)
-            observed, reply = copy.environment.observed, pb.RewardResponse.FromString(row[0])
-            observed.grades[reply.valid] = observed.grades.get(reply.valid, 0) + 1
-            for component in reply.components:
-                observed.components.setdefault(component.name, []).append(component.value)
-            return row
-        content = pb.CheckpointContent(
-            last=outcome_of_row(copy.index, copy.row),
-            environment=copy.environment.key,
-            build=copy.environment.info.build,
-        )
-        content.state.ParseFromString(row[0])
-        sealed = self.rights.seal(copy, content.SerializeToString(deterministic=True))
-        self.traffic.checkpoints.append(sealed.ByteSize())
-        return (sealed.SerializeToString(), 0.0, 0, 0, b"")
 
     def _take_over(self, copy: EpisodeCopy, request: pb.ResumeRequest, sink: Sink) -> bool:
         """Give a live copy to a newer epoch, where it is where the journal is."""

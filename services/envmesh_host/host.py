@@ -16,6 +16,7 @@ from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.callers import Callers
+from envmesh_host.checkpoint_store import CheckpointStore
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.inline import InlineRunner
@@ -129,6 +130,8 @@ class Host:
             await self._leave()
         finally:
             watchdog.stop()
+            if self.engine.store is not None:
+                await asyncio.to_thread(self.engine.store.close)
             await self.server.stop(grace=0.2)
             await self.probes.stop()
             await self.exporter.stop()
@@ -177,6 +180,17 @@ class Host:
         self.engine = Engine(
             hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
         )
+        for each in hosted:
+            each.checkpoint_steps, each.checkpoint_seconds = (
+                settings.checkpoint_steps,
+                settings.checkpoint_seconds,
+            )
+        if settings.checkpoint_store:
+            self.engine.store = CheckpointStore(
+                settings.checkpoint_store,
+                inline_bytes=settings.checkpoint_inline_bytes,
+                lifetime=settings.checkpoint_lifetime,
+            )
         self.servicer = EnvironmentServicer(
             self.engine, settings, self.host_id, alone=not settings.broker, caller_of=self.callers
         )
@@ -266,6 +280,7 @@ class Host:
         if draining:
             for holding in list(engine.slots):
                 engine.slots.give_back(holding, 0)
+            engine.save_all()
         for connection in self.servicer.connections.values():
             connection.notify_draining(draining, deadline)
         if self.membership is not None:

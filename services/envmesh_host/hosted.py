@@ -22,6 +22,8 @@ class Hosted:
     __slots__ = (
         "_tasks",
         "begun",
+        "checkpoint_seconds",
+        "checkpoint_steps",
         "definition",
         "ended",
         "failed",
@@ -36,6 +38,7 @@ class Hosted:
         "reuse",
         "reward_limit",
         "runner",
+        "saves",
         "served",
         "slot_seconds",
         "step_cost",
@@ -63,6 +66,9 @@ class Hosted:
         self.step_cost = 1e-5
         if served is not None and not info.agents:
             self.read_actions, self.write_outcomes = served.batch_forms()
+        self.saves = info.recovery == pb.RECOVERY_CLASS_STATE
+        self.checkpoint_steps = 50
+        self.checkpoint_seconds = 30.0
         self.begun = 0
         self.ended = 0
         self.failed = 0

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["describes", "environment_of", "last_action", "last_index"]
+__all__ = ["base_index", "describes", "environment_of", "last_action", "last_index", "references_of"]
 
 
 def environment_of(journal: pb.Journal) -> str:
@@ -25,6 +25,22 @@ def environment_of(journal: pb.Journal) -> str:
         except DecodeError:
             raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
     raise Refusal("a journal must begin with a reset or a checkpoint", reason="MALFORMED")
+
+
+def base_index(journal: pb.Journal) -> int:
+    """The step index that a journal begins at: 0 for a reset, or its last checkpoint's."""
+    return max(
+        (e.checkpoint.index for e in journal.entries if e.WhichOneof("entry") == "checkpoint"), default=0
+    )
+
+
+def references_of(journal: pb.Journal) -> tuple[str, ...]:
+    """Where in the store the checkpoints of a journal are."""
+    return tuple(
+        entry.checkpoint.reference
+        for entry in journal.entries
+        if entry.WhichOneof("entry") == "checkpoint" and entry.checkpoint.reference
+    )
 
 
 def last_index(journal: pb.Journal) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from envmesh import values
@@ -95,6 +95,12 @@ class Player:
 
     def resume(self, request: pb.ResumeRequest) -> Row:
         """Rebuild the episode from its journal: a serialized ResumeResponse beside the last outcome's columns."""
+        *_, row = self.resume_by_steps(request)
+        assert row is not None
+        return row
+
+    def resume_by_steps(self, request: pb.ResumeRequest) -> Iterator[Row | None]:
+        """The same, with a pause after each step: None each time, the result at the end."""
         replay = Replay(self.served, request)
         for kind, argument in replay.commands():
             if kind == "reset":
@@ -105,7 +111,8 @@ class Player:
                 self.reseed(argument)
             else:
                 self.restore(argument)
-        return replay.row()
+            yield None
+        yield replay.row()
 
     def close(self) -> None:
         """Free what the environment holds."""

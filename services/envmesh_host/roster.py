@@ -108,9 +108,10 @@ class Roster:
         note_over(copy, self.clock())
         if copy.running is not None:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
-            for sink, handle, index in copy.running.waiters:
+            following = copy.running.following
+            for sink, handle, index in (*copy.running.waiters, *(following[3] if following else ())):
                 sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
-            copy.running.waiters = []
+            copy.running.waiters, copy.running.following = [], None
         copy.close_to_steps()
         if environment.served is not None:
             self._retire(copy)
@@ -119,11 +120,15 @@ class Roster:
                 Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore)
             )
         self.slots.leave(copy.holding, copy.episode_id, self.clock())
+        if self.draining and copy.holding.idle:
+            self.slots.give_back(copy.holding, 0)
         self.on_slot_freed()
 
     def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
         """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
         waiters = copy.running.waiters if copy.running is not None else []
+        if copy.running is not None and copy.running.following is not None:
+            waiters += copy.running.following[3]
         copy.running = None
         copy.row = refusal
         copy.close_to_steps()

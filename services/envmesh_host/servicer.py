@@ -68,6 +68,10 @@ class UnaryCall:
             ) from None
 
 
+STORE_SECONDS = 60.0
+"""For reading a checkpoint from the store."""
+
+
 class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     """Plays episodes. ``caller_of(context)`` says whose call it is; ``alone`` whether unleased resets are taken."""
 
@@ -152,7 +156,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     async def Close(self, request: pb.CloseRequest, context: Any) -> pb.CloseResponse:
         """End a copy; what is not there is closed already."""
         try:
-            self.engine.close(self._episode(request, context))
+            copy = self._episode(request, context)
+            self.engine.forget_checkpoints(copy)
+            self.engine.close(copy)
         except Refusal as refusal:
             if refusal.reason != "EPISODE_UNKNOWN":
                 raise
@@ -169,6 +175,12 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     async def Resume(self, request: pb.ResumeRequest, context: Any) -> pb.ResumeResponse:
         """Rebuild an episode outside a stream."""
         call = UnaryCall(request.client_id, self.caller_of(context).tenant)
+        fetched: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        if self.engine.fetch_checkpoints(request.journal, call.tenant, fetched.set_result):
+            async with asyncio.timeout(STORE_SECONDS):
+                refusal = await asyncio.shield(fetched)
+            if refusal is not None:
+                raise refusal
         copy = self.engine.resume(
             request,
             lambda named: self._holding(request.lease, self._served_version(named), call),

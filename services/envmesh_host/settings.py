@@ -68,6 +68,29 @@ class HostSettings(PortSettings):
         at_most=86400,
         unit="seconds",
     )
+    checkpoint_store: str = setting(
+        "", "where large checkpoints are kept, as an fsspec URL (file:///var/checkpoints, s3://bucket/path)"
+    )
+    checkpoint_inline_bytes: int = setting(
+        64 * 1024,
+        "checkpoints up to this size travel to the client",
+        at_least=0,
+        at_most=1 << 30,
+        unit="bytes",
+    )
+    checkpoint_lifetime: float = setting(
+        86400.0,
+        "a stored checkpoint is kept at most so long",
+        at_least=60,
+        at_most=90 * 86400,
+        unit="seconds",
+    )
+    checkpoint_steps: int = setting(
+        50, "episodes of class STATE are saved at least every so many steps", at_least=1, at_most=1_000_000
+    )
+    checkpoint_seconds: float = setting(
+        30.0, "and with the first step after so long", at_least=0.1, at_most=86400, unit="seconds"
+    )
     tls_server_name: str = setting(
         "",
         "the name on its certificate, for clients that reach it by address; empty: the certificate's first name",

@@ -19,6 +19,7 @@ __all__ = ["Upkeep", "expiry"]
 log = logging.getLogger("envmesh.host")
 
 TICK_SECONDS = 0.1
+STORE_SWEEP_SECONDS = 600.0
 
 
 def expiry(copy: EpisodeCopy, settings: HostSettings, now: float) -> str | None:
@@ -43,6 +44,7 @@ class Upkeep:
         self._servicer = servicer
         self._settings = settings
         self._swept = 0.0
+        self._stored_swept = time.monotonic()
         self.on_sweep: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
@@ -83,6 +85,9 @@ class Upkeep:
                 if copy.connection is not None:
                     copy.connection.notify(pb.NOTICE_KIND_EXPIRED, (copy,), refusal)
                 engine.close(copy, refusal)
+        if engine.store is not None and now - self._stored_swept >= STORE_SWEEP_SECONDS:
+            self._stored_swept = now
+            engine.store.sweep(time.time())
         if not self._settings.broker:
             engine.slots.take_ended()
         self.on_sweep()

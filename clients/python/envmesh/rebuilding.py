@@ -88,7 +88,7 @@ class EpisodeSession(ABC):
     def last_digest(self) -> int | None:
         """The digest of the last outcome, where it is known."""
 
-    def take_stock(self) -> None:
+    def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
         """Bring ``index`` up to date, where the fast path leaves that for later."""
 
     @abstractmethod

@@ -1,0 +1,122 @@
+"""Environments of every recovery class, for tests of what happens when hosts, workers and links are lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces as g
+
+import envmesh
+
+LENGTH = 60
+
+
+class Walk:
+    """Walks by its own dice and the action; observes where it is, in ``size`` bytes."""
+
+    observation_space = g.Box(-1e9, 1e9, (2,), np.float64)
+    action_space = g.Discrete(5)
+
+    def __init__(self, length: int = LENGTH, pause: float = 0.0):
+        self.length = length
+        self.pause = pause
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.dice = random.Random(seed)
+        self.steps, self.place = 0, self.dice.random()
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        if self.pause:
+            time.sleep(self.pause)
+        self.steps += 1
+        self.place = self.place * 1.01 + self.dice.random() * (int(action) + 1)
+        return self._observe(), float(self.place % 1.0), self.steps >= self.length, False, {}
+
+    def _observe(self) -> Any:
+        return np.array([self.steps, self.place], np.float64)
+
+
+@envmesh.environment(recovery="replay", isolation="inline")
+class Replayed(Walk):
+    """Rebuilt from its actions."""
+
+
+@envmesh.environment(recovery="replay", isolation="process", episodes_per_worker=256)
+class ReplayedInWorker(Walk):
+    """The same, in worker processes."""
+
+
+@envmesh.environment(recovery="state", isolation="inline")
+class Saved(Walk):
+    """Rebuilt from its checkpoint: what it has forgotten of its dice, no replay from the start would bring back."""
+
+    def __init__(self, length: int = LENGTH, pause: float = 0.0, ballast: int = 0):
+        super().__init__(length, pause)
+        self.ballast = ballast
+
+    def checkpoint(self) -> Any:
+        version, state, following = self.dice.getstate()
+        dice = {"version": version, "state": list(state), "following": following}
+        return {"steps": self.steps, "place": self.place, "dice": dice, "ballast": b"b" * self.ballast}
+
+    def restore(self, saved: Any) -> None:
+        dice = saved["dice"]
+        self.dice = random.Random()
+        self.dice.setstate((dice["version"], tuple(dice["state"]), dice["following"]))
+        self.steps, self.place = saved["steps"], saved["place"]
+
+    def reseed(self, seed: int) -> None:
+        self.dice.seed(seed)
+
+
+@envmesh.environment(recovery="state", isolation="process", episodes_per_worker=256)
+class SavedInWorker(Saved):
+    """The same, in worker processes."""
+
+
+@envmesh.environment(recovery="state", isolation="inline", deterministic=False)
+class Chancy(Saved):
+    """Whose steps cannot be repeated: its dice are nobody's, so each outcome comes with a checkpoint."""
+
+    def step(self, action: Any) -> Any:
+        self.dice.seed(os.urandom(8))
+        return super().step(action)
+
+
+@envmesh.environment(recovery="none", isolation="inline")
+class Paying(Walk):
+    """Acts on the world: every step appends a line to the file that ENVMESH_TEST_LEDGER names."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.seed = seed
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        with Path(os.environ["ENVMESH_TEST_LEDGER"]).open("a") as ledger:
+            ledger.write(f"{self.seed} {self.steps + 1}\n")
+        return super().step(action)
+
+
+@envmesh.environment(recovery="replay", isolation="inline")
+class Poisonous(Walk):
+    """At its tenth step, seed 13 ends the process that serves it."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.seed = seed
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        if self.seed == 13 and self.steps == 9:
+            os.abort()
+        return super().step(action)
+
+
+@envmesh.environment(recovery="replay", isolation="process", episodes_per_worker=256)
+class PoisonousInWorker(Poisonous):
+    """The same, in worker processes."""
