@@ -93,6 +93,16 @@ proto-check: setup ## Fails when the committed code differs from proto/, or a ch
 proto-baseline: setup ## At a release: makes the protocol as it is now the one that later changes may not break
 	$(bin)/buf build --exclude-source-info --output $(baseline)
 
+# ---- Kubernetes
+
+.PHONY: chart-reference
+chart-reference: setup ## The chart's values.schema.json and README.md, from values.yaml and the settings classes
+	$(bin)/python -m tools.chart_reference
+
+.PHONY: cluster
+cluster: setup ## The chart on a real control plane: all of tests/cluster, the slow ones too
+	$(bin)/pytest -n 1 tests/cluster $(ARGUMENTS)
+
 # ---- measuring
 
 .PHONY: bench

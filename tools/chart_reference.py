@@ -17,23 +17,24 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "envmesh"
 
 _PORTS = frozenset(
-    "listen health_listen metrics_listen metrics_plaintext tls_certificate tls_private_key tls_authority "
-    "plaintext_beyond_loopback anyone_beyond_loopback credentials_file metrics_host metrics_port tls_key "
-    "tls_client_authority".split()
-)
+    {
+        "listen", "health_listen", "metrics_listen", "metrics_plaintext", "tls_certificate", "tls_private_key",
+        "tls_authority", "plaintext_beyond_loopback", "anyone_beyond_loopback", "credentials_file",
+    }
+)  # fmt: skip
 WIRED = {
     "broker": _PORTS
-    | frozenset(
-        "fleet_listen host_names operator_names token_reviews token_review_audience token_review_cache kubeconfig "
-        "lease_keys_file lease_key_file pools_file".split()
-    ),
+    | {
+        "fleet_listen", "host_names", "operator_names", "token_reviews", "token_review_audience", "token_review_cache",
+        "kubeconfig", "lease_keys_file", "pools_file",
+    },
     "host": _PORTS
-    | frozenset(
-        "advertise broker pool name host_id slots drain_deadline seal_keys_file lease_keys_file broker_token_file "
-        "tls_server_name".split()
-    ),
-    "autoscaler": _PORTS | frozenset("name namespace broker lease pools_file kubeconfig".split()),
-}
+    | {
+        "advertise", "broker", "pool", "name", "host_id", "slots", "drain_deadline", "seal_keys_file",
+        "lease_keys_file", "broker_token_file", "tls_server_name",
+    },
+    "autoscaler": _PORTS | {"name", "namespace", "broker", "lease", "pools_file", "kubeconfig"},
+}  # fmt: skip
 """By component, the settings that the chart makes from other values."""
 
 CLASSES = {
@@ -102,7 +103,9 @@ def main() -> int:
             continue
         if "--check" in sys.argv[1:]:
             name = str(path.relative_to(ROOT))
-            sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), text.splitlines(True), name, "made anew"))
+            sys.stdout.writelines(
+                difflib.unified_diff(old.splitlines(True), text.splitlines(True), name, "made anew")
+            )
             status = 1
         else:
             path.write_text(text)

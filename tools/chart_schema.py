@@ -33,7 +33,8 @@ _PORT = _closed(
 )
 _PROBE = _closed(
     **dict.fromkeys(
-        ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"), _COUNT
+        ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"),
+        _COUNT,
     )
 )
 _CIDR: Schema = {"type": "string", "pattern": r"^[0-9A-Fa-f.:]+/[0-9]+$"}
@@ -46,7 +47,10 @@ RULES: dict[str, Schema] = {
     "*.topologySpreadConstraints": _OBJECTS,
     "*.extraEnv": {
         "type": "array",
-        "items": {**_closed(name={"type": "string"}, value={"type": "string"}, valueFrom=_OBJECT), "required": ["name"]},
+        "items": {
+            **_closed(name={"type": "string"}, value={"type": "string"}, valueFrom=_OBJECT),
+            "required": ["name"],
+        },
     },
     "*.extraVolumes": _OBJECTS,
     "*.extraVolumeMounts": _OBJECTS,
@@ -123,7 +127,11 @@ RULES: dict[str, Schema] = {
     "*.drain.*": _SECONDS,
     "*.rollout.maxSurge": {"type": ["integer", "string"], "minimum": 1, "pattern": "^[1-9][0-9]*%$"},
     "*.rollout.progressDeadlineSeconds": {"type": "integer", "minimum": 1},
-    "*.podDisruptionBudget.maxUnavailable": {"type": ["integer", "string", "null"], "minimum": 0, "pattern": "^[0-9]+%$"},
+    "*.podDisruptionBudget.maxUnavailable": {
+        "type": ["integer", "string", "null"],
+        "minimum": 0,
+        "pattern": "^[0-9]+%$",
+    },
     "*.egress": {
         "type": "array",
         "items": {
@@ -134,13 +142,20 @@ RULES: dict[str, Schema] = {
                 ports={"type": "array", "items": {**_PORT, "required": ["port"]}},
                 **{"except": {"type": "array", "items": _CIDR}},
             ),
-            "anyOf": [{"required": ["cidr"]}, {"required": ["podSelector"]}, {"required": ["namespaceSelector"]}],
+            "anyOf": [
+                {"required": ["cidr"]},
+                {"required": ["podSelector"]},
+                {"required": ["namespaceSelector"]},
+            ],
             "dependentRequired": {"except": ["cidr"]},
         },
     },
     "networkPolicy.*From": {"type": "array", "items": _PEER},
     "networkPolicy.*.to": {"type": "array", "items": _PEER},
-    "networkPolicy.apiServer.ports": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}},
+    "networkPolicy.apiServer.ports": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1, "maximum": 65535},
+    },
     "hooks.timeoutSeconds": {"type": "integer", "minimum": 10, "maximum": 3600},
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
 }
@@ -181,7 +196,9 @@ def _schema_of(value: Value, settings: dict[str, Schema]) -> Schema:
     said: Schema = {"description": value.text}
     if value.path[-1] == "settings":
         component = "host" if value.path[0] == "poolDefaults" else value.path[0]
-        return said | ({"$ref": f"#/$defs/{component}Settings"} if f"{component}Settings" in settings else _OBJECT)
+        return said | (
+            {"$ref": f"#/$defs/{component}Settings"} if f"{component}Settings" in settings else _OBJECT
+        )
     for pattern, rule in RULES.items():
         if fnmatch.fnmatchcase(value.name, pattern):
             return said | rule
@@ -212,7 +229,9 @@ def _field_schema(field: dataclasses.Field[Any], hint: Any) -> Schema:
     if meta.get("choices"):
         return said | {"enum": list(meta["choices"])}
     parts = [part for part in (typing.get_args(hint) or (hint,)) if part is not type(None)]
-    bounds = {k: meta[m] for k, m in (("minimum", "at_least"), ("maximum", "at_most")) if meta.get(m) is not None}
+    bounds = {
+        k: meta[m] for k, m in (("minimum", "at_least"), ("maximum", "at_most")) if meta.get(m) is not None
+    }
     if typing.get_origin(hint) is tuple:
         return said | _NAMES
     if parts[0] is bool:

@@ -291,6 +291,16 @@ def top(parser: argparse.ArgumentParser) -> None:
     _client(parser)
 
 
+def guard(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh guard``."""
+    parser.add_argument("before", choices=("upgrade", "uninstall"), help="what is about to be done")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="POOL", help="a pool that stays; may be repeated"
+    )
+    _json(parser)
+    _client(parser)
+
+
 def version(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh version``."""
     _json(parser)

@@ -161,6 +161,16 @@ COMMANDS: dict[str, Command] = {
         "  envmesh run cartpole --record run.jsonl\n  envmesh report run.jsonl\n"
         "  envmesh report run.jsonl --metrics http://127.0.0.1:9464/metrics --output page.html",
     ),
+    "guard": Command(
+        _LOOKING,
+        "upgrade|uninstall [options]",
+        "would this end episodes? (the chart's own check)",
+        "envmesh_cli.guard:guard",
+        command_arguments.guard,
+        "Exit status 1 when episodes live that the change would end. Before an upgrade: those of pools that are not\n"
+        "named by --keep. Before an uninstallation: all.\n\n"
+        "  envmesh guard upgrade --keep cartpole --keep taxi\n  envmesh guard uninstall --json",
+    ),
     "version": Command(
         _LOOKING,
         "[--json]",

@@ -124,7 +124,9 @@ class Host:
             if settings.broker:
                 self.membership = Membership(self, lag, self.set_draining)
                 process.spawn(self.membership.run(), name="registration")
-            await self.server.health.set(ready=True, accepting=True)
+                process.spawn(self._ready_once_registered(self.membership), name="readiness")
+            else:
+                await self.server.health.set(ready=True, accepting=True)
             ready(self)
             await process.shutdown.wait()
             await self._leave()
@@ -265,6 +267,11 @@ class Host:
 
     def _copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
         self.engine.copies_lost(seats, refusal)
+
+    async def _ready_once_registered(self, membership: Membership) -> None:
+        """A host in a mesh is ready when the broker can place on it: a roll waits for that before the next one."""
+        await membership.registered.wait()
+        await self.server.health.set(ready=True, accepting=not self.engine.draining)
 
     # ---- leaving
 

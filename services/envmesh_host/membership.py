@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import resource
@@ -32,7 +33,8 @@ class Membership:
         broker = host.settings.broker
         access = host.settings.access_to(broker, host.settings.broker_token_file)
         self._links = Links(access, CHANNEL_OPTIONS)
-        self.connected_once = False
+        self.registered = asyncio.Event()
+        """Set once the broker has heard this host for the first time."""
         self.registration = Registration(
             lambda: self._links.channel(broker),
             self._identity(),
@@ -146,8 +148,8 @@ class Membership:
 
     def connected(self, up: bool) -> None:
         """The broker hears this host, or no longer does."""
-        if up and not self.connected_once:
-            self.connected_once = True
+        if up and not self.registered.is_set():
+            self.registered.set()
             log.info("registered", extra={"broker": self._host.settings.broker, "host": self._host.host_id})
 
 

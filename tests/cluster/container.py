@@ -42,13 +42,14 @@ def container_command(
     lines = [_SCRIPT, *(f'chmod o+x "$root"{shlex.quote(str(directory))}' for directory in closed)]
     for mount in container.get("volumeMounts", []):
         source = mounts[mount["name"]] / mount.get("subPath", "")
-        target = f'"$root"{shlex.quote(mount["mountPath"])}'
-        made = f"touch {target}" if source.is_file() else f"mkdir -p {target}"
+        # Links are followed as the container sees them: /var/run is /run, and its own.
+        lines.append(f'target=$root$(chroot "$root" realpath -m {shlex.quote(mount["mountPath"])})')
+        made = 'touch "$target"' if source.is_file() else 'mkdir -p "$target"'
         lines.append(
-            f'mkdir -p "$(dirname {target})"; {made}; mount --bind {shlex.quote(str(source))} {target}'
+            f'mkdir -p "$(dirname "$target")"; {made}; mount --bind {shlex.quote(str(source))} "$target"'
         )
         if mount.get("readOnly"):
-            lines.append(f"mount -o remount,bind,ro {target}")
+            lines.append('mount -o remount,bind,ro "$target"')
     lines.append(f'mount --bind {shlex.quote(str(work.parent / "resolv.conf"))} "$root/etc/resolv.conf"')
     lines.append(f'mount --bind {shlex.quote(str(work.parent / "hosts"))} "$root/etc/hosts"')
     if context.get("readOnlyRootFilesystem"):

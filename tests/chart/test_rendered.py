@@ -1,0 +1,159 @@
+"""What must be true of everything that the chart renders."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.chart.matrix import MATRIX, pool
+from tests.chart.rendering import Object, of_kind, pod_specs, render, templates
+
+pytestmark = pytest.mark.chart
+
+
+@cache
+def rendered(name: str) -> list[Object]:
+    return render(MATRIX[name])
+
+
+every = pytest.mark.parametrize("name", list(MATRIX))
+
+
+@every
+def test_pods_are_restricted(name: str) -> None:
+    for where, spec in pod_specs(rendered(name)):
+        assert spec["securityContext"]["runAsNonRoot"] is True, where
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        assert spec["automountServiceAccountToken"] is False, where
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), where
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, where
+            assert context["readOnlyRootFilesystem"] is True, where
+            assert context["capabilities"] == {"drop": ["ALL"]}, where
+            assert container["resources"]["requests"], where
+            assert container["resources"]["limits"]["memory"], where
+
+
+@every
+def test_nobody_but_the_owner_sets_replicas_of_a_pool(name: str) -> None:
+    objects = rendered(name)
+    pools = {n for n, each in of_kind(objects, "Deployment").items() if is_pool(each)}
+    for each in of_kind(objects, "Deployment").values():
+        assert ("replicas" in each["spec"]) is not is_pool(each)
+    owners = [
+        each["spec"]["scaleTargetRef"]["name"]
+        for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+        for each in of_kind(objects, kind).values()
+    ]
+    assert len(owners) == len(set(owners))
+    assert set(owners) <= pools
+    for each in of_kind(objects, "ConfigMap").values():
+        if "autoscaler" in each["metadata"]["name"]:
+            told = {
+                p["deployment"]
+                for p in json.loads(each["data"]["pools.json"])["pools"]
+                if p["mode"] == "direct"
+            }
+            assert not told & set(owners)
+
+
+@every
+def test_no_token_and_no_role_reach_a_host(name: str) -> None:
+    objects = rendered(name)
+    accounts = set()
+    for each in of_kind(objects, "Deployment").values():
+        if is_pool(each):
+            spec = each["spec"]["template"]["spec"]
+            accounts.add(spec["serviceAccountName"])
+            assert not [v for v in spec["volumes"] if "projected" in v]
+            assert not [v for v in spec["volumes"] if "lease" in json.dumps(v)], (
+                "hosts never hold what signs leases"
+            )
+    for kind in ("RoleBinding", "ClusterRoleBinding"):
+        for each in of_kind(objects, kind).values():
+            assert not accounts & {subject["name"] for subject in each["subjects"]}
+
+
+@every
+def test_labels_and_namespaces_are_everywhere(name: str) -> None:
+    for each in rendered(name):
+        if each["metadata"]["name"] in ("m-more", "text"):
+            continue
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "m"
+        assert len(each["metadata"]["name"]) <= 63
+        if not each["kind"].startswith(("Cluster", "PriorityClass")):
+            assert each["metadata"]["namespace"] == "rl", each["metadata"]["name"]
+        if each["kind"] == "Deployment":
+            chosen = each["spec"]["selector"]["matchLabels"].items()
+            assert chosen <= each["spec"]["template"]["metadata"]["labels"].items()
+
+
+@every
+def test_no_verb_is_a_star(name: str) -> None:
+    for kind in ("Role", "ClusterRole"):
+        for each in of_kind(rendered(name), kind).values():
+            for rule in each["rules"]:
+                assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("defaults", 50), ("long drain", 675)])
+def test_the_grace_period_is_checkpoint_and_deadline_and_fifteen_seconds(name: str, seconds: int) -> None:
+    deployments = [each for each in of_kind(rendered(name), "Deployment").values() if is_pool(each)]
+    assert seconds in {
+        each["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for each in deployments
+    }
+
+
+def test_a_change_of_policy_rolls_no_host() -> None:
+    def hosts(values: dict[str, Any]) -> str:
+        return json.dumps([e["spec"] for e in of_kind(render(values), "Deployment").values() if is_pool(e)])
+
+    before = hosts(pool(scaling={"max": 5}))
+    assert before == hosts(pool(scaling={"max": 50, "bufferMin": 9}, podDisruptionBudget={"enabled": False}))
+    assert before == hosts({"credentials": {"firstTenant": "others"}, **pool(scaling={"max": 5})})
+    assert before != hosts(pool(scaling={"max": 5}, settings={"leaseIdle": 3}))
+
+
+def test_settings_become_variables_digit_by_digit() -> None:
+    settings = {"queueRequests": 1000000, "liveness": 7.5, "logLevel": "debug"}
+    broker = of_kind(render({"broker": {"settings": settings}}), "Deployment")["m-envmesh-broker"]
+    env = {e["name"]: e.get("value") for e in broker["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["ENVMESH_BROKER_QUEUE_REQUESTS"] == "1000000"
+    assert env["ENVMESH_BROKER_LIVENESS"] == "7.5"
+    assert env["ENVMESH_BROKER_LOG_LEVEL"] == "debug"
+
+
+def test_namespace_scope_asks_for_no_right_over_the_cluster() -> None:
+    assert not [
+        e
+        for e in rendered("namespace scope")
+        if e["kind"].startswith("Cluster") or e["kind"] == "PriorityClass"
+    ]
+
+
+def test_a_retiring_pool_is_no_demand_and_its_successor_is() -> None:
+    objects = of_kind(rendered("retiring"), "ConfigMap")
+    broker = json.loads(objects["m-envmesh-broker"]["data"]["pools.json"])
+    assert {p["name"] for p in broker} == {"cartpole", "walk2"}
+    told = {p["name"]: p for p in json.loads(objects["m-envmesh-autoscaler"]["data"]["pools.json"])["pools"]}
+    assert told["walk"]["retiring"] is True
+    assert told["walk"]["min_hosts"] == 0
+
+
+def test_one_template_per_component_and_kind() -> None:
+    known = {"checks.yaml", "extra-objects.yaml"}
+    for path in templates():
+        if path.name not in known:
+            kinds = {line for line in path.read_text().splitlines() if line.startswith("kind: ")}
+            jobs = "envmesh.hookJob" in path.read_text()
+            assert len(kinds) + jobs == 1, f"{path.name}: {kinds}"
+
+
+def is_pool(deployment: Object) -> bool:
+    labels: dict[str, str] = deployment["metadata"]["labels"]
+    return labels.get("app.kubernetes.io/component") == "host"
