@@ -28,10 +28,10 @@ class Authority:
         self.certificate = directory / "ca.crt"
         self.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def leaf(self, file_name: str, common_name: str, *names: str) -> tuple[Path, Path]:
+    def leaf(self, file_name: str, subject: str, *names: str) -> tuple[Path, Path]:
         """A leaf for server and client use: the paths of its certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(common_name), self._name, key.public_key()).add_extension(
+        builder = _builder(_name(subject), self._name, key.public_key()).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
             critical=False,
         )
@@ -58,8 +58,8 @@ def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     )
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(subject: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
 
 
 def _general(name: str) -> x509.GeneralName:
