@@ -123,14 +123,28 @@ class Autoscaler:
     ) -> None:
         self._fleet, self._backend, self._meters, self._clock = fleet, backend, meters, clock
         self._cap, self._dry_run = cap, dry_run
-        self._pools = [_fresh(pool) for pool in pools]
+        self._pools: list[_Pool] = []
         self._leading_since: float | None = None
         self.answers: dict[str, int] = {}
         """By pool: the replicas that were decided last. For KEDA."""
         self.answered_at = float("-inf")
         self.answered = asyncio.Event()
-        for pool in pools:
-            meters.pool(pool.name)
+        self.replace(pools, cap)
+
+    def replace(self, pools: Sequence[ScaledPool], cap: int) -> None:
+        """Scale these pools from now on; what is remembered of those that stay as they are is kept."""
+        kept = {pool.settings.name: pool for pool in self._pools}
+        self._cap = cap
+        self._pools = []
+        for settings in pools:
+            before = kept.get(settings.name)
+            same = before is not None and before.settings == settings
+            self._pools.append(before if same and before is not None else _fresh(settings))
+            self._meters.pool(settings.name)
+        names = {pool.name for pool in pools}
+        for views in (self._meters.views, self.answers):
+            for gone in views.keys() - names:
+                del views[gone]
 
     async def run(self) -> None:
         """Scale until cancelled."""
@@ -195,6 +209,9 @@ class Autoscaler:
         pool.record.starts.follow(seen.instances)
         reserved = picture.reserved(settings.environments, 1.5 * pool.record.starts.typical + 1.0)
         waits = picture.waits(settings.environments)
+        if settings.retiring:  # what is new goes to the pool beside it
+            waits = replace(waits, admissible=waits.relocating, oldest=0.0)
+            reserved = 0
         signals = pool.record.signals(hosts, seen, waits, reserved, now)
         signals = replace(signals, bounded=picture.bounded(settings.environments))
         if pool.demand is None:

@@ -100,6 +100,7 @@ class Demand:
         self._busy_at = -math.inf if idle else now
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES + 1)
         self._peaks: deque[tuple[float, float]] = deque()
+        self._bounded: deque[tuple[float, float]] = deque()
 
     def terms(self, signals: Signals, now: float) -> Terms:
         """The formula, with what was before kept in mind. ``now`` is on a monotonic clock, in seconds."""
@@ -114,8 +115,10 @@ class Demand:
         if demand or now - self._busy_at < policy.idle_after:
             buffer = max(policy.buffer_min, math.ceil(policy.buffer_factor * math.sqrt(forecast)))
         slots = signals.slots or policy.slots
-        want = self._highest(max(forecast + buffer, signals.bounded * slots * policy.target_fill), now)
+        want = self._highest(self._peaks, forecast + buffer, now)
+        bounded = math.ceil(self._highest(self._bounded, signals.bounded, now))
         needed = math.ceil(want / (slots * policy.target_fill) - 1e-9) if slots else (1 if want else 0)
+        needed = max(needed, bounded)
         hosts = min(max(needed, policy.min_hosts), policy.max_hosts)
         return Terms(
             leased=signals.leased,
@@ -140,8 +143,7 @@ class Demand:
         rates = sorted([*rates, *([0.0] * (SAMPLES - len(rates)))])
         return max(0.0, (rates[SAMPLES // 2 - 1] + rates[SAMPLES // 2]) / 2)
 
-    def _highest(self, value: float, now: float) -> float:
-        peaks = self._peaks
+    def _highest(self, peaks: deque[tuple[float, float]], value: float, now: float) -> float:
         while peaks and peaks[-1][1] <= value:
             peaks.pop()
         peaks.append((now, value))

@@ -190,6 +190,21 @@ def up(parser: argparse.ArgumentParser) -> None:
     _declarations(parser)
 
 
+def autoscale(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh autoscale``."""
+    parser.add_argument("--broker", metavar="HOST:PORT", help=f"default: {DEFAULT_MESH}")
+    parser.add_argument("--pools", metavar="FILE", help="JSON file of the pools, and how each is scaled")
+    parser.add_argument(
+        "--namespace", metavar="NAME", help="where their Deployments are (default: this pod's own)"
+    )
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="default: as a pod's ServiceAccount, or $KUBECONFIG"
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where KEDA is answered")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    _json(parser, "print one JSON object when ready: address, metrics")
+
+
 def envs(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh envs``."""
     _json(parser, "print one JSON object: environments")

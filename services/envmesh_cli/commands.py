@@ -82,6 +82,17 @@ COMMANDS: dict[str, Command] = {
         "  envmesh keys ./keys --rotate lease-keys              a new key first, the old one still counts\n"
         "  envmesh keys --secrets rl --prefix envmesh --broker-name envmesh-broker.rl.svc --renew 90d",
     ),
+    "autoscale": Command(
+        _HOSTING,
+        "[options]",
+        "the autoscaler of a mesh on Kubernetes",
+        "envmesh_cli.autoscale:autoscale",
+        command_arguments.autoscale,
+        "Scales the Deployments of a mesh's pools, as the pools file says. Several may run: one leads. All else is\n"
+        "a variable ENVMESH_AUTOSCALER_…; a wrong one is told with what would be right. On one machine,\n"
+        "`envmesh up --autoscale` does the same with processes.\n\n"
+        "  envmesh autoscale --broker broker:7071 --pools pools.json --namespace rl --dry-run",
+    ),
     "envs": Command(
         _LOOKING,
         "[options]",

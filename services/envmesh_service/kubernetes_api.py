@@ -69,8 +69,8 @@ class ClusterApi:
     def __init__(self, client: Any) -> None:
         self.client = client
         """The package's ApiClient."""
-        self.calls: dict[str, int] = {}
-        """How many calls ``raw`` and ``stream`` have made, by verb."""
+        self.calls: dict[tuple[str, str], int] = {}
+        """How many calls ``raw`` and ``stream`` have made, by verb and resource."""
 
     @classmethod
     def connect(cls, kubeconfig: str = "") -> ClusterApi:
@@ -193,7 +193,7 @@ class ClusterApi:
         Raises:
             ApiRefused: with HTTP's status.
         """
-        self.calls[method] = self.calls.get(method, 0) + 1
+        self._count(method, path)
         response = self._call(f"{method} {path}", self._send, method, path, body, content, seconds=seconds)
         try:
             return json.loads(response.data)
@@ -209,7 +209,7 @@ class ClusterApi:
         Raises:
             ApiRefused: it was refused, or broke.
         """
-        self.calls["WATCH"] = self.calls.get("WATCH", 0) + 1
+        self._count("WATCH", path)
         whole = f"{path}?{urllib.parse.urlencode(query)}"
         what = f"WATCH {path}"
         response = self._call(what, self._send, "GET", whole, None, "application/json", seconds=seconds)
@@ -223,17 +223,23 @@ class ClusterApi:
             response.close()
             response.release_conn()
 
+    def _count(self, verb: str, path: str) -> None:
+        parts = path.partition("?")[0].split("/")
+        at = parts.index("namespaces") + 2 if "namespaces" in parts else -1
+        rest = parts[at:]
+        key = verb, "/".join(rest[:1] + rest[2:3])
+        self.calls[key] = self.calls.get(key, 0) + 1
+
     def _send(self, method: str, path: str, body: Any, content: str, *, _request_timeout: float) -> Any:
-        return self.client.call_api(
-            path,
-            method,
-            header_params={"Accept": "application/json", "Content-Type": content},
-            body=body,
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _preload_content=False,
-            _request_timeout=_request_timeout,
+        headers = {"Accept": "application/json", "Content-Type": content}
+        asked = self.client.param_serialize(
+            method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
+        answer = self.client.call_api(*asked, _request_timeout=(_SECONDS, _request_timeout))
+        if not 200 <= answer.status <= 299:
+            answer.read()
+            raise _package().client.ApiException(http_resp=answer)
+        return answer.response
 
     @staticmethod
     def _http_errors() -> type[Exception]:

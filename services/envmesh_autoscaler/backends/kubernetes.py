@@ -114,15 +114,15 @@ class KubernetesBackend:
         )
         stranded = [instance.host_id for instance in instances if instance.stranded]
         oldest = max(each.age(now) for each in (self._deployments, self._pods, self._nodes))
-        annotation = deployment["metadata"].get("annotations", {}).get(kube.AUTOSCALING, "")
+        said = deployment["metadata"].get("annotations", {})
         return Observation(
             replicas=deployment["spec"]["replicas"],
             instances=instances,
             going=frozenset(pod["metadata"]["uid"] for pod in owned) - staying.keys(),
             unsettled=kube.unsettled(deployment, staying.values(), stranded),
             hold=f"the API server was last heard {oldest:.0f} s ago" if oldest > STALE_SECONDS else "",
-            paused=annotation == "paused",
-            dry_run=annotation == "dry-run",
+            paused=said.get(kube.PAUSED) == "true",
+            dry_run=said.get(kube.DRY_RUN) == "true",
         )
 
     def _marked(self, state: _State, uid: str, pod: Mapping[str, Any], now: float) -> tuple[Any, float]:
@@ -183,6 +183,8 @@ class KubernetesBackend:
             self._states.setdefault(pool.name, _State()).meant.append(_Meant(set(gone), self._clock()))
 
         def change(known: dict[str, Any]) -> None:
+            if known["spec"]["replicas"] == replicas:
+                return  # the watch was faster
             known["spec"]["replicas"] = replicas
             known["metadata"]["generation"] += 1
             known["metadata"]["resourceVersion"] = written["metadata"]["resourceVersion"]

@@ -20,6 +20,7 @@ __all__ = ["Leadership"]
 
 log = logging.getLogger("envmesh.autoscaler")
 
+ANSWERS = "envmesh.dev/answers"
 DURATION = 5.0
 RENEW_SECONDS = 1.5
 MARGIN = 0.5
@@ -43,6 +44,10 @@ class Leadership:
         self._path, self._name = f"{self._collection}/{name}", name
         self._until = float("-inf")
         self._seen: tuple[Any, float] = (None, float("-inf"))
+        self.say: Callable[[], str] = str
+        """What the leader writes into its Lease for the others to repeat."""
+        self.heard: tuple[str, float] = ("", float("-inf"))
+        """What the leader has written there, and when it was seen to be new."""
 
     @property
     def leading(self) -> bool:
@@ -74,7 +79,10 @@ class Leadership:
         except ApiRefused as error:
             if error.status != 404:
                 raise
-            body = {"metadata": {"name": self._name}, "spec": self._spec({}, taken=True)}
+            body: dict[str, Any] = {
+                "metadata": {"name": self._name, "annotations": {ANSWERS: self.say()}},
+                "spec": self._spec({}, taken=True),
+            }
             await self._call("POST", self._collection, body)
             self._until = begun + DURATION
             return
@@ -83,10 +91,13 @@ class Leadership:
         record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if record != self._seen[0]:
             self._seen = record, begun
+            said = lease["metadata"].get("annotations", {}).get(ANSWERS, "")
+            self.heard = said, begun
         mine = holder == self._identity
         if not mine and holder and begun - self._seen[1] < (spec.get("leaseDurationSeconds") or DURATION):
             return
         lease["spec"] = self._spec(spec, taken=not mine)
+        lease["metadata"].setdefault("annotations", {})[ANSWERS] = self.say()
         try:
             await self._call("PUT", self._path, lease)
         except ApiRefused as error:

@@ -10,8 +10,9 @@ from typing import Any
 from envmesh_autoscaler.observation import Instance
 
 __all__ = [
-    "AUTOSCALING",
     "DELETION_COST",
+    "DRY_RUN",
+    "PAUSED",
     "PINNED",
     "SEALED",
     "instance_of",
@@ -36,8 +37,10 @@ SEALED = "envmesh.dev/sealed"
 """Label of a host that has sealed itself; the PodDisruptionBudget leaves it out."""
 PINNED = "envmesh.dev/pinned"
 """On a pod, by an operator: it is never chosen to go."""
-AUTOSCALING = "envmesh.dev/autoscaling"
-"""On a Deployment, by an operator: ``paused`` or ``dry-run``."""
+PAUSED = "envmesh.dev/paused"
+"""On a Deployment, by an operator: it is left alone."""
+DRY_RUN = "envmesh.dev/dry-run"
+"""On a Deployment, by an operator: only say what would be done."""
 
 DRAINING_COST, SEALED_COST = "-100", "-1000"
 STRANDED_SECONDS = 600.0

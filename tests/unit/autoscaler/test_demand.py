@@ -91,3 +91,11 @@ def test_a_pool_of_unknown_size_asks_for_one_host():
 def test_impossible_policies_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         PoolPolicy(**wrong)
+
+
+def test_an_environment_of_which_a_host_may_have_few_needs_its_own_hosts():
+    policy = PoolPolicy(max_hosts=10, look_back=5.0)
+    demand = Demand(policy, 0.0)
+    assert demand.terms(Signals(leased=8, slots=4096, bounded=4), 0.0).hosts == 4
+    assert demand.terms(Signals(leased=2, slots=4096, bounded=1), 4.0).hosts == 4  # the look-back holds it
+    assert demand.terms(Signals(leased=2, slots=4096, bounded=1), 9.0).hosts == 1

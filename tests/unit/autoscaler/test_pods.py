@@ -1,0 +1,82 @@
+from envmesh_autoscaler.backends import pods as kube
+
+NOW = 1_700_000_100.0
+
+
+def condition(kind, status, at="2023-11-14T22:14:00Z", reason=""):
+    return {"type": kind, "status": status, "lastTransitionTime": at, "reason": reason}
+
+
+def pod(uid="u", *, ready=True, labels=None, annotations=None, owner="ReplicaSet", conditions=None, **spec):
+    given = [condition("Ready", "True" if ready else "False")] if conditions is None else conditions
+    return {
+        "metadata": {
+            "uid": uid, "name": uid, "creationTimestamp": "2023-11-14T22:13:50Z",
+            "labels": {"pool": "p", "pod-template-hash": "1", **(labels or {})}, "annotations": annotations or {},
+            "ownerReferences": [{"kind": owner, "controller": True}],
+        },
+        "spec": spec,
+        "status": {"phase": "Running", "conditions": given},
+    }  # fmt: skip
+
+
+def deployment(replicas, *, generation=1, observed=1):
+    return {
+        "metadata": {"generation": generation},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"pool": "p"}}},
+        "status": {"observedGeneration": observed},
+    }
+
+
+def instance(made, node=None, seen_for=10.0):
+    return kube.instance_of(made, node, NOW, seen_for)
+
+
+def test_only_pods_of_its_replica_sets_are_a_deployments():
+    assert kube.matches(deployment(1), pod())
+    assert not kube.matches(deployment(1), pod(owner="Job"))
+    assert not kube.matches(deployment(1), pod(labels={"pool": "q"}))
+
+
+def test_how_long_it_took_and_how_long_it_has_been_ready():
+    seen = instance(pod())
+    assert (seen.start_seconds, seen.ready_for, seen.ready) == (10.0, 60.0, True)
+
+
+def test_a_sealed_host_is_removable_once_its_marks_are_two_seconds_old():
+    sealed = pod(labels={kube.SEALED: "true"})
+    assert not instance(sealed, seen_for=1.9).removable
+    assert instance(sealed, seen_for=2.0).removable
+    assert not instance(pod()).removable
+
+
+def test_an_unschedulable_pod_is_stranded():
+    waits = instance(pod(conditions=[condition("PodScheduled", "False", reason="Unschedulable")]))
+    assert (waits.unschedulable, waits.stranded, waits.removable, waits.ready) == (True, True, True, False)
+
+
+def test_a_cordoned_node_goes_and_a_taint_unless_it_is_tolerated():
+    taint = {"key": "spot", "value": "yes", "effect": "NoSchedule"}
+    node = {"spec": {"taints": [taint]}}
+    assert instance(pod(), {"spec": {"unschedulable": True}}).leaving
+    assert instance(pod(), node).leaving
+    assert not instance(pod(), {"spec": {}}).leaving
+    assert not instance(pod(tolerations=[{"key": "spot", "operator": "Exists"}]), node).leaving
+    assert not instance(pod(tolerations=[{"operator": "Exists"}]), node).leaving
+    assert not instance(
+        pod(tolerations=[{"key": "spot", "value": "yes", "effect": "NoSchedule"}]), node
+    ).leaving
+    assert instance(pod(tolerations=[{"key": "spot", "value": "no"}]), node).leaving
+    soft = {"spec": {"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}}
+    assert not instance(pod(), soft).leaving
+
+
+def test_replicas_are_lowered_only_when_it_is_sure_who_goes():
+    two = [pod("a"), pod("b")]
+    assert kube.unsettled(deployment(2), two) == ""
+    assert "not seen" in kube.unsettled(deployment(2, generation=2), two)
+    assert "2 pods are there" in kube.unsettled(deployment(3), two)
+    assert "roll" in kube.unsettled(deployment(2), [pod("a"), pod("b", labels={"pod-template-hash": "2"})])
+    unready = [pod("a"), pod("b", ready=False)]
+    assert "not Ready" in kube.unsettled(deployment(2), unready)
+    assert kube.unsettled(deployment(2), unready, ["b"]) == ""
