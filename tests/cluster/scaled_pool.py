@@ -81,7 +81,7 @@ class Process:
         assert self.process.stdout is not None
         there, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
         line = self.process.stdout.readline() if there else ""
-        assert line, f"{self.process.args} has ended, or says nothing; see {self._log.name}"
+        assert line, f"{self.process.args!r} has ended, or says nothing; see {self._log.name}"
         return json.loads(line)
 
     def ask(self, line: str) -> Any:

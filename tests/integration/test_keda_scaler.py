@@ -3,6 +3,7 @@
 import asyncio
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -16,8 +17,9 @@ class Answers:
 
     def __init__(self):
         self.now, self.leading = 100.0, True
-        self.autoscaler = SimpleNamespace(answers={"games": 3}, answered_at=99.0, answered=None)
-        self.leadership = SimpleNamespace(heard=("", float("-inf")))
+        self.channel: Any = None
+        self.autoscaler: Any = SimpleNamespace(answers={"games": 3}, answered_at=99.0, answered=None)
+        self.leadership: Any = SimpleNamespace(heard=("", float("-inf")))
         self.scaler = KedaScaler(self.autoscaler, self.leadership, lambda: self.leading, lambda: self.now)
 
 
@@ -84,7 +86,7 @@ async def test_a_replica_repeats_what_the_leader_wrote_into_its_lease(answers):
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await metric(answers)
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert "no plan of the last 10 s" in failed.value.details()
+    assert "no plan of the last 10 s" in str(failed.value.details())
 
 
 async def test_an_unknown_pool_and_none_at_all_are_told(answers):
