@@ -25,14 +25,17 @@ class Envmesh:
         self.record = PoolRecord()
         self.demand = self.planner = None
         self.next = 0.0
+        self.waited = False
 
     def act(self, cluster: Cluster) -> None:
         now = cluster.now
         if self.demand is None:
             policy = PoolPolicy(max_hosts=cluster.trace.max_hosts, slots=cluster.trace.slots, **self.settings)
             self.demand, self.planner = Demand(policy, now, idle=True), Planner(policy)
-        if now < self.next and not cluster.queue:
+        waits, self.waited = bool(cluster.queue), bool(cluster.queue) and self.waited
+        if now < self.next and (not waits or self.waited):
             return
+        self.waited = waits
         self.next = now + 1.0
         hosts, instances = {}, []
         for host in cluster.hosts:

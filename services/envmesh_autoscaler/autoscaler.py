@@ -27,6 +27,7 @@ log = logging.getLogger("envmesh.autoscaler")
 
 LOOK_SECONDS = 1.0
 CALL_SECONDS = 5.0
+REFUSED_SECONDS = 0.25
 MOST_BACK_OFF = 1.0
 
 
@@ -95,6 +96,8 @@ class _Pool:
     demand: Demand | None = None
     said: str = ""
     drained_at: dict[str, float] | None = None
+    not_before: float = float("-inf")
+    """After a refusal nothing is done for a moment: what was refused may be so still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +277,8 @@ class Autoscaler:
     async def _act(self, look: _Look) -> None:
         pool, plan, seen = look.pool, look.plan, look.seen
         settings, now = pool.settings, self._clock()
+        if now < pool.not_before:
+            return
         if self._dry_run or seen.dry_run or seen.paused or settings.mode == "hpa":
             self.answers[settings.name] = seen.replicas
             return
@@ -295,6 +300,7 @@ class Autoscaler:
                 await self._scale(look)
         except BackendRefused as refused:
             self._meters.refused.add(1, settings.name)
+            pool.not_before = now + REFUSED_SECONDS
             log.warning("planned anew", extra={"pool": settings.name, "why": str(refused)})
         self.answers[settings.name] = plan.replicas
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -20,7 +20,9 @@ class Answers:
         self.channel: Any = None
         self.autoscaler: Any = SimpleNamespace(answers={"games": 3}, answered_at=99.0, answered=None)
         self.leadership: Any = SimpleNamespace(heard=("", float("-inf")))
-        self.scaler = KedaScaler(self.autoscaler, self.leadership, lambda: self.leading, lambda: self.now)
+        self.scaler = KedaScaler(
+            cast(Any, self.autoscaler), cast(Any, self.leadership), lambda: self.leading, lambda: self.now
+        )
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ class KubernetesBackend:
 
     async def seal(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
         """These go before all others, and may be evicted. Raises: BackendRefused."""
-        await self._patch(hosts, kube.seal_patch())
+        await self._patch(hosts, kube.seal_patch(self._wall()))
 
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """Write ``/scale``. Raises: BackendRefused: somebody else was first, or it is not sure who would go."""
@@ -210,13 +210,10 @@ class KubernetesBackend:
                 raise BackendRefused(f"the pod {uid} is gone already")
             if kube.is_ready(pod) and pod["metadata"].get("labels", {}).get(kube.SEALED) != "true":
                 raise BackendRefused(f"the pod {pod['metadata']['name']} is Ready and not sealed")
-        sealed = {
-            uid
-            for uid, pod in by_id.items()
-            if pod["metadata"].get("labels", {}).get(kube.SEALED) == "true" or not kube.is_ready(pod)
-        }
-        if extra := sealed - set(gone):
-            raise BackendRefused(f"{len(extra)} other pods could go in their place")
+        last = max((kube.deletion_cost(by_id[uid]) for uid in gone if kube.is_ready(by_id[uid])), default=0)
+        others = [pod for uid, pod in by_id.items() if uid not in gone]
+        if last and (before := sum(kube.deletion_cost(pod) <= last for pod in others)):
+            raise BackendRefused(f"{before} other pods could go in their place")
         return deployment  # type: ignore[no-any-return]
 
     async def _patch(self, hosts: Sequence[str], patch: Mapping[str, Any]) -> None:

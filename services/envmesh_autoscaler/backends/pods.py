@@ -15,6 +15,7 @@ __all__ = [
     "PAUSED",
     "PINNED",
     "SEALED",
+    "deletion_cost",
     "instance_of",
     "is_live",
     "is_ready",
@@ -42,7 +43,8 @@ PAUSED = "envmesh.dev/paused"
 DRY_RUN = "envmesh.dev/dry-run"
 """On a Deployment, by an operator: only say what would be done."""
 
-DRAINING_COST, SEALED_COST = "-100", "-1000"
+DRAINING_COST = "-100"
+_FIRST_SEALED, _FIRST_SECOND = -2_000_000_000, 1_700_000_000
 STRANDED_SECONDS = 600.0
 
 
@@ -143,17 +145,30 @@ def unsettled(deployment: Object, pods: Iterable[Object], gone: Iterable[str] = 
     return ""
 
 
+def deletion_cost(pod: Object) -> int:
+    """What the ReplicaSet ranks Ready pods by: the lowest goes first."""
+    try:
+        return int(pod["metadata"].get("annotations", {}).get(DELETION_COST, "0"))
+    except ValueError:
+        return 0
+
+
 def mark_patch() -> Object:
     """A drain begins: of all Ready pods this one goes first."""
     return {"metadata": {"annotations": {DELETION_COST: DRAINING_COST, DRAIN: "scale-in"}}}
 
 
-def seal_patch() -> Object:
-    """The host has sealed itself: it goes before those that drain, and may be evicted."""
+def seal_patch(now: float) -> Object:
+    """The host has sealed itself: it goes before those that drain and those that sealed later, and may be evicted.
+    ``now`` is on the wall clock."""
     return {
         "metadata": {
             "labels": {SEALED: "true"},
-            "annotations": {DELETION_COST: SEALED_COST, SAFE_TO_EVICT: "true", DO_NOT_DISRUPT: None},
+            "annotations": {
+                DELETION_COST: str(_FIRST_SEALED + int(now) - _FIRST_SECOND),
+                SAFE_TO_EVICT: "true",
+                DO_NOT_DISRUPT: None,
+            },
         }
     }
 

@@ -80,3 +80,13 @@ def test_replicas_are_lowered_only_when_it_is_sure_who_goes():
     unready = [pod("a"), pod("b", ready=False)]
     assert "not Ready" in kube.unsettled(deployment(2), unready)
     assert kube.unsettled(deployment(2), unready, ["b"]) == ""
+
+
+def test_who_sealed_first_goes_first_and_all_before_those_that_drain():
+    def cost(patch):
+        return kube.deletion_cost(patch)
+
+    first, later, drains = kube.seal_patch(NOW), kube.seal_patch(NOW + 1.0), kube.mark_patch()
+    assert cost(first) < cost(later) < cost(drains) < kube.deletion_cost(pod())
+    assert cost(first) >= -(2**31)
+    assert kube.deletion_cost(pod(annotations={kube.DELETION_COST: "cheap"})) == 0
