@@ -4,13 +4,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.scaling.model import Cluster, Result, Trace
 from benchmarks.scaling.policies import RIVALS, Envmesh
 from benchmarks.scaling.traces import traces
 
 RESULTS = Path(__file__).parents[1] / "results"
-OURS = (
+OURS: tuple[dict[str, Any], ...] = (
     {},
     {"look_back": 60.0, "idle_after": 60.0},
     {"look_back": 30.0, "idle_after": 30.0, "buffer_min": 0},
@@ -19,7 +20,7 @@ OURS = (
 SEED = 1
 
 
-def row(result: Result, setting) -> dict[str, object]:
+def row(result: Result, setting) -> dict[str, Any]:
     return {
         "policy": result.policy,
         "setting": setting,
@@ -32,7 +33,7 @@ def row(result: Result, setting) -> dict[str, object]:
     }
 
 
-def run(trace: Trace) -> dict[str, object]:
+def run(trace: Trace) -> dict[str, Any]:
     ours = [row(Cluster(trace, Envmesh(**setting), SEED).run(), setting) for setting in OURS]
     rivals = [
         row(Cluster(trace, make(setting), SEED).run(), setting)

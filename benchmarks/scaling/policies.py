@@ -32,10 +32,11 @@ class Envmesh:
         if self.demand is None:
             policy = PoolPolicy(max_hosts=cluster.trace.max_hosts, slots=cluster.trace.slots, **self.settings)
             self.demand, self.planner = Demand(policy, now, idle=True), Planner(policy)
-        waits, self.waited = bool(cluster.queue), bool(cluster.queue) and self.waited
-        if now < self.next and (not waits or self.waited):
+        queued = bool(cluster.queue)
+        self.waited = queued and self.waited
+        if now < self.next and (not queued or self.waited):
             return
-        self.waited = waits
+        self.waited = queued
         self.next = now + 1.0
         hosts, instances = {}, []
         for host in cluster.hosts:
