@@ -31,9 +31,10 @@ from envmesh_service.lifecycle import Process, Shutdown, run_process
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Exporter, Registry
 from envmesh_service.probes import ProbePort
+from envmesh_service.rotation import Rotated
 from envmesh_service.rpc import RpcMetrics, Server, make_server
 from envmesh_service.settings import Mistake, SettingsError
-from envmesh_service.watched import Watched
+from envmesh_service.watched import Refreshed, Watched
 
 __all__ = ["Started", "run"]
 
@@ -70,7 +71,7 @@ async def run(
         SettingsError: a file that the settings name is wrong.
         BindError: its port cannot be had.
     """
-    keys = _lease_keys(settings)
+    signer, rotated = _lease_keys(settings, clock)
     authenticator = _authenticator(settings, clock)
     pools = (
         _read(settings, "pools_file", lambda path: parse_pools(path.read_text()))
@@ -93,7 +94,9 @@ async def run(
         bounds=settings.bounds,
     )
     servers = _Servers(server, fleet_server)
-    broker = _Broker(settings, servers, core, authenticator, keys, registry, clock, own_process=signals)
+    broker = _Broker(settings, servers, core, authenticator, signer, registry, clock, own_process=signals)
+    if rotated is not None:
+        broker.watched.append(rotated)
     return await run_process(
         lambda process: broker.body(process, started),
         grace=settings.shutdown_grace + 5.0,
@@ -114,24 +117,6 @@ class _Servers:
         return (self.trainers,) if self.fleet is None else (self.trainers, self.fleet)
 
 
-class _LeaseKeys:
-    """The keys that sign leases. A new one is announced to hosts for a while before it signs."""
-
-    def __init__(self, keys: Watched[list[Ed25519PrivateKey]] | None, settle: float, clock: Clock) -> None:
-        self._keys, self._settle, self._clock = keys, settle, clock
-        self.signer = LeaseSigner(keys.value) if keys is not None else LeaseSigner.generate()
-        self._turn_at: float | None = None
-
-    def refresh(self) -> None:
-        """Take up keys that were written since, and sign with the first once every host must have heard of it."""
-        if self._keys is not None and self._keys.refresh():
-            self.signer.replace(self._keys.value)
-            self._turn_at = self._clock() + self._settle
-        if self._turn_at is not None and self._clock() >= self._turn_at:
-            self._turn_at = None
-            self.signer.turn()
-
-
 class _Broker:
     def __init__(
         self,
@@ -139,7 +124,7 @@ class _Broker:
         servers: _Servers,
         core: Core,
         authenticator: Authenticator,
-        keys: _LeaseKeys,
+        signer: LeaseSigner,
         registry: Registry,
         clock: Clock,
         *,
@@ -147,18 +132,20 @@ class _Broker:
     ) -> None:
         self._own_process = own_process
         self._settings, self._servers, self._core, self._clock = settings, servers, core, clock
-        self._server, self._keys = servers.trainers, keys
+        self._server, self._signer = servers.trainers, signer
         self._probes = ProbePort(servers.trainers.health)
         self._authenticator, self._registry = authenticator, registry
         self._desk, self._sessions, self._lag = Desk(core, clock), Sessions(), LoopLag(clock)
         self._meters = Meters(registry, core, self._lag, clock, self._sessions.said)
         self._exporter = Exporter(registry)
+        self.watched: list[Refreshed] = [self._exporter]
+        self.watched += [server.identity for server in servers.all if server.identity is not None]
         self._losses = losses = Losses(clock, core.ledger.last_heard)
         placement = Placement(
             self._desk,
             self._sessions,
             authenticator,
-            keys.signer,
+            signer,
             self._meters,
             losses,
             wall=wall,
@@ -180,7 +167,7 @@ class _Broker:
             self._desk,
             self._sessions,
             self._authenticator,
-            self._keys.signer,
+            self._signer,
             gate,
             self._losses,
             report_interval=self._settings.report_interval,
@@ -240,11 +227,8 @@ class _Broker:
             self._meters.tick()
             self._sessions.prune(self._core)
             self._registry.flush()
-            self._keys.refresh()
-            self._exporter.refresh()
-            for server in self._servers.all:
-                if server.identity is not None:
-                    server.identity.refresh()
+            for each in self.watched:
+                each.refresh()
 
     async def _review(self) -> None:
         """Look at credentials by a task of its own: an API server that is slow must not stop the clock."""
@@ -253,15 +237,20 @@ class _Broker:
             await self._authenticator.review()
 
 
-def _lease_keys(settings: BrokerSettings) -> _LeaseKeys:
-    keys = None
-    if settings.lease_keys_file is not None:
-        keys = _read(
-            settings,
-            "lease_keys_file",
-            lambda path: Watched("the lease keys", [path], lambda: read_lease_keys(path)),
-        )
-    return _LeaseKeys(keys, settings.liveness + settings.report_interval, monotonic)
+def _lease_keys(
+    settings: BrokerSettings, clock: Clock
+) -> tuple[LeaseSigner, Rotated[Ed25519PrivateKey] | None]:
+    """What signs leases, and what keeps its keys as their file says. Hosts hear of a new key with their next report."""
+    if settings.lease_keys_file is None:
+        return LeaseSigner.generate(), None
+    keys = _read(
+        settings,
+        "lease_keys_file",
+        lambda path: Watched("the lease keys", [path], lambda: read_lease_keys(path)),
+    )
+    signer = LeaseSigner(keys.value)
+    settle = settings.liveness + settings.report_interval
+    return signer, Rotated(keys, signer, settle=settle, clock=clock)
 
 
 def _authenticator(settings: BrokerSettings, clock: Clock) -> Authenticator:

@@ -7,10 +7,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import Any
 
 from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
@@ -33,12 +30,14 @@ from envmesh_host.settings import HostSettings
 from envmesh_host.slots import SlotTable
 from envmesh_host.upkeep import Upkeep
 from envmesh_host.watchdog import Watchdog
+from envmesh_service.clock import monotonic
 from envmesh_service.credentials import Tokens, read_tokens
 from envmesh_service.leases import LeaseSigner, LeaseVerifier, Sealer, read_lease_keys, read_seal_keys
 from envmesh_service.lifecycle import Process
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Exporter, Registry
 from envmesh_service.probes import ProbePort
+from envmesh_service.rotation import Rotated
 from envmesh_service.rpc import RpcMetrics, Server, make_server
 from envmesh_service.watched import Refreshed, Watched, look_periodically
 
@@ -46,7 +45,8 @@ __all__ = ["Host"]
 
 log = logging.getLogger("envmesh.host")
 
-T = TypeVar("T")
+SEAL_KEYS_SETTLE = 180.0
+"""Seconds before a new key seals: a kubelet takes one or two minutes to bring a changed Secret to every pod."""
 
 GOODBYE_SECONDS = 0.2
 """For the last report to the broker, and the last events to the clients."""
@@ -211,45 +211,40 @@ class Host:
 
     # ---- what is in files, and may be renewed
 
-    def _watch(
-        self, what: str, path: Path, read: Callable[[Path], T], changed: Callable[[T], None]
-    ) -> Watched[T]:
-        watched = Watched(what, [path], lambda: read(path), changed)
-        self._watched.append(watched)
-        return watched
-
     def _signer(self) -> LeaseSigner | None:
+        path = self.settings.lease_keys_file
         if self.settings.broker:
             return None
-        if self.settings.lease_keys_file is None:
+        if path is None:
             return LeaseSigner.generate()
-
-        def changed(keys: list[Ed25519PrivateKey]) -> None:
-            signer.replace(keys)
-            signer.turn()  # nobody else has to hear of it first
-            self.verifier.accept(signer.public_keys)
-
-        keys = self._watch("the lease keys", self.settings.lease_keys_file, read_lease_keys, changed)
+        keys = Watched("the lease keys", [path], lambda: read_lease_keys(path))
         signer = LeaseSigner(keys.value)
+        self._watched.append(
+            Rotated(
+                keys, signer, settle=0.0, clock=monotonic,  # nobody else has to hear of it first
+                changed=lambda: self.verifier.accept(signer.public_keys),
+            )
+        )  # fmt: skip
         return signer
 
     def _sealer(self) -> Sealer:
-        if self.settings.seal_keys_file is None:
+        path = self.settings.seal_keys_file
+        if path is None:
             return Sealer.generate()
-
-        def changed(keys: list[bytes]) -> None:
-            sealer.replace(keys)
-
-        sealer = Sealer(
-            self._watch("the seal keys", self.settings.seal_keys_file, read_seal_keys, changed).value
-        )
+        keys = Watched("the seal keys", [path], lambda: read_seal_keys(path))
+        sealer = Sealer(keys.value)
+        self._watched.append(Rotated(keys, sealer, settle=SEAL_KEYS_SETTLE, clock=monotonic))
         return sealer
 
     def _credentials(self) -> Watched[Tokens] | None:
         path = self.settings.credentials_file
         if path is None:
             return None
-        return self._watch("the credentials file", path, read_tokens, lambda _: self.end_revoked())
+        file = Watched(
+            "the credentials file", [path], lambda: read_tokens(path), lambda _: self.end_revoked()
+        )
+        self._watched.append(file)
+        return file
 
     def end_revoked(self) -> None:
         """End the streams of those who may no longer call."""

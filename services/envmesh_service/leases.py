@@ -173,10 +173,12 @@ class Sealer:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys: tuple[bytes, ...] = ()
+        self._own = b""
         self.replace(keys)
 
     def replace(self, keys: Sequence[bytes]) -> None:
-        """Seal with the first of these keys and accept those of all.
+        """Accept the seals of these keys and no others, and go on to seal with the one that did, where it is still
+        among them; else with the first.
 
         Raises:
             ValueError: there is none, or one is too short; the keys stay as they were.
@@ -184,6 +186,12 @@ class Sealer:
         if not keys or any(len(key) < _SEAL_BYTES for key in keys):
             raise ValueError(f"a sealer needs at least one key, each of at least {_SEAL_BYTES} bytes")
         self._keys = tuple(keys)
+        if self._own not in self._keys:
+            self.turn()
+
+    def turn(self) -> None:
+        """Seal with the first key from now on."""
+        self._own = self._keys[0]
 
     @classmethod
     def generate(cls) -> Sealer:
@@ -192,7 +200,7 @@ class Sealer:
 
     def seal(self, tenant: str, environment: str, version: str, index: int, content: bytes) -> bytes:
         """The seal of a checkpoint: 32 bytes over tenant, environment, version, step index and content digest."""
-        return self._macs(_checkpoint(tenant, environment, version, index, content), self._keys[:1])[0]
+        return self._macs(_checkpoint(tenant, environment, version, index, content), (self._own,))[0]
 
     def check(
         self, seal: bytes, tenant: str, environment: str, version: str, index: int, content: bytes
@@ -212,7 +220,7 @@ class Sealer:
     def attach_token(self, tenant: str, episode_id: bytes, epoch: int) -> bytes:
         """The right to take over a live copy: the epoch it was given under, then a seal over all three."""
         stamp = epoch.to_bytes(8, "big")
-        return stamp + self._macs(_attachment(tenant, episode_id, stamp), self._keys[:1])[0]
+        return stamp + self._macs(_attachment(tenant, episode_id, stamp), (self._own,))[0]
 
     def check_attach_token(self, token: bytes, tenant: str, episode_id: bytes) -> int:
         """The epoch under which an attach token was given.

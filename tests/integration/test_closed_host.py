@@ -5,8 +5,6 @@ import datetime as dt
 import http.client
 import secrets
 import ssl
-import subprocess
-import sys
 import urllib.request
 
 import grpc
@@ -16,12 +14,15 @@ import envmesh
 from envmesh.errors import EnvmeshError, EpisodeAborted, from_rpc_error
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc
+from envmesh_broker.broker import run
+from envmesh_broker.settings import BrokerSettings
 from envmesh_service.certificates import Authority
 from envmesh_service.probes import ProbePort
 from envmesh_service.rpc import Health
+from envmesh_service.settings import SettingsError, load
 from tests.integration.closed_parts import ROOT, channel, make_keys, until, write_tokens
-from tests.integration.command_line import environ, started
 from tests.integration.command_line import envmesh as run_envmesh
+from tests.integration.command_line import started
 
 TALLY = "tally=tests.environments.contract:Tally"
 NOW = dt.datetime.now(dt.UTC)
@@ -181,7 +182,7 @@ def test_a_service_that_would_be_open_refuses_and_says_what_would_close_it(tmp_p
         assert host.announced["address"].startswith("0.0.0.0:")
 
 
-def test_what_is_wrong_with_files_is_told_with_the_setting_the_file_and_the_remedy(tmp_path):
+async def test_what_is_wrong_with_files_is_told_with_the_setting_the_file_and_the_remedy(tmp_path):
     keys = make_keys(tmp_path / "keys")
     authority = Authority.make("x", 99, NOW)
     expired = Authority.make("x", 99, NOW - dt.timedelta(days=90)).leaf(
@@ -219,14 +220,11 @@ def test_what_is_wrong_with_files_is_told_with_the_setting_the_file_and_the_reme
         ({"HEALTH_LISTEN": "8081x"}, ("HEALTH_LISTEN", "host:port is right")),
     ):
         given = {f"ENVMESH_BROKER_{name}": str(value) for name, value in variables.items()}
-        done = subprocess.run(
-            [sys.executable, "-m", "envmesh_broker"],
-            capture_output=True, text=True, timeout=30, check=False, env=environ(**given),
-        )  # fmt: skip
-        assert done.returncode == 2, (variables, done.stderr)
+        with pytest.raises(SettingsError) as caught:
+            await run(load(BrokerSettings, {"ENVMESH_BROKER_LISTEN": "127.0.0.1:0", **given}), signals=False)
         for each in words:
-            assert each in done.stderr, (each, done.stderr)
-        assert "red-token-1" not in done.stderr
+            assert each in str(caught.value), variables
+        assert "red-token-1" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

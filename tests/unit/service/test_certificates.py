@@ -12,8 +12,10 @@ from envmesh_service.certificates import Authority, days_left
 from envmesh_service.credentials import Tokens
 from envmesh_service.key_material import ITEMS, KeyPlan, ensure, rotate
 from envmesh_service.key_stores import DirectoryStore
-from envmesh_service.leases import LeaseSigner, read_lease_keys, read_seal_keys
+from envmesh_service.leases import LeaseSigner, Sealer, read_lease_keys, read_seal_keys
+from envmesh_service.rotation import Rotated
 from envmesh_service.tls import TlsFiles, read_identity
+from envmesh_service.watched import Watched
 
 NOW = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
 NAMES = {
@@ -184,15 +186,52 @@ def test_a_rotated_key_goes_first_and_the_one_before_still_counts(tmp_path):
         rotate(store, "ca")
 
 
-def test_a_new_key_is_announced_before_it_signs(tmp_path):
-    store = DirectoryStore(tmp_path)
+def watched(path, read):
+    return Watched("keys", [path], lambda: read(path))
+
+
+def test_a_new_lease_key_is_announced_before_it_signs(tmp_path):
+    store, now = DirectoryStore(tmp_path), [0.0]
     ensure(store, plan(), NOW)
     path = tmp_path / "lease-keys" / "lease-keys.pem"
     signer = LeaseSigner(read_lease_keys(path))
+    rotated = Rotated(watched(path, read_lease_keys), signer, settle=6.0, clock=lambda: now[0])
     old = signer.key_id
     rotate(store, "lease-keys")
-    signer.replace(read_lease_keys(path))
-    assert signer.key_id == old
+    rotated.refresh()
     assert len(signer.public_keys) == 2
-    signer.turn()
-    assert signer.key_id != old
+    for moment, turned in ((0.0, False), (5.9, False), (6.0, True)):
+        now[0] = moment
+        rotated.refresh()
+        assert (signer.key_id != old) is turned
+
+
+def test_hosts_accept_a_new_seal_key_before_any_of_them_seals_with_it(tmp_path):
+    store, now = DirectoryStore(tmp_path), [0.0]
+    ensure(store, plan(), NOW)
+    path = tmp_path / "seal-keys" / "seal-keys"
+
+    def host():
+        sealer = Sealer(read_seal_keys(path))
+        return sealer, Rotated(watched(path, read_seal_keys), sealer, settle=180.0, clock=lambda: now[0])
+
+    late, early = host(), host()
+    rotate(store, "seal-keys")
+    early[1].refresh()
+    new = host()  # begins with both keys, and the other hosts may have the old one only
+
+    def understood(by, of):
+        by[0].check_attach_token(of[0].attach_token("red", b"e" * 16, 1), "red", b"e" * 16)
+
+    for one in (late, early, new):
+        for other in (late, early, new):
+            understood(one, other)
+    late[1].refresh()
+    now[0] = 180.0
+    for each in (late, early, new):
+        each[1].refresh()
+    for one in (late, early, new):
+        for other in (late, early, new):
+            understood(one, other)
+    only_new = Sealer(read_seal_keys(path)[:1])
+    only_new.check_attach_token(new[0].attach_token("red", b"e" * 16, 1), "red", b"e" * 16)
