@@ -382,7 +382,6 @@ async def test_lease_keys_are_rotated_while_leases_are_taken(tmp_path):
                 if not rotated:
                     rotated = True
                     rotate(DirectoryStore(closed.keys), "lease-keys")
-                await asyncio.sleep(0.05)
 
 
 async def test_nothing_secret_is_logged(tmp_path):
