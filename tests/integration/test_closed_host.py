@@ -25,6 +25,8 @@ from tests.integration.command_line import envmesh as run_envmesh
 from tests.integration.command_line import started
 
 TALLY = "tally=tests.environments.contract:Tally"
+pytestmark = pytest.mark.timeout(120)  # each starts a mesh of processes
+
 NOW = dt.datetime.now(dt.UTC)
 
 

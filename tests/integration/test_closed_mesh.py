@@ -31,6 +31,8 @@ from tests.integration.closed_parts import (
 )
 from tests.integration.command_line import started
 
+pytestmark = pytest.mark.timeout(120)  # each starts a mesh of processes
+
 NOW = dt.datetime.now(dt.UTC)
 
 
