@@ -17,7 +17,7 @@ from envmesh_autoscaler.demand import Demand, Terms
 from envmesh_autoscaler.meters import Meters, PoolView
 from envmesh_autoscaler.observation import FleetHost, Observation, PoolRecord
 from envmesh_autoscaler.picture import Picture, read_picture
-from envmesh_autoscaler.plan import Phase, Plan, Planner, PoolFacts, allot, hold_reason
+from envmesh_autoscaler.plan import HostFacts, Phase, Plan, Planner, PoolFacts, allot, answer, hold_reason
 from envmesh_autoscaler.pools import ScaledPool
 from envmesh_service.clock import Clock
 
@@ -96,6 +96,8 @@ class _Pool:
     demand: Demand | None = None
     said: str = ""
     drained_at: dict[str, float] | None = None
+    left_out: set[str] | None = None
+    """Sealed hosts that an answer to KEDA left out; a new leader takes every sealed one for such. None: not known."""
     not_before: float = float("-inf")
     """After a refusal nothing is done for a moment: what was refused may be so still."""
 
@@ -230,8 +232,20 @@ class Autoscaler:
             disagreement=disagreement,
             oldest=signals.oldest,
         )
-        whole = PoolFacts(replicas=seen.replicas, hosts=facts, hold=hold, unsettled=seen.unsettled)
+        left = self._left_out(pool, facts)
+        staying = tuple(host for host in facts if host.host_id not in left)
+        whole = PoolFacts(
+            replicas=seen.replicas - len(left), hosts=staying, hold=hold, unsettled=seen.unsettled
+        )
         return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now))
+
+    def _left_out(self, pool: _Pool, facts: Sequence[HostFacts]) -> set[str]:
+        if pool.settings.mode != "keda":
+            return set()
+        there = {host.host_id for host in facts}
+        sealed = {host.host_id for host in facts if host.phase is Phase.SEALED}
+        pool.left_out = (sealed if pool.left_out is None else pool.left_out) & there
+        return pool.left_out
 
     def _replan(self, look: _Look, ceiling: int, now: float) -> _Look:
         facts = replace(look.facts, ceiling=ceiling)
@@ -276,14 +290,14 @@ class Autoscaler:
 
     async def _act(self, look: _Look) -> None:
         pool, plan, seen = look.pool, look.plan, look.seen
-        settings, now = pool.settings, self._clock()
+        settings, now, before = pool.settings, self._clock(), look.facts.replicas
         if now < pool.not_before:
             return
         if self._dry_run or seen.dry_run or seen.paused or settings.mode == "hpa":
             self.answers[settings.name] = seen.replicas
             return
         try:
-            if plan.replicas > seen.replicas:
+            if plan.replicas > before:
                 await self._scale(look)
             if plan.take_back:
                 await self._backend.unmark(settings, plan.take_back)
@@ -296,13 +310,19 @@ class Autoscaler:
                     pool.record.order(host_id, True, now)
                     self._meters.decisions.add(1, settings.name, "drain")
             await self._seal(look, now)
-            if plan.replicas < seen.replicas:
+            if plan.replicas < before:
                 await self._scale(look)
         except BackendRefused as refused:
             self._meters.refused.add(1, settings.name)
             pool.not_before = now + REFUSED_SECONDS
             log.warning("planned anew", extra={"pool": settings.name, "why": str(refused)})
-        self.answers[settings.name] = plan.replicas
+        settled = not (look.facts.hold or look.facts.unsettled)
+        left = pool.left_out or set()
+        self.answers[settings.name] = answer(
+            plan, replicas=seen.replicas, left_out=len(left), settled=settled
+        )
+        if settings.mode == "keda" and settled:
+            pool.left_out = left | set(plan.count_out)
 
     async def _seal(self, look: _Look, now: float) -> None:
         """Hosts that have sealed themselves since the last look."""
@@ -328,7 +348,7 @@ class Autoscaler:
         plan, settings = look.plan, look.pool.settings
         if settings.mode == "direct":
             await self._backend.scale(settings, plan.replicas, plan.count_out)
-        more = plan.replicas - look.seen.replicas
+        more = plan.replicas - look.facts.replicas
         if more > 0:
             self._meters.decisions.add(more, settings.name, "raise")
             self._meters.seconds.labels().observe(self._clock() - self._fleet.heard_at)

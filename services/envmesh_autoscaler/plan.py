@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from envmesh_autoscaler.demand import PoolPolicy, Terms
 
-__all__ = ["HostFacts", "Phase", "Plan", "Planner", "PoolFacts", "allot", "hold_reason"]
+__all__ = ["HostFacts", "Phase", "Plan", "Planner", "PoolFacts", "allot", "answer", "hold_reason"]
 
 RAISE_SECONDS = 0.25
 STALE_SECONDS = 5.0
@@ -260,6 +260,16 @@ def hold_reason(
     if oldest > IMPATIENT_SECONDS:
         return f"a request has waited for {oldest:.1f} s"
     return ""
+
+
+def answer(plan: Plan, *, replicas: int, left_out: int, settled: bool) -> int:
+    """What to answer to somebody else who writes replicas, and does so later. ``left_out`` of the ``replicas`` were
+    left out of an answer before: they are never unsealed, so they are no capacity, and the plan was made without them. A
+    raise must reckon with their still being there; and nothing is lowered while it is not sure who would go."""
+    without = replicas - left_out
+    if plan.replicas > without:
+        return plan.replicas + left_out
+    return plan.replicas if settled else replicas
 
 
 def allot(cap: int, wants: Mapping[str, tuple[int, int]]) -> dict[str, int]:

@@ -54,6 +54,7 @@ def test_from_zero_on_demand_and_back_to_zero_without_an_interrupted_episode(poo
     print(pool.metrics().get("envmesh_scale_in_drain_duration_seconds_sum"))
 
 
+@pytest.mark.slow
 def test_a_cordoned_node_is_emptied_and_its_hosts_may_then_be_evicted(
     pool: ScaledPool, cluster: Cluster
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_cordoned_node_is_emptied_and_its_hosts_may_then_be_evicted(
             cluster.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None}})
 
 
+@pytest.mark.slow
 def test_another_leads_when_the_leader_ends_or_dies(pool: ScaledPool) -> None:
     first, second = pool.autoscalers[0], pool.start_autoscaler()
     until(lambda: pool.metrics(0)["envmesh_leader"] == 1.0, "the first leads", 20)
@@ -89,6 +91,7 @@ def test_another_leads_when_the_leader_ends_or_dies(pool: ScaledPool) -> None:
         assert not trainer.ask("open 2")["failed"]
 
 
+@pytest.mark.slow
 def test_an_operator_pauses_a_pool_by_annotation(pool: ScaledPool, cluster: Cluster) -> None:
     path = f"/apis/apps/v1/namespaces/default/deployments/{pool.name}"
     cluster.api.patch(path, {"metadata": {"annotations": {"envmesh.dev/dry-run": "true"}}})
@@ -101,6 +104,7 @@ def test_an_operator_pauses_a_pool_by_annotation(pool: ScaledPool, cluster: Clus
         assert pool.replicas() == 1
 
 
+@pytest.mark.slow
 def test_a_reservation_brings_hosts_before_anybody_asks(pool: ScaledPool) -> None:
     with pool.trainer() as trainer:
         trainer.ask("reserve 8 0")

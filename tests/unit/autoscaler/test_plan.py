@@ -5,7 +5,7 @@ import pytest
 
 from envmesh_autoscaler.demand import Demand, PoolPolicy, Terms
 from envmesh_autoscaler.observation import FleetHost, Instance, Observation, PoolRecord, Waits
-from envmesh_autoscaler.plan import HostFacts, Phase, Planner, PoolFacts, allot, hold_reason
+from envmesh_autoscaler.plan import HostFacts, Phase, Plan, Planner, PoolFacts, allot, answer, hold_reason
 
 NAMES = {"s": Phase.STARTING, "r": Phase.READY, "d": Phase.DRAINING, "x": Phase.SEALED, "?": Phase.SILENT}
 
@@ -229,3 +229,19 @@ def test_ten_thousand_hosts_are_planned_in_a_tenth_of_a_second():
         took.append(time.process_time() - begun)
     assert len(found.drain) > 4_000
     assert min(took) < 0.1, took
+
+
+@pytest.mark.parametrize(
+    ("planned", "replicas", "left_out", "settled", "answered"),
+    [
+        (3, 3, 0, True, 3),
+        (5, 3, 0, False, 5),  # up at once
+        (2, 3, 0, True, 2),
+        (3, 5, 2, True, 3),  # two were left out, and are still there
+        (3, 5, 2, False, 5),  # but somebody else might go: wait
+        (5, 5, 2, True, 7),  # two more are needed beside those that were left out
+    ],
+)
+def test_an_answer_to_somebody_who_writes_later(planned, replicas, left_out, settled, answered):
+    plan = Plan(replicas=planned, wanted=planned)
+    assert answer(plan, replicas=replicas, left_out=left_out, settled=settled) == answered
