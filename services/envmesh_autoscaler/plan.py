@@ -264,8 +264,8 @@ def hold_reason(
 
 def answer(plan: Plan, *, replicas: int, left_out: int, settled: bool) -> int:
     """What to answer to somebody else who writes replicas, and does so later. ``left_out`` of the ``replicas`` were
-    left out of an answer before: they are never unsealed, so they are no capacity, and the plan was made without them. A
-    raise must reckon with their still being there; and nothing is lowered while it is not sure who would go."""
+    left out of an answer before: they are never unsealed, so they are no capacity, and the plan was made without them.
+    A raise must reckon with their still being there; and nothing is lowered while it is not sure who would go."""
     without = replicas - left_out
     if plan.replicas > without:
         return plan.replicas + left_out
