@@ -27,6 +27,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"pools": {"a": {"environments": [WALK]}, "b": {"environments": [WALK_NEXT]}}},
         "of two versions one pool must be `retiring: true`",
     ),
+    (
+        {"pools": {"a": {"environments": [WALK]}, "b": {"environments": [WALK]}}},
+        "walk@1 is in pools.a too; the autoscaler cannot tell whose demand it is",
+    ),
     (pool(scaling={"min": 5, "max": 2}), "min 5 is over max 2"),
     ({"autoscaler": {"enabled": False}}, "direct needs autoscaler.enabled: true"),
     (pool(scaling={"mode": "direct", "hpa": {"metrics": []}}), "replicas have one owner"),
