@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         _define(plane, "cert-manager.io", "v1", ["Certificate"])
         _define(plane, "monitoring.coreos.com", "v1", ["ServiceMonitor", "PodMonitor", "PrometheusRule"])
         for kind in ("Certificate", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"):
-            until(lambda k=kind: _known(plane, k), f"{kind} is known", 60)  # type: ignore[misc]
+            until(lambda k=kind: _known(plane, k), f"{kind} is known", 60)
         print("judged by Kubernetes", plane.api.get("/version")["gitVersion"])
         yield plane
 
@@ -145,7 +145,7 @@ def test_each_account_may_do_what_it_must_and_nothing_else(server: ControlPlane)
             (what, verb, name) for what, name, verb in NAMED.get(account, set())
         }
         caller = server.caller(_token(server, account))
-        until(lambda c=caller, w=wanted: _rights(c) >= w, f"{account} has its rights", 20)  # type: ignore[misc]
+        until(lambda c=caller, w=wanted: _rights(c) >= w, f"{account} has its rights", 20)
         assert _rights(caller) - everybody == wanted, account
         with pytest.raises(ApiError) as refused:
             caller.get("/api/v1/namespaces/rl/secrets/m-envmesh-lease-keys")
