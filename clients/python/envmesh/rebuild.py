@@ -23,7 +23,9 @@ class Loss(enum.StrEnum):
     HOST_SILENT = "host_silent"
     """Nothing was heard for the liveness window."""
     HOST_GONE = "host_gone"
-    """The host is not there any more, or has forgotten the episode."""
+    """The host is not there any more."""
+    COPY_GONE = "copy_gone"
+    """The host is there, and has no copy."""
     WORKER_LOST = "worker_lost"
     """The worker process died, by no doing of this episode."""
     WORKER_CRASHED = "worker_crashed"
@@ -97,6 +99,7 @@ _WAYS = {
     Loss.LINK_LOST: Way.RETURN,
     Loss.HOST_SILENT: Way.ELSEWHERE,
     Loss.HOST_GONE: Way.ELSEWHERE,
+    Loss.COPY_GONE: Way.HERE,
     Loss.WORKER_LOST: Way.HERE,
     Loss.WORKER_CRASHED: Way.HERE,
     Loss.DRAIN: Way.ELSEWHERE,

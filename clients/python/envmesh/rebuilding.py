@@ -38,7 +38,7 @@ LOSS_OF_REASON = {
     "WORKER_CRASHED": Loss.WORKER_CRASHED,
     "WORKER_SUSPECTED": Loss.WORKER_CRASHED,
     "PREEMPTED": Loss.PREEMPTED,
-    "EPISODE_UNKNOWN": Loss.HOST_GONE,
+    "EPISODE_UNKNOWN": Loss.COPY_GONE,
 }
 """Failures of a command after which an episode can go on as another copy."""
 
@@ -164,7 +164,7 @@ class Rebuild:
         recovery.rebuilds.add(self)
         if loss is Loss.DRAIN:
             self.old = self.old_slot.connection
-        elif loss in (Loss.WORKER_LOST, Loss.WORKER_CRASHED) or (loss is Loss.HOST_GONE and lost is None):
+        elif loss in (Loss.WORKER_LOST, Loss.WORKER_CRASHED, Loss.COPY_GONE):
             self.slot = self.old_slot
 
     def __repr__(self) -> str:
@@ -402,7 +402,10 @@ class Rebuild:
         self.stands, self.replayed = True, response.replayed
         self._leave_lane()
         self._close_old()
-        if ahead == 1:
+        if self.held is not None and self.held[1] == RESUME:  # it was being resumed when its host was lost
+            self._arrives()
+            episode.on_event(RESUMED, 0, response.SerializeToString())
+        elif ahead == 1:
             self._arrives()
             episode.on_outcome(last.index, *columns_of_message(last))
         elif self.running and episode.suspicion is not None:
@@ -448,7 +451,8 @@ class Rebuild:
     def _close_old(self) -> None:
         if self.old is not None and self.old.lost is None:
             self.old.unbind(self.old_handle)
-            self.old.send(self.old_handle, 0, CLOSE, b"")
+            request = pb.CloseRequest(episode_id=self.episode.episode_id, epoch=self.episode.epoch)
+            self.old.send(self.old_handle, 0, CLOSE, request.SerializeToString())
         self.old = None
 
     def _refused(self, error: EnvmeshError, payload: bytes) -> None:

@@ -7,7 +7,7 @@ import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from envmesh.env import RewardResult
+from envmesh.env import Recovery, RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.errors import (
     DeadlineExceeded,
@@ -16,7 +16,9 @@ from envmesh.errors import (
     EpisodeEnded,
     InvalidRequest,
     MeshUnavailable,
+    NotFound,
 )
+from envmesh.journal import Journal
 from envmesh.leases import AttachedSlot, LeasePool, Slot
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome, outcome_of_message
 from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
@@ -184,28 +186,103 @@ class Episode(EpisodeState, EpisodeSession):
         return data
 
     async def take_over(self, state: dict[str, Any]) -> None:
-        """Become the owner of a detached episode (``mesh.attach``)."""
+        """Become the owner of a detached episode (``mesh.attach``): of its copy if that lives, else of a new one."""
         self.episode_id = state["episode_id"]
         self.epoch = ((state["epoch"] >> 32) + 1) << 32
         self.index, self.flags, self.journal = state["index"], state["flags"], state["journal"]
-        connection = await self._mesh.connection(state["address"], state["host_id"])
-        self._slot = Slot(AttachedSlot(connection, self.spec))
-        self._handle = connection.bind(self)
+        try:
+            connection = await self._mesh.connection(state["address"], state["host_id"])
+            await self._resume(Slot(AttachedSlot(connection, self.spec)), state["attach_token"])
+        except (NotFound, MeshUnavailable):
+            if not self.journaled:
+                raise
+            self.epoch += 1
+            await self._resume_in_new_slot()
+
+    async def fork(self, n: int = 1, *, reseed: bool = False, timeout: float | None = None) -> list[Episode]:
+        """``n`` independent branches from the present step, each in a slot of its own, on any hosts.
+
+        Branches share the randomness to come; with ``reseed`` each gets its own, where the environment offers that.
+        ``timeout`` bounds the wait for their slots, in seconds. Close each of them.
+
+        Raises:
+            InvalidRequest: ``n`` is no whole number of at least 1, or a step is being awaited.
+            EpisodeEnded: UNSUPPORTED (FAILED_PRECONDITION): an episode of class NONE, or without a journal, has no
+                branches; or the environment cannot be reseeded.
+            Backpressure, MeshUnavailable, DeadlineExceeded: as for a slot; no branch is left then.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
+        if self._waiter is not None:
+            raise InvalidRequest(
+                "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
+            )
+        if reseed and not self.spec.message.reseeds:
+            raise EpisodeEnded(f"{self.spec.key} has no reseed(); its branches share their randomness",
+                               reason="UNSUPPORTED")  # fmt: skip
+        if self.spec.recovery is Recovery.STATE and not self.done:
+            await self.checkpoint()
+        if not self.journaled:
+            raise EpisodeEnded(
+                f"an episode of {self.spec.key} (class {self.spec.recovery.value}) cannot be forked: "
+                "nothing says how to come to where it is", reason="UNSUPPORTED",
+            )  # fmt: skip
+        branches = [self._branch(reseed, timeout) for _ in range(n)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for branch in branches:
+                    name = f"envmesh-fork-{branch.episode_id.hex()[:8]}"
+                    group.create_task(branch._resume_in_new_slot(), name=name)
+        except BaseExceptionGroup as failures:
+            for branch in branches:
+                await branch.close()
+            raise failures.exceptions[0] from None
+        return branches
+
+    def _branch(self, reseed: bool, timeout: float | None) -> Episode:
+        assert self.journal is not None
+        branch = Episode(
+            self._mesh, self._pool, self.spec, self.beginning, timeout or self._timeout, self.step_timeout
+        )
+        branch.index, branch.flags, branch._last = self.index, self.flags, self._last
+        branch.journal = Journal.unpacked(self.journal.packed())
+        if reseed:
+            branch.journal.reseed(self._mesh.draw_seed())
+        return branch
+
+    async def _resume(self, slot: Slot, attach_token: bytes = b"") -> None:
+        """Become the owner of a copy in this slot."""
+        self._slot = slot
+        self._handle = slot.connection.bind(self)
         self._mesh.episodes.add(self)
         request = pb.ResumeRequest(
             episode_id=self.episode_id,
             epoch=self.epoch,
-            attach_token=state["attach_token"],
-            journal=self.journal.message() if self.journal is not None else None,
+            lease_number=slot.binding.number,
+            attach_token=attach_token,
+            journal=self.journal.message() if self.journaled and self.journal is not None else None,
         )
         limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
         try:
             data = await self._command(self.index, pb.COMMAND_KIND_RESUME, request.SerializeToString(), limit)
-        except EnvmeshError:
-            self._leave(give_back=False)
+        except EnvmeshError as error:
+            self._leave(give_back=error.reason not in ELSEWHERE)
             raise
-        last = pb.ResumeResponse.FromString(data).last
-        self._last = outcome_of_message(last, self.spec)
+        self._last = outcome_of_message(pb.ResumeResponse.FromString(data).last, self.spec)
+
+    async def _resume_in_new_slot(self) -> None:
+        """Rebuild the episode from its journal. Raises: as for a slot, and EpisodeAborted."""
+        pool = self._mesh.pool(self.spec.key)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout
+        while True:
+            slot = await pool.take(max(0.0, until - loop.time()))
+            try:
+                return await self._resume(slot)
+            except EnvmeshError as error:
+                if error.reason not in ELSEWHERE or loop.time() >= until:
+                    raise
+            self.epoch += 1
 
     async def close(self) -> None:
         """End the episode and give its slot back. Never waits for the host, never raises."""

@@ -87,6 +87,12 @@ class SyncEpisode(_Front[Episode]):
     reward = _waiting(Episode.reward)
     checkpoint = _waiting(Episode.checkpoint)
     detach = _waiting(Episode.detach)
+
+    def fork(self, n: int = 1, *, reseed: bool = False, timeout: float | None = None) -> list[SyncEpisode]:
+        """``n`` independent branches from the present step; see ``envmesh.Episode.fork``."""
+        branches = self._wait(self._behind.fork(n, reseed=reseed, timeout=timeout))
+        return [SyncEpisode(branch, self._thread) for branch in branches]
+
     close = _waiting(Episode.close)
 
     @property

@@ -1,0 +1,249 @@
+"""What a trainer sees when hosts, links and workers are lost: a pause, and the same trajectories as without."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+import envmesh
+from envmesh.errors import EpisodeAborted, EpisodeEnded, EpisodeTakenOver
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+from envmesh_cli.child import Child
+from envmesh_cli.local_mesh import LocalMesh
+from tests.integration.command_line import descendants
+
+pytestmark = pytest.mark.timeout(180)
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = list(range(16))
+
+
+def policy(observation) -> int:
+    return int(observation[1] * 10) % 5
+
+
+@asynccontextmanager
+async def mesh_of(
+    name: str, arguments: str = "length=60&pause=0.002", **settings: str
+) -> AsyncIterator[LocalMesh]:
+    """Two hosts of one of the recoverable environments, saved every ten steps."""
+    target = f"walk=tests.environments.recoverable:{name}?{arguments}"
+    host_settings = {"PYTHONPATH": str(ROOT), "ENVMESH_HOST_CHECKPOINT_STEPS": "10", **settings}
+    async with LocalMesh([target], hosts=2, host_settings=host_settings) as local:
+        yield local
+
+
+@asynccontextmanager
+async def connected(
+    name: str, arguments: str = "length=60&pause=0.002", **settings: str
+) -> AsyncIterator[tuple[LocalMesh, envmesh.Mesh]]:
+    """The same, and a client of it."""
+    async with mesh_of(name, arguments, **settings) as local, envmesh.connect(local.address) as mesh:
+        yield local, mesh
+
+
+async def busiest(local: LocalMesh) -> tuple[Child, str]:
+    """The host with the most episodes, and its id."""
+    async with grpc.aio.insecure_channel(local.address) as channel:
+        fleet = (await fleet_pb2_grpc.FleetServiceStub(channel).GetFleet(fleet_pb2.GetFleetRequest())).fleet
+    load = {host.identity.name: sum(lease.in_use for lease in host.report.leases) for host in fleet.hosts}
+    name = max(load, key=lambda each: load[each])
+    ids = {host.identity.name: host.identity.host_id for host in fleet.hosts}
+    return next(child for child in local.hosts if child.name == name), ids[name]
+
+
+async def disturb(local: LocalMesh, how: str) -> None:
+    child, host_id = await busiest(local)
+    assert child.process_id is not None
+    if how == "kill":
+        child.crash()
+    elif how == "terminate":
+        os.kill(child.process_id, signal.SIGTERM)
+    elif how == "kill worker":
+        worker = max(descendants(child.process_id))
+        os.kill(worker, signal.SIGKILL)
+    elif how == "freeze":
+        process = child.process_id
+        os.kill(process, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(5.0, os.kill, process, signal.SIGCONT)
+    else:
+        async with grpc.aio.insecure_channel(local.address) as channel:
+            await fleet_pb2_grpc.FleetServiceStub(channel).Drain(fleet_pb2.DrainRequest(host_id=host_id))
+
+
+async def play(mesh: envmesh.Mesh, **arguments) -> dict[int | None, envmesh.Trajectory]:
+    rollouts = mesh.rollouts("walk", policy, seeds=SEEDS, concurrency=len(SEEDS), **arguments)
+    return {trajectory.seed: trajectory async for trajectory in rollouts}
+
+
+async def play_disturbed(
+    mesh: envmesh.Mesh, local: LocalMesh, how: str
+) -> dict[int | None, envmesh.Trajectory]:
+    """Play, and once every episode has been begun, disturb."""
+    async with asyncio.TaskGroup() as group:
+        playing = group.create_task(play(mesh), name="playing")
+        await begun(mesh)
+        await disturb(local, how)
+    return playing.result()
+
+
+def alike(one: envmesh.Trajectory, other: envmesh.Trajectory) -> bool:
+    return (one.digests, one.rewards, one.packed_actions, one.flags) == (
+        other.digests, other.rewards, other.packed_actions, other.flags,
+    )  # fmt: skip
+
+
+async def begun(mesh: envmesh.Mesh) -> None:
+    """Wait until every episode has been begun."""
+    async with asyncio.timeout(20):
+        while True:
+            fleet = sum(pool.leased for pool in await mesh.pools())
+            if fleet >= len(SEEDS):
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("Replayed", "kill"),
+        ("Replayed", "freeze"),
+        ("Replayed", "terminate"),
+        ("ReplayedInWorker", "kill worker"),
+        ("Saved", "kill"),
+        ("Saved", "drain"),
+        ("SavedInWorker", "kill worker"),
+    ],
+)
+async def test_a_loss_is_a_pause_and_nothing_else(name, how):
+    async with mesh_of(name) as local, envmesh.connect(local.address, liveness_window=2.0) as mesh:
+        undisturbed = await play(mesh)
+        disturbed = await play_disturbed(mesh, local, how)
+        assert not [trajectory.failure for trajectory in disturbed.values() if trajectory.failure]
+        assert [seed for seed in SEEDS if not alike(undisturbed[seed], disturbed[seed])] == []
+        assert sum(mesh.statistics.resumes.values()) > 0
+        resumed = [trajectory for trajectory in disturbed.values() if trajectory.resumes]
+        assert resumed
+        assert all(resume.seconds >= 0 for trajectory in resumed for resume in trajectory.resumes)
+        assert not mesh.recovery.rebuilds
+
+
+async def test_an_episode_by_hand_and_a_vector_survive_too():
+    async with (
+        connected("Saved") as (local, mesh),
+        mesh.episode("walk", seed=3) as alone,
+        mesh.vector("walk", 4, seed=0) as vector,
+    ):
+        batch = await vector.reset()
+        for step in range(30):
+            outcome = await alone.step(policy(alone.observation))
+            batch = await vector.step([policy(observation) for observation in batch.observations])
+            if step == 12:
+                for child in local.hosts:
+                    child.crash()
+        assert outcome.index == 30
+        assert alone.resumes
+        assert batch.valid.all()
+        expected = await play(mesh)
+        assert alone.outcome.digest == expected[3].digests[30]
+        place = [observation[1] for observation in batch.observations]
+        assert place == [expected[seed].observations[30][1] for seed in range(4)]
+
+
+async def test_what_acts_on_the_world_is_not_done_twice(tmp_path):
+    ledger = tmp_path / "ledger"
+    settings = {"ENVMESH_TEST_LEDGER": str(ledger)}
+    async with (
+        mesh_of("Paying", **settings) as local,
+        envmesh.connect(local.address, reattach_timeout=1.0) as mesh,
+    ):
+        trajectories = await play_disturbed(mesh, local, "kill")
+    failed = [trajectory for trajectory in trajectories.values() if trajectory.failure]
+    assert failed
+    for trajectory in failed:
+        assert trajectory.failure.cause == "HOST_LOST"
+        assert not trajectory.failure.reward_valid
+        assert trajectory.failure.retryable
+    acts = ledger.read_text().split("\n")[:-1]
+    assert len(acts) == len(set(acts))
+
+
+@pytest.mark.parametrize("name", ["Replayed", "ReplayedInWorker", "Saved", "SavedInWorker"])
+async def test_branches_are_exact_and_independent(name):
+    async with connected(name, "length=40") as (local, mesh), mesh.episode("walk", seed=5) as trunk:
+        for _ in range(17):
+            await trunk.step(policy(trunk.observation))
+        branches = await trunk.fork(3)
+        assert [branch.index for branch in branches] == [17] * 3
+        assert len({branch.episode_id for branch in (trunk, *branches)}) == 4
+        futures = []
+        for actor in (trunk, *branches[:2]):
+            digests = []
+            while not actor.done:
+                digests.append((await actor.step(1)).digest)
+            futures.append(digests)
+        assert futures[0] == futures[1] == futures[2]
+        other = [(await branches[2].step(4)).digest]
+        assert other[0] != futures[0][0]
+        for branch in branches:
+            await branch.close()
+
+
+async def test_branches_can_have_dice_of_their_own_and_class_none_has_none(tmp_path):
+    async with connected("Saved", "length=40") as (local, mesh), mesh.episode("walk", seed=5) as trunk:
+        await trunk.step(1)
+        one, other = await trunk.fork(2, reseed=True)
+        assert (await one.step(1)).digest != (await other.step(1)).digest
+        await one.close()
+        await other.close()
+    settings = {"ENVMESH_TEST_LEDGER": str(tmp_path / "ledger")}
+    async with (
+        connected("Paying", "length=40", **settings) as (local, mesh),
+        mesh.episode("walk", seed=5) as trunk,
+    ):
+        with pytest.raises(EpisodeEnded, match="cannot be forked") as caught:
+            await trunk.fork(2)
+        assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
+        with pytest.raises(envmesh.InvalidRequest, match="whole number"):
+            await trunk.fork(0)
+
+
+async def test_a_takeover_stops_the_former_owner():
+    async with connected("Replayed") as (local, first), envmesh.connect(local.address) as second:
+        mine = first.episode("walk", seed=1)
+        await mine.begin()
+        await mine.step(1)
+        journal, epoch = mine.journal.packed(), mine.epoch
+        token = await mine._aside(9, b"", 5.0)  # DETACH, while the owner goes on
+        state = {
+            "environment": mine.spec.key, "episode_id": mine.episode_id, "epoch": epoch, "index": mine.index,
+            "flags": 0, "seed": 1, "task": "", "split": "", "address": mine.place[0].connection.address,
+            "host_id": mine.place[0].connection.host_id, "attach_token": token,
+            "journal": envmesh.journal.Journal.unpacked(journal),
+        }  # fmt: skip
+        theirs = envmesh.session.Episode(second, second.pool("walk"), mine.spec, mine.beginning, 10.0, None)
+        await theirs.take_over(state)
+        await theirs.step(1)
+        with pytest.raises((EpisodeTakenOver, EpisodeAborted)):
+            await mine.step(1)
+        await theirs.close()
+
+
+async def test_a_detached_episode_is_rebuilt_when_its_host_is_gone():
+    async with mesh_of("Replayed") as local, envmesh.connect(local.address) as mesh:
+        episode = mesh.episode("walk", seed=2)
+        await episode.begin()
+        for _ in range(5):
+            await episode.step(2)
+        last = episode.outcome.digest
+        data = await episode.detach()
+        for child in local.hosts:
+            child.crash()
+        async with envmesh.connect(local.address) as other, await other.attach(data) as taken:
+            assert (taken.index, taken.outcome.digest) == (5, last)
+            await taken.step(2)
