@@ -239,6 +239,16 @@ def run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="FILE", help="write every trajectory to a .jsonl or .parquet file"
     )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="write down what episodes go through, so that --resume can go on with them",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run whose --journal this is, after a crash or Ctrl-C",
+    )
     _json(parser, "print one JSON object instead of the table")
     _declarations(parser)
     _client(parser)

@@ -46,6 +46,7 @@ def connected(arguments: argparse.Namespace, address: str | None = None) -> Mesh
             certificate=arguments.certificate,
             private_key=arguments.private_key,
             plaintext=arguments.plaintext,
+            journal=getattr(arguments, "journal", None),
             connect_timeout=CONNECT_SECONDS,
         )
     except ValueError as error:
@@ -74,7 +75,7 @@ async def open_mesh(arguments: argparse.Namespace, text: str) -> AsyncIterator[t
         settings["ENVMESH_HOST_UNDECLARED_SLOTS"] = str(min(64, largest_concurrency(arguments)))
     async with (
         LocalHost([text], flags=flags, settings=settings) as host,
-        envmesh.connect(host.address, plaintext=True) as mesh,
+        envmesh.connect(host.address, plaintext=True, journal=getattr(arguments, "journal", None)) as mesh,
     ):
         specs = await mesh.environments()
         yield mesh, specs[0].key if specs else (name or target)

@@ -31,6 +31,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.record and Path(arguments.record).exists():
         raise CommandFailed(f"--record {arguments.record}: there is such a file already; it is kept", USAGE)
+    if arguments.resume and not arguments.journal:
+        raise CommandFailed("--resume: name the run's --journal FILE", USAGE)
+    if arguments.journal:
+        there = Path(arguments.journal).exists()
+        if arguments.resume and not there:
+            raise CommandFailed(f"--journal {arguments.journal}: there is no such file to resume from", USAGE)
+        if there and not arguments.resume:
+            raise CommandFailed(
+                f"--journal {arguments.journal}: there is such a file already; --resume goes on with its run, another "
+                "name begins one", USAGE,
+            )  # fmt: skip
     return run_until_interrupted(lambda: _run(arguments))
 
 
@@ -42,6 +53,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     counts = Tally(arguments.environment)
     async with open_mesh(arguments, arguments.environment) as (mesh, name):
         spec = await known_spec(mesh, name)
+        if mesh.journal is not None and arguments.resume and not arguments.json:
+            over = sum(map(len, mesh.journal.done.values()))
+            print(f"resuming: {over:,} episodes were over, {len(mesh.unfinished):,} go on")
         counts.environment = spec.key
         plan = Plan(
             environment=spec.key, policy=policy_for(arguments.policy, spec, arguments.seed), episodes=episodes,
@@ -57,6 +71,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(counts.report()))
     else:
         print_tally(counts, interrupted=interrupted)
+        if interrupted and arguments.journal:
+            print(f"--resume --journal {arguments.journal} goes on with it")
         if arguments.record:
             with_host = "" if arguments.mesh or not looks_like_target(arguments.environment) else " --host"
             print(

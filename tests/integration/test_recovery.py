@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,7 +176,7 @@ async def test_what_acts_on_the_world_is_not_done_twice(tmp_path):
 
 @pytest.mark.parametrize("name", ["Replayed", "ReplayedInWorker", "Saved", "SavedInWorker"])
 async def test_branches_are_exact_and_independent(name):
-    async with connected(name, "length=40") as (local, mesh), mesh.episode("walk", seed=5) as trunk:
+    async with connected(name, "length=40") as (_, mesh), mesh.episode("walk", seed=5) as trunk:
         for _ in range(17):
             await trunk.step(policy(trunk.observation))
         branches = await trunk.fork(3)
@@ -195,7 +196,7 @@ async def test_branches_are_exact_and_independent(name):
 
 
 async def test_branches_can_have_dice_of_their_own_and_class_none_has_none(tmp_path):
-    async with connected("Saved", "length=40") as (local, mesh), mesh.episode("walk", seed=5) as trunk:
+    async with connected("Saved", "length=40") as (_, mesh), mesh.episode("walk", seed=5) as trunk:
         await trunk.step(1)
         one, other = await trunk.fork(2, reseed=True)
         assert (await one.step(1)).digest != (await other.step(1)).digest
@@ -203,7 +204,7 @@ async def test_branches_can_have_dice_of_their_own_and_class_none_has_none(tmp_p
         await other.close()
     settings = {"ENVMESH_TEST_LEDGER": str(tmp_path / "ledger")}
     async with (
-        connected("Paying", "length=40", **settings) as (local, mesh),
+        connected("Paying", "length=40", **settings) as (_, mesh),
         mesh.episode("walk", seed=5) as trunk,
     ):
         with pytest.raises(EpisodeEnded, match="cannot be forked") as caught:
@@ -247,3 +248,53 @@ async def test_a_detached_episode_is_rebuilt_when_its_host_is_gone():
         async with envmesh.connect(local.address) as other, await other.attach(data) as taken:
             assert (taken.index, taken.outcome.digest) == (5, last)
             await taken.step(2)
+
+
+CRASHING = """
+import asyncio, os, sys
+import envmesh
+calls = 0
+def policy(observation):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    return int(observation[1] * 10) % 5
+async def main():
+    async with envmesh.connect(sys.argv[1], journal=sys.argv[2], plaintext=True) as mesh:
+        async for trajectory in mesh.rollouts("walk", policy, episodes=12, concurrency=6, seed=4):
+            print(trajectory.seed, trajectory.digests[-1], len(trajectory), trajectory.failure, flush=True)
+asyncio.run(main())
+"""
+
+
+async def crashing_run(address: str, journal: Path, calls: int) -> tuple[int, list[str]]:
+    """A trainer that is killed at its so-manieth call of the policy; its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CRASHING, address, str(journal), str(calls), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(90):
+        output, _ = await process.communicate()
+    return process.returncode or 0, output.decode().splitlines()
+
+
+@pytest.mark.parametrize("name", ["Replayed", "Saved", "Paying"])
+async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
+    settings = {"ENVMESH_TEST_LEDGER": str(tmp_path / "ledger")}
+    async with mesh_of(name, "length=20", **settings) as local:
+        status, whole = await crashing_run(local.address, tmp_path / "whole", 0)
+        assert (status, len(whole)) == (0, 12)
+        journal = tmp_path / "journal"
+        printed = []
+        for calls in (70, 90, 0):
+            status, lines = await crashing_run(local.address, journal, calls)
+            assert status == (-9 if calls else 0)
+            printed += lines
+        assert sorted(set(printed)) == sorted(whole)
+        twice = len(printed) - len(set(printed))
+        assert twice <= 2  # printed, and killed before the loop came back for more
+        status, lines = await crashing_run(local.address, journal, 0)
+        assert (status, lines) == (0, [])  # everything is over
+    if name == "Paying":
+        acts = (tmp_path / "ledger").read_text().splitlines()
+        assert len(acts) == 2 * len(set(acts))  # each once in the whole run, once in the other

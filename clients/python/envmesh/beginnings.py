@@ -9,8 +9,9 @@ from envmesh import values
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest
+from envmesh.v1 import value_pb2
 
-__all__ = ["make_beginning"]
+__all__ = ["beginning_of", "make_beginning"]
 
 
 def make_beginning(
@@ -33,3 +34,15 @@ def make_beginning(
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"the reset options have no form on the wire: {error}") from None
     return Beginning(seed, options, packed, task, split, group)
+
+
+def beginning_of(written: Mapping[str, Any]) -> Beginning:
+    """How an episode of a journal on disk began (``Beginning.written``)."""
+    packed = written["options"]
+    value = value_pb2.Value.FromString(bytes.fromhex(packed)) if packed is not None else None
+    options = values.from_proto(value) if value is not None else None
+    beginning = Beginning(
+        written["seed"], options, value, written["task"], written["split"], written["group"]
+    )
+    beginning.run, beginning.number = written["run"], written["number"]
+    return beginning

@@ -7,7 +7,7 @@ that is bound now; the journal then holds it, and nothing else ever will.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envmesh.env import Recovery
 from envmesh.journal import Journal
@@ -15,6 +15,9 @@ from envmesh.outcome import EnvironmentSpec
 from envmesh.rebuild import Suspicion
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import value_pb2
+
+if TYPE_CHECKING:
+    from envmesh.journal_file import EpisodeLog
 
 __all__ = ["FIRST_EPOCH", "NOTHING_EXPECTED", "Beginning", "EpisodeState"]
 
@@ -27,7 +30,7 @@ NOTHING_EXPECTED = -1
 class Beginning:
     """How an episode is to begin: what a Reset says, whoever serves it."""
 
-    __slots__ = ("group", "options", "options_value", "seed", "split", "task")
+    __slots__ = ("group", "number", "options", "options_value", "run", "seed", "split", "task")
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class Beginning:
         self.task = task
         self.split = split
         self.group = group
+        self.run = ""
+        self.number = -1
 
     def request(self, episode_id: bytes, epoch: int, lease_number: int) -> bytes:
         """The payload of a RESET row."""
@@ -51,6 +56,15 @@ class Beginning:
             episode_id=episode_id, epoch=epoch, lease_number=lease_number, seed=self.seed, options=self.options_value,
             task=self.task, split=self.split,
         ).SerializeToString(deterministic=True)  # fmt: skip
+
+    def written(self, spec: EnvironmentSpec, episode_id: bytes) -> dict[str, Any]:
+        """The same as JSON, for a journal on disk."""
+        options = self.options_value
+        return {
+            "environment": spec.key, "episode_id": episode_id.hex(), "build": spec.build, "seed": self.seed,
+            "task": self.task, "split": self.split, "group": self.group, "run": self.run, "number": self.number,
+            "options": None if options is None else options.SerializeToString().hex(),
+        }  # fmt: skip
 
     def entry(self, spec: EnvironmentSpec) -> pb.ResetEntry:
         """The first entry of the journal."""
@@ -76,6 +90,7 @@ class EpisodeState:
         "flags",
         "index",
         "journal",
+        "log",
         "pending",
         "spec",
         "suspicion",
@@ -91,6 +106,7 @@ class EpisodeState:
         self.pending = b""
         self.flags = 0
         self.journal: Journal | None = None
+        self.log: EpisodeLog | None = None
         self.suspicion: Suspicion | None = None
 
     @property

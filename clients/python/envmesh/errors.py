@@ -7,7 +7,7 @@ counterpart in the tree below.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import grpc
@@ -127,6 +127,16 @@ class Failure:
     def of(cls, cause: str, message: str = "") -> Failure:
         """The failure that goes with a cause."""
         return cls(cause, message, cause in _RETRYABLE, cause in _REWARDS_VALID)
+
+
+def written_failure(failure: Failure | None) -> dict[str, Any] | None:
+    """A failure as JSON."""
+    return None if failure is None else asdict(failure)
+
+
+def read_failure(data: dict[str, Any] | None) -> Failure | None:
+    """And back."""
+    return None if data is None else Failure(**data)
 
 
 class EnvmeshError(Exception):

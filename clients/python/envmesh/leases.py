@@ -68,6 +68,20 @@ class AttachedSlot:
         self.number = 0
 
 
+class FormerHost:
+    """Where an episode was in another client's time: no connection, only a name for it."""
+
+    draining = False
+
+    def __init__(self, address: str, host_id: str):
+        self.address = address
+        self.host_id = host_id
+        self.lost = MeshUnavailable(f"host {address} was another client's")
+
+    def unbind(self, handle: int) -> None:
+        """There is nothing bound."""
+
+
 class StandInBinding:
     """The place of an episode that has no copy for now; ``connection`` keeps what it sends."""
 

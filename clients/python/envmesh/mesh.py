@@ -18,11 +18,12 @@ from google.protobuf import duration_pb2
 
 from envmesh import errors, values
 from envmesh.access import Access
-from envmesh.beginnings import make_beginning
+from envmesh.beginnings import beginning_of, make_beginning
 from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable, NotFound
+from envmesh.journal_file import JournalFile, Unfinished
 from envmesh.leases import LeaseBinding, LeasePool, Slot
 from envmesh.links import Links, link_trouble
 from envmesh.outcome import EnvironmentSpec
@@ -92,6 +93,7 @@ def connect(
     private_key: str | Path | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     plaintext: bool = False,
+    journal: str | Path | None = None,
     **settings: Any,
 ) -> Mesh:
     """A client of the mesh (or single host) at ``target``, ``host:port``; use it in ``async with``.
@@ -100,7 +102,9 @@ def connect(
     ``$ENVMESH_TOKEN``, ``$ENVMESH_TOKEN_FILE``). The connection is TLS with ``ca``, a PEM file of the roots to trust
     (``$ENVMESH_CA``), with ``tls=True``, with ``credentials``, or at port 443; ``certificate`` and ``private_key`` are
     PEM files of the client's own. Files may be renewed while the client lives. ``plaintext=True`` sends even a token
-    without TLS. ``settings`` are the fields of ``ClientSettings``.
+    without TLS. ``journal`` is a file that tells what episodes go through: after a crash, a client
+    with the same file goes on with them (``rollouts`` by itself, ``resume`` for single ones). ``settings`` are the
+    fields of ``ClientSettings``.
 
     Raises:
         ValueError: the target is not ``host:port``, a setting is out of range, or credentials cannot be used.
@@ -113,13 +117,15 @@ def connect(
         target, token=token, token_file=token_file, tls=tls, ca=ca, certificate=certificate,
         private_key=private_key, credentials=credentials, plaintext=plaintext,
     )  # fmt: skip
-    return Mesh(target, access, ClientSettings(**settings))
+    return Mesh(target, access, ClientSettings(**settings), journal)
 
 
 class Mesh:
     """A connection to a mesh. Belongs to the event loop it was entered in; nothing of it outlives ``close``."""
 
-    def __init__(self, target: str, access: Access, settings: ClientSettings):
+    def __init__(
+        self, target: str, access: Access, settings: ClientSettings, journal: str | Path | None = None
+    ):
         self.target = target
         self.access = access
         self.settings = settings
@@ -130,6 +136,9 @@ class Mesh:
         self.links = Links(access, tuple(channel_options(settings.max_message_bytes)))
         self._pid = os.getpid()
         self.recovery = Recovery(self)
+        self.journal: JournalFile | None = None
+        self._journal_path = journal
+        self._runs: dict[str, int] = {}
         self._random = random.Random()
         self._connections: dict[str, asyncio.Task[HostConnection]] = {}
         self._pools: dict[str, LeasePool] = {}
@@ -148,6 +157,9 @@ class Mesh:
         if self._closed or self._open:
             raise MeshUnavailable("a client is entered once; connect anew", reason="UNSUPPORTED")
         self.check_usable(entering=True)
+        if self._journal_path is not None:
+            self.journal = JournalFile(self._journal_path)
+            self.client_id = self.journal.client_id
         self._open = True
         self.now = asyncio.get_running_loop().time()
         try:
@@ -191,6 +203,8 @@ class Mesh:
         self._connections.clear()
         await self.links.close()
         await asyncio.sleep(GRPC_SETTLES_SECONDS)
+        if self.journal is not None:
+            self.journal.close()
 
     def check_usable(self, *, entering: bool = False) -> None:
         """Refuse use in a forked child, before entering and after closing. Raises: ForkedClient, MeshUnavailable."""
@@ -326,6 +340,35 @@ class Mesh:
             self, self.pool(environment), None, beginning, timeout or self.settings.slot_timeout, step_timeout
         )
 
+    @property
+    def unfinished(self) -> list[Unfinished]:
+        """What the last client of this journal has left. ``rollouts`` takes up what is of its own run; for episodes
+        played by hand there is ``resume``."""
+        return list(self.journal.unfinished.values()) if self.journal is not None else []
+
+    async def resume(self, unfinished: Unfinished, *, timeout: float | None = None) -> Episode:
+        """Go on with an episode of ``unfinished``: with its copy, where that lives, else with a new one.
+
+        A step that had been sent and not answered is answered when it is sent again.
+
+        Raises:
+            InvalidRequest: this client has no journal. NotFound: its environment is not served.
+        """
+        self.check_usable()
+        if self.journal is None:
+            raise errors.InvalidRequest("connect with journal=PATH to go on with its episodes")
+        spec = await self.describe(unfinished.environment)
+        beginning = beginning_of(unfinished.beginning)
+        pool = self.pool(unfinished.environment)
+        episode = Episode(self, pool, spec, beginning, timeout or self.settings.slot_timeout, None)
+        episode.take_up(unfinished)
+        return episode
+
+    def name_run(self, environment: str) -> str:
+        """The name of the next rollouts of an environment in the journal: the same when the program is run again."""
+        number = self._runs[environment] = self._runs.get(environment, -1) + 1
+        return f"{environment}#{number}"
+
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> Rollouts:
         """Play many episodes with a policy: ``async for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""
         from envmesh.rollouts import Rollouts
@@ -338,6 +381,11 @@ class Mesh:
         from envmesh.vector import Vector
 
         self.check_usable()
+        if self.journal is not None:
+            raise errors.InvalidRequest(
+                "a vector is not written into a journal; connect without journal=, or use rollouts",
+                reason="UNSUPPORTED",
+            )
         return Vector(self, environment, n, **arguments)
 
     async def attach(self, detached: bytes, *, timeout: float | None = None) -> Episode:

@@ -18,6 +18,7 @@ from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
+    from envmesh.journal_file import Unfinished
     from envmesh.leases import LeasePool
     from envmesh.policy_block import PolicyBlock
     from envmesh.rollouts import Rollouts
@@ -58,12 +59,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def begin(self) -> None:
         """Reset the episode."""
-        rollouts = self.rollouts
-        if rollouts.batch is None:
-            policy = rollouts.policy
-            if rollouts.kind.per_episode:
-                policy = policy(seed=self.beginning.seed, task=self.beginning.task)
-            self.act = for_agents(policy) if self.spec.agents else policy
+        self.prepare()
         connection = self.connection
         self.handle = connection.bind(self)
         if self.block is not None:
@@ -72,6 +68,36 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         payload = self.beginning.request(self.episode_id, self.epoch, self.slot.binding.number)
         self.expect(0, payload)
         connection.send(self.handle, 0, RESET, payload)
+
+    def prepare(self) -> None:
+        """Get the policy ready."""
+        rollouts = self.rollouts
+        if rollouts.batch is None:
+            policy = rollouts.policy
+            if rollouts.kind.per_episode:
+                policy = policy(seed=self.beginning.seed, task=self.beginning.task)
+            self.act = for_agents(policy) if self.spec.agents else policy
+
+    def take_up(self, unfinished: Unfinished) -> None:
+        """Go on with an episode that another process began."""
+        self.prepare()
+        self.started = self.sent_at = time.perf_counter()
+        mesh, trajectory = self.rollouts.mesh, self.trajectory
+        assert mesh.journal is not None
+        self.log = mesh.journal.log_of(unfinished)
+        self.index = unfinished.index
+        self.epoch = mesh.journal.owner << 32
+        payload, _, flags, _, _ = unfinished.rows[-1]
+        self.flags = flags
+        if unfinished.checkpoint:
+            self.checkpoint = pb.SealedCheckpoint.FromString(unfinished.checkpoint)
+        pending = len(unfinished.actions) > self.index
+        trajectory.fill(unfinished.rows, unfinished.actions)
+        self.note, self.acted = trajectory._rows.append, trajectory._actions.append
+        self.expected = self.index + 1 if pending else NOTHING_EXPECTED
+        mesh.recovery.take_up(self, *unfinished.host)
+        if not pending:
+            self.go_on(payload, flags)
 
     # ---- the fast path
 
@@ -83,6 +109,12 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self.index = index
         if not index:
             self._begun()
+        if self.log is not None:
+            self.log.outcome(self.trajectory._rows[-1])
+        self.go_on(payload, flags)
+
+    def go_on(self, payload: bytes, flags: int) -> None:
+        """Ask the policy, and send the next step."""
         if (flags or self.rollouts.max_steps is not None) and self._special(payload, flags):
             return
         act = self.act
@@ -103,6 +135,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def play(self, data: bytes) -> None:
         """Send the next step. ``data`` is the action's serialized Value."""
         self.acted(data)
+        if self.log is not None:
+            self.log.act(data)
         self.expected = index = self.index + 1
         connection = self.connection
         if len(data) < 65536:
@@ -141,6 +175,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def _begun(self) -> None:
         self.rollouts.reset_seconds.append(time.perf_counter() - self.started)
+        journal = self.rollouts.mesh.journal
+        if journal is not None:
+            self.log = journal.begin(self.beginning.written(self.spec, self.episode_id))
+            self.log.place(self.connection.address, self.connection.host_id)
 
     # ---- ends
 
@@ -188,6 +226,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             self._leave()
         elif kind == pb.EVENT_KIND_CHECKPOINT:
             self.checkpoint = pb.SealedCheckpoint.FromString(payload)
+            if self.log is not None:
+                self.log.checkpoint(payload)
         elif kind == pb.EVENT_KIND_FAILURE:
             error = failure_of(payload)
             if not self.rollouts.mesh.recovery.copy_lost(self, error):
@@ -289,6 +329,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         """There is one again."""
         self.slot, self.handle, self.connection = slot, handle, slot.connection
         self.trajectory.host = slot.connection.address
+        if self.log is not None:
+            self.log.place(slot.connection.address, slot.connection.host_id)
         self.trajectory.resumes = (*self.trajectory.resumes, resume)
 
     def enlist(self) -> None:
@@ -354,10 +396,10 @@ class TaskPlayer(PolicyPlayer):
 
     __slots__ = ("_observation", "task")
 
-    def begin(self) -> None:
-        """Reset the episode; the policy's task starts with the first outcome."""
+    def prepare(self) -> None:
+        """Begin the policy's task, which waits for the first observation."""
         self.task: asyncio.Task[None] | None = None
-        super().begin()
+        super().prepare()
         policy = self.rollouts.policy
         if self.rollouts.kind.per_episode:
             policy = policy(seed=self.beginning.seed, task=self.beginning.task)
@@ -375,6 +417,13 @@ class TaskPlayer(PolicyPlayer):
         self.index = index
         if not index:
             self._begun()
+        if self.log is not None:
+            self.log.outcome(self.trajectory._rows[-1])
+        self.go_on(payload, flags)
+
+    def go_on(self, payload: bytes, flags: int) -> None:
+        """Wake the policy's task."""
+        index = self.index
         self.expected = NOTHING_EXPECTED
         self.flags = flags
         limit = self.rollouts.max_steps

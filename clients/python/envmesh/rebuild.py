@@ -26,6 +26,8 @@ class Loss(enum.StrEnum):
     """The host is not there any more."""
     COPY_GONE = "copy_gone"
     """The host is there, and has no copy."""
+    CLIENT_RESTARTED = "client_restarted"
+    """Another client of the same journal had it; the host may have the copy."""
     WORKER_LOST = "worker_lost"
     """The worker process died, by no doing of this episode."""
     WORKER_CRASHED = "worker_crashed"
@@ -97,6 +99,7 @@ _REASONS = {
 }
 _WAYS = {
     Loss.LINK_LOST: Way.RETURN,
+    Loss.CLIENT_RESTARTED: Way.RETURN,
     Loss.HOST_SILENT: Way.ELSEWHERE,
     Loss.HOST_GONE: Way.ELSEWHERE,
     Loss.COPY_GONE: Way.HERE,
@@ -125,7 +128,7 @@ def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int) -> Judgeme
     if not standing.rebuildable:
         if loss is Loss.DRAIN:
             return Judgement(Way.STAY)
-        if loss in (Loss.LINK_LOST, Loss.HOST_SILENT):
+        if loss in (Loss.LINK_LOST, Loss.HOST_SILENT, Loss.CLIENT_RESTARTED):
             return Judgement(Way.RETURN)
         return Judgement(Way.FALL, _REASONS.get(loss, "HOST_LOST"))
     if standing.running and unexplained(loss) and (held is None or standing.alone):

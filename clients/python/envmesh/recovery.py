@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from envmesh.errors import EnvmeshError, EpisodeAborted
+from envmesh.leases import AttachedSlot, Slot
 from envmesh.lost_host import LostHost
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import LOSS_OF_REASON, EpisodeSession, Lane, Rebuild
@@ -26,6 +27,7 @@ __all__ = ["Recovery"]
 
 log = logging.getLogger("envmesh.client")
 
+TAKE_UP_SECONDS = 3.0
 AVOIDED_SECONDS = 30.0
 """A host that was lost gets no episode of ours for so long, unless it is reached again."""
 
@@ -78,6 +80,26 @@ class Recovery:
             for rebuild in list(lost.suspects):
                 rebuild.acquit()
         lost.suspects.clear()
+
+    def take_up(self, episode: EpisodeSession, address: str, host_id: str) -> None:
+        """Go on with an episode of the journal's former owner: its copy at this host, or a new one."""
+        rebuild = Rebuild(self, episode, Loss.CLIENT_RESTARTED, None)
+        rebuild.stand_in()
+        name = f"envmesh-take-up-{episode.episode_id.hex()[:8]}"
+        self.mesh.spawn(self._look_for(rebuild, address, host_id), name=name)
+
+    async def _look_for(self, rebuild: Rebuild, address: str, host_id: str) -> None:
+        try:
+            connection = await self.mesh.reach(address, host_id, (), TAKE_UP_SECONDS)
+        except EnvmeshError as error:
+            log.info("host %s of an episode is not reached: %s", address, error)
+            connection = None
+        if rebuild.over:
+            return
+        if connection is not None and connection.host_id == host_id:
+            rebuild.return_to(Slot(AttachedSlot(connection, rebuild.episode.spec)))
+        else:
+            self.judge(rebuild, Loss.HOST_GONE)
 
     def told_of(self, session: Session, error: EnvmeshError) -> bool:
         """A host says that it has no copy of an episode any more. Returns whether it goes on."""

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from envmesh.beginnings import make_beginning
+from envmesh.beginnings import beginning_of, make_beginning
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import InvalidRequest
-from envmesh.leases import Slot
+from envmesh.errors import InvalidRequest, read_failure, written_failure
+from envmesh.journal_file import EpisodeLog
+from envmesh.leases import FormerHost, Slot, StandInBinding
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
@@ -136,9 +137,13 @@ class Rollouts:
         self._error: BaseException | None = None
         kind = self.kind
         plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
-        self._in_blocks = plain and max_steps is None and not measure
+        self._in_blocks = plain and max_steps is None and not measure and mesh.journal is None
         self._blocks: dict[HostConnection, PolicyBlock] = {}
         self._planned_all = False
+        self._run = ""
+        self._skipped: set[int] = set()
+        self._handed: list[EpisodeLog] = []
+        self._logs: dict[int, list[EpisodeLog]] = {}
         self._started = False
         self._closed = False
         self._wanted_slots = 0
@@ -167,11 +172,17 @@ class Rollouts:
                 await self.aclose()
                 raise error
             if self._finished():
+                for log in self._handed:
+                    log.done()
+                self._handed = []
                 await self.aclose()
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
+        for log in self._handed:
+            log.done()  # whoever took it has come back for more
         result = self._done.popleft()
+        self._handed = self._logs.pop(id(result), [])
         if self._parked and len(self._done) < BACKLOG_EPISODES // 2:
             self._unpark()
         return result
@@ -209,8 +220,10 @@ class Rollouts:
         self._started = True
         self.mesh.check_usable()
         self.spec = await self.mesh.describe(self.environment)
+        self._run = self.mesh.name_run(self.spec.name)
         if self._progress is not None:
             self._progress.start()
+        self._take_up_unfinished()
         first = self._next_beginning()
         if first is None:
             return
@@ -219,6 +232,33 @@ class Rollouts:
         loop = asyncio.get_running_loop()
         self._slot_deadline = loop.call_later(self._timeout, self._no_slot)
         self.mesh.pool(self.environment).want(self.concurrency, self._slot_came, self.fail)
+
+    def _take_up_unfinished(self) -> None:
+        """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
+        journal = self.mesh.journal
+        if journal is None or self.spec is None:
+            return
+        self._skipped |= journal.done.get(self._run, set())
+        for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._run]:
+            beginning = beginning_of(unfinished.beginning)
+            trajectory = Trajectory(
+                self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
+                split=beginning.split, group=beginning.group,
+            )  # fmt: skip
+            self._skipped.add(beginning.number)
+            slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
+            player = self._player_kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
+            if unfinished.ended is None:
+                self.live.add(player)
+                if beginning.group is not None:
+                    self._members.setdefault(beginning.group, set()).add(player)
+                player.take_up(unfinished)
+            else:
+                trajectory.fill(unfinished.rows, unfinished.actions)
+                trajectory.flags = unfinished.ended["flags"]
+                trajectory.failure = read_failure(unfinished.ended["failure"])
+                player.log = journal.log_of(unfinished)
+                self._deliver(player, trajectory)
 
     def _no_slot(self) -> None:
         if not self.live and not self._closed and self._wanted_slots == self.concurrency:
@@ -248,12 +288,14 @@ class Rollouts:
             if self._seeds is not None and seed is None:
                 return
             group = number if self.group_size > 1 else None
-            for _ in range(self.group_size + self.spares):
+            for member in range(self.group_size + self.spares):
                 beginning = make_beginning(seed, self._options, task, "", group)
                 assert self.spec is not None
                 if not self.spec.seeded and self._seeds is None:
                     beginning.seed = None
-                yield beginning
+                beginning.run, beginning.number = self._run, number * (self.group_size + self.spares) + member
+                if beginning.number not in self._skipped:
+                    yield beginning
             number += 1
             if self.episodes is not None and number * self.group_size >= self.episodes:
                 return
@@ -370,6 +412,10 @@ class Rollouts:
         if self._progress is not None:
             self._progress.advance(trajectory, len(self.live))
         number = trajectory.group
+        if player.log is not None:
+            player.log.end({"flags": trajectory.flags, "failure": written_failure(trajectory.failure)})
+            holder = trajectory if number is None else number
+            self._logs.setdefault(id(holder) if number is None else -1 - number, []).append(player.log)
         if number is None:
             self._done.append(trajectory)
             self._arrived.set()
@@ -385,6 +431,8 @@ class Rollouts:
                 straggler.cancel()
                 self.live.discard(straggler)
                 self.play_on(straggler.slot)
+            if (logs := self._logs.pop(-1 - number, None)) is not None:
+                self._logs[id(group)] = logs
             self._done.append(group)
             self._arrived.set()
 

@@ -19,13 +19,14 @@ from envmesh.errors import (
     NotFound,
 )
 from envmesh.journal import Journal
-from envmesh.leases import AttachedSlot, LeasePool, Slot
+from envmesh.leases import AttachedSlot, FormerHost, LeasePool, Slot, StandInBinding
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome, outcome_of_message
 from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
+    from envmesh.journal_file import Unfinished
     from envmesh.mesh import Mesh
 
 __all__ = ["Episode"]
@@ -155,6 +156,8 @@ class Episode(EpisodeState, EpisodeSession):
             )
         index = self.index + 1
         self.expect(index, payload)
+        if self.log is not None:
+            self.log.act(payload)
         if timeout is None:
             timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
         return await self._command(index, pb.COMMAND_KIND_STEP, payload, timeout)  # type: ignore[no-any-return]
@@ -286,6 +289,9 @@ class Episode(EpisodeState, EpisodeSession):
 
     async def close(self) -> None:
         """End the episode and give its slot back. Never waits for the host, never raises."""
+        if self.log is not None:
+            self.log.done()
+            self.log = None
         if self.rebuild is not None:
             self.rebuild.abandon()
         if self._handle and self._slot is not None:
@@ -362,6 +368,8 @@ class Episode(EpisodeState, EpisodeSession):
         """The awaited reset or step succeeded."""
         self._out = None
         self.settle(index, flags, digest)
+        if self._mesh.journal is not None:
+            self._write((payload, reward, flags, digest, info))
         candidate = self._candidate
         if candidate is not None and candidate.index <= index:
             self._candidate = None
@@ -379,6 +387,8 @@ class Episode(EpisodeState, EpisodeSession):
         """Anything else."""
         if kind == pb.EVENT_KIND_CHECKPOINT:
             self._adopt(pb.SealedCheckpoint.FromString(payload))
+            if self.log is not None:
+                self.log.checkpoint(payload)
             if self._out is None or self._out[1] != pb.COMMAND_KIND_CHECKPOINT:
                 return
         if kind == pb.EVENT_KIND_FAILURE:
@@ -394,6 +404,43 @@ class Episode(EpisodeState, EpisodeSession):
         elif kind in ANSWERS_ASIDE:
             self._out = None
             self._resolve(payload, None)
+
+    def _write(self, row: tuple[bytes, float, int, int, bytes]) -> None:
+        """Put an outcome into the client's journal on disk."""
+        assert self._mesh.journal is not None
+        if self.log is None:
+            self.log = self._mesh.journal.begin(self.beginning.written(self.spec, self.episode_id))
+            self._write_place()
+        self.log.outcome(row)
+
+    def _write_place(self) -> None:
+        if self.log is not None and self._slot is not None:
+            self.log.place(self._slot.connection.address, self._slot.connection.host_id)
+
+    def take_up(self, unfinished: Unfinished) -> None:
+        """Go on with an episode that another process began (``mesh.resume``)."""
+        journal = self._mesh.journal
+        assert journal is not None
+        self.log = journal.log_of(unfinished)
+        self.episode_id, self.epoch = unfinished.episode_id, journal.owner << 32
+        self.index = unfinished.index
+        payload, reward, self.flags, digest, info = unfinished.rows[-1]
+        decode = None if self.spec.agents else self.spec.observation_codec.decode
+        self._last = make_outcome(self.index, payload, reward, self.flags, digest, info, decode)
+        if self.keeps_journal:
+            self.journal = Journal()
+            self.journal.begin(self.beginning.entry(self.spec), unfinished.rows[0][3])
+            for action, row in zip(unfinished.actions, unfinished.rows[1:], strict=False):
+                self.journal.act(action, row[3])
+            if unfinished.checkpoint:
+                self.journal.checkpoint(pb.SealedCheckpoint.FromString(unfinished.checkpoint))
+        if len(unfinished.actions) > self.index:
+            self.expect(self.index + 1, unfinished.actions[-1])
+            self._out = (self.index + 1, pb.COMMAND_KIND_STEP, unfinished.actions[-1])
+        self._slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
+        self._handle = 1
+        self._mesh.episodes.add(self)
+        self._mesh.recovery.take_up(self, *unfinished.host)
 
     def _adopt(self, sealed: pb.SealedCheckpoint) -> None:
         """A checkpoint came: the journal restarts there once every outcome up to it is held."""
@@ -444,6 +491,7 @@ class Episode(EpisodeState, EpisodeSession):
         self._slot, self._handle = slot, handle
         self.deadline += asyncio.get_running_loop().time() - self.away_since
         self.away_since = 0.0
+        self._write_place()
         self.resumes = (*self.resumes, resume)
 
     def enlist(self) -> None:
