@@ -30,7 +30,7 @@ def policy(observation) -> int:
 
 @asynccontextmanager
 async def mesh_of(
-    name: str, arguments: str = "length=60&pause=0.002", **settings: str
+    name: str, arguments: str = "length=60&pause=0.004", **settings: str
 ) -> AsyncIterator[LocalMesh]:
     """Two hosts of one of the recoverable environments, saved every ten steps."""
     target = f"walk=tests.environments.recoverable:{name}?{arguments}"
@@ -41,7 +41,7 @@ async def mesh_of(
 
 @asynccontextmanager
 async def connected(
-    name: str, arguments: str = "length=60&pause=0.002", **settings: str
+    name: str, arguments: str = "length=60&pause=0.004", **settings: str
 ) -> AsyncIterator[tuple[LocalMesh, envmesh.Mesh]]:
     """The same, and a client of it."""
     async with mesh_of(name, arguments, **settings) as local, envmesh.connect(local.address) as mesh:
@@ -49,12 +49,16 @@ async def connected(
 
 
 async def busiest(local: LocalMesh) -> tuple[Child, str]:
-    """The host with the most episodes, and its id."""
-    async with grpc.aio.insecure_channel(local.address) as channel:
-        fleet = (await fleet_pb2_grpc.FleetServiceStub(channel).GetFleet(fleet_pb2.GetFleetRequest())).fleet
-    load = {host.identity.name: sum(lease.in_use for lease in host.report.leases) for host in fleet.hosts}
+    """The host with the most episodes once every one has been begun, and its id."""
+    async with asyncio.timeout(30), grpc.aio.insecure_channel(local.address) as channel:
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        load: dict[str, int] = {}
+        while sum(load.values()) < len(SEEDS):
+            await asyncio.sleep(0.02)
+            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+            load = {each.identity.name: sum(lease.in_use for lease in each.report.leases) for each in hosts}
     name = max(load, key=lambda each: load[each])
-    ids = {host.identity.name: host.identity.host_id for host in fleet.hosts}
+    ids = {host.identity.name: host.identity.host_id for host in hosts}
     return next(child for child in local.hosts if child.name == name), ids[name]
 
 
@@ -88,7 +92,6 @@ async def play_disturbed(
     """Play, and once every episode has been begun, disturb."""
     async with asyncio.TaskGroup() as group:
         playing = group.create_task(play(mesh), name="playing")
-        await begun(mesh)
         await disturb(local, how)
     return playing.result()
 
@@ -97,16 +100,6 @@ def alike(one: envmesh.Trajectory, other: envmesh.Trajectory) -> bool:
     return (one.digests, one.rewards, one.packed_actions, one.flags) == (
         other.digests, other.rewards, other.packed_actions, other.flags,
     )  # fmt: skip
-
-
-async def begun(mesh: envmesh.Mesh) -> None:
-    """Wait until every episode has been begun."""
-    async with asyncio.timeout(20):
-        while True:
-            fleet = sum(pool.leased for pool in await mesh.pools())
-            if fleet >= len(SEEDS):
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
