@@ -101,7 +101,7 @@ chart-reference: setup ## The chart's values.schema.json and README.md, from val
 
 .PHONY: cluster
 cluster: setup ## The chart on a real control plane: all of tests/cluster, the slow ones too
-	$(bin)/pytest -n 1 tests/cluster $(ARGUMENTS)
+	ENVMESH_CLUSTER=all $(bin)/pytest -n 1 tests/cluster $(ARGUMENTS)
 
 # ---- measuring
 

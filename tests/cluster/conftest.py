@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(reason)
     with Cluster(_open(tmp_path_factory.mktemp("cluster")), nodes=3) as made:
         yield made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The short form leaves out what is slow, and says so."""
+    if os.environ.get("ENVMESH_CLUSTER") == "all":
+        return
+    reason = "did not run: not in the short form of the cluster tests; `make cluster` runs all of them"
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _open(directory: Path) -> Path:

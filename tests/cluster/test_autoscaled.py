@@ -69,6 +69,7 @@ def test_from_zero_to_demand_and_back_to_zero(release: Release) -> None:
     assert "others went than were meant" not in leader
 
 
+@pytest.mark.slow
 def test_an_upgrade_changes_no_count_and_policy_needs_no_restart(release: Release) -> None:
     autoscalers = uids(release.cluster.ready(release.namespace, "app.kubernetes.io/component=autoscaler"))
     with release.train("--episodes", "1000000", "--concurrency", "40", "--pace", "0.3") as trainer:
@@ -85,6 +86,7 @@ def test_an_upgrade_changes_no_count_and_policy_needs_no_restart(release: Releas
     assert (sum_["wrong"], sum_["failed"]) == (0, 0), sum_
 
 
+@pytest.mark.slow
 def test_another_version_is_a_new_pool_beside_the_old(release: Release) -> None:
     other = [{"name": "walk", "version": "2", "target": "tests.cluster.worlds:Walk2"}]
     refused = release.upgrade(values(environments=other), fails=True)

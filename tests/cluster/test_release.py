@@ -67,6 +67,7 @@ def test_a_host_that_is_killed_costs_no_episode(release: Release) -> None:
     release.await_hosts(2)
 
 
+@pytest.mark.slow
 def test_the_broker_may_restart_under_a_trainer(release: Release) -> None:
     broker = "app.kubernetes.io/component=broker"
     with release.train("--episodes", "1000000", "--concurrency", "12", "--pace", "0.2") as trainer:

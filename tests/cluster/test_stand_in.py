@@ -96,6 +96,7 @@ def test_sigterm_comes_first_and_the_pod_leaves_when_it_has_ended(cluster: Clust
     assert "leaving" in cluster.logs("polite")
 
 
+@pytest.mark.slow
 def test_too_much_memory_ends_a_container_and_it_starts_again(cluster: Cluster) -> None:
     made = container(
         "exec python -c 'b = bytearray(200 << 20); input()' < /dev/zero",
@@ -113,6 +114,7 @@ def test_too_much_memory_ends_a_container_and_it_starts_again(cluster: Cluster) 
     cluster.api.delete(f"{PODS}/greedy", gracePeriodSeconds=0)
 
 
+@pytest.mark.slow
 def test_the_pods_of_a_lost_node_are_made_again_elsewhere(cluster: Cluster) -> None:
     before = {p["metadata"]["uid"]: p["spec"]["nodeName"] for p in cluster.ready("default", "app=web")}
     lost = next(iter(before.values()))
