@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,10 +17,12 @@ sys.path.insert(0, str(ROOT))
 
 from envmesh_cli.main import main as envmesh  # noqa: E402
 from tests.browser import chromium, recorded  # noqa: E402
+from tests.integration import command_line  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-WIDTH, HEIGHT = 1280, 1310
+WIDTH, HEIGHT, LIVE_HEIGHT = 1280, 1310, 1240
 COLOURS = 192
+CURVE_SECONDS = 80.0
 METRICS = """\
 # TYPE envmesh_step_duration_seconds histogram
 envmesh_step_duration_seconds_bucket{le="0.025"} 1900
@@ -36,11 +41,11 @@ envmesh_queue_wait_seconds_bucket{le="+Inf"} 900
 def main() -> None:
     """Write them all."""
     with tempfile.TemporaryDirectory() as name, chromium.browser(Path(name) / "profile") as driver:
-        directory = Path(name)
-        _report(driver, directory)
+        _report(driver, Path(name))
+        _live(driver)
 
 
-def _report(driver: object, directory: Path) -> None:
+def _report(driver: Any, directory: Path) -> None:
     recording, metrics, page = (directory / each for each in ("repair.jsonl", "metrics.txt", "page.html"))
     recorded.record(recording, polite=True)
     metrics.write_text(METRICS)
@@ -56,20 +61,50 @@ def _report(driver: object, directory: Path) -> None:
             "repair, run 7",
         ]
     )
-    _take(driver, page.as_uri(), "report", HEIGHT)
-
-
-def _take(driver: object, address: str, name: str, height: int) -> None:
     for scheme in ("light", "dark"):
-        file = IMAGES / f"{name}-{scheme}.png"
         chromium.in_scheme(driver, scheme)
-        driver.get(address)  # type: ignore[attr-defined]
-        chromium.photograph(driver, file, width=WIDTH, height=height)
-        picture = Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
-        picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            file, optimize=True
-        )
-        print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1024:.0f} KiB")
+        driver.get(page.as_uri())
+        _photograph(driver, f"report-{scheme}", HEIGHT)
+
+
+def _live(driver: Any) -> None:
+    """A mesh at work, for as long as the curves need to say something."""
+    targets = ["cartpole=gymnasium:CartPole-v1", "repair=tests.environments.repair:Repair?raises=0.001"]
+    plays = [("cartpole", "90"), ("repair", "36", "--policy", "tests.environments.repair:act")]
+    with command_line.started(
+        "up", *targets, "--hosts", "3", "--listen", "127.0.0.1:0", cwd=ROOT, ENVMESH_HOST_SLOTS="48"
+    ) as mesh:
+        trainers = [
+            subprocess.Popen(
+                [command_line.ENVMESH, "run", name, "--concurrency", at_once, *more, "--seconds", "120",
+                 "--mesh", mesh.address],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
+            )
+            for name, at_once, *more in plays
+        ]  # fmt: skip
+        try:
+            driver.get(mesh.announced["page"])
+            time.sleep(CURVE_SECONDS)
+            driver.execute_script(
+                "document.getElementById('which').value = 'repair@1'; document.getElementById('values').click();"
+                "document.getElementById('go').click()"
+            )
+            time.sleep(4)
+            for scheme in ("light", "dark"):
+                chromium.in_scheme(driver, scheme)
+                time.sleep(1.2)
+                _photograph(driver, f"live-{scheme}", LIVE_HEIGHT)
+        finally:
+            for trainer in trainers:
+                trainer.kill()
+
+
+def _photograph(driver: Any, name: str, height: int) -> None:
+    file = IMAGES / f"{name}.png"
+    chromium.photograph(driver, file, width=WIDTH, height=height)
+    picture = Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

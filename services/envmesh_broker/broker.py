@@ -14,6 +14,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from envmesh.v1 import fleet_pb2_grpc, placement_pb2_grpc
+from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator, Credentials, Everybody
 from envmesh_broker.core import Core, Refused
 from envmesh_broker.desk import Desk
@@ -21,6 +22,7 @@ from envmesh_broker.fleet import FleetServicer, Sessions
 from envmesh_broker.gates import CertificateGate, Gate, TokenGate
 from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
+from envmesh_broker.page.server import LivePage
 from envmesh_broker.servicer import Placement
 from envmesh_broker.settings import BrokerSettings, parse_pools
 from envmesh_broker.token_reviews import TokenReviews
@@ -141,6 +143,7 @@ class _Broker:
         self.watched: list[Refreshed] = [self._exporter]
         self.watched += [server.identity for server in servers.all if server.identity is not None]
         self._losses = losses = Losses(clock, core.ledger.last_heard)
+        self._page = self._live_page() if settings.page_listen else None
         placement = Placement(
             self._desk,
             self._sessions,
@@ -162,6 +165,16 @@ class _Broker:
         if servers.fleet is not None:
             self._add_fleet(servers.fleet, CertificateGate(settings.host_names, settings.operator_names))
 
+    def _live_page(self) -> LivePage:
+        core, said, clock = self._core, self._sessions.said, self._clock
+        return LivePage(
+            lambda: views.fleet(core, said, clock()),
+            lambda: {host_id: report for host_id, (_, report) in said.items()},
+            clock,
+            place=lambda: self._server.address,
+            values=self._settings.page_values,
+        )
+
     def _add_fleet(self, server: Server, gate: Gate) -> None:
         servicer = FleetServicer(
             self._desk,
@@ -170,6 +183,7 @@ class _Broker:
             self._signer,
             gate,
             self._losses,
+            page=self._page,
             report_interval=self._settings.report_interval,
         )
         server.add(fleet_pb2_grpc.add_FleetServiceServicer_to_server, servicer, "envmesh.v1.FleetService")
@@ -185,6 +199,9 @@ class _Broker:
                 await server.start()
             if settings.health_listen:
                 await self._probes.start(settings.health_listen)
+            if self._page is not None:
+                await self._page.start(settings.page_listen)
+                process.spawn(self._page.run(), name="page")
             process.spawn(self._lag.run(), name="loop-lag")
             process.spawn(self._tick(), name="tick")
             process.spawn(self._review(), name="credentials")
@@ -195,6 +212,7 @@ class _Broker:
                 "address": self._server.address,
                 "metrics": self._exporter.port,
                 "probes": self._probes.port,
+                "page": self._page.port if self._page is not None else 0,
             }
             _log.info("ready", extra=at | ({"fleet": fleet} if fleet else {}))
             if started is not None:
@@ -205,6 +223,8 @@ class _Broker:
             grace = 0 if process.shutdown.forced else min(1.0, settings.shutdown_grace)
             await asyncio.gather(*(server.stop(grace) for server in self._servers.all))
             self._desk.close()
+            if self._page is not None:
+                await self._page.stop()
             await self._probes.stop()
             await self._exporter.stop()
 

@@ -18,6 +18,7 @@ from envmesh_broker.core import Core, Directives
 from envmesh_broker.desk import Desk
 from envmesh_broker.gates import Gate
 from envmesh_broker.losses import Losses
+from envmesh_broker.page.server import LivePage
 from envmesh_service.leases import LeaseSigner
 
 __all__ = ["FleetServicer", "Sessions"]
@@ -64,8 +65,10 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         gate: Gate,
         losses: Losses,
         *,
+        page: LivePage | None = None,
         report_interval: float = 1.0,
     ) -> None:
+        self._page = page
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
         self._signer, self._gate = signer, gate
         self._report_interval = report_interval
@@ -96,12 +99,19 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 if directives is None:
                     await context.abort(grpc.StatusCode.ABORTED, f"{host.host_id} registered anew")
                     return
+                if self._page is not None:
+                    self._page.hear(host.name or host.host_id, request.report)
+                for told_once in (
+                    "failures",
+                    "watched",
+                ):  # for the page, and for nobody who looks at the fleet
+                    request.report.ClearField(told_once)
                 said[host.host_id] = (identity, request.report)
                 self._losses.heard()
                 desk.moved()
                 if core.freed:
                     desk.freed()
-                answer = self._answer(request.report.sequence, directives)
+                answer = self._answer(host.host_id, request.report.sequence, directives)
                 if keys is not self._signer.public_keys:
                     keys = self._signer.public_keys
                     answer.lease_keys.extend(keys)
@@ -191,8 +201,10 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
             answer.revoked_tenants.extend(sorted(authenticator.revoked_tenants(self._desk.core.ledger.held)))
             answer.revoked_credentials.extend(sorted(authenticator.revoked_credentials))
 
-    def _answer(self, sequence: int, directives: Directives) -> fleet_pb2.RegisterResponse:
+    def _answer(self, host_id: str, sequence: int, directives: Directives) -> fleet_pb2.RegisterResponse:
         answer = fleet_pb2.RegisterResponse(acknowledged=sequence)
+        if self._page is not None and len(self._page.watches):
+            answer.watches.extend(self._page.watches.of_host(host_id))
         for lease_id, keep in directives.recalls.items():
             answer.recalls.add(lease_id=lease_id, keep=keep)
         if directives.drain is not None:

@@ -49,6 +49,13 @@ class BrokerSettings(PortSettings):
     kubeconfig: str = setting(
         "", "where the API server is; empty: as a pod's ServiceAccount, or as $KUBECONFIG"
     )
+    page_listen: str = setting("", "where the live page is shown, as host:port; empty: nowhere")
+    page_values: bool = setting(
+        False, "let whoever sees the page ask for the actions and observations of an episode"
+    )
+    page_beyond_loopback: bool = setting(
+        False, "show the page beyond this machine too: it is plain text, and asks nobody who they are"
+    )
     log_level: str = setting("info", "how much is logged", choices=LEVELS)
     log_form: str = setting("auto", "how logs look", choices=("auto", "text", "json"))
     lease_keys_file: Path | None = setting(
@@ -133,6 +140,20 @@ class BrokerSettings(PortSettings):
                 "the fleet's port has certificates on both sides",
                 f"set {self.variable_of('tls_certificate')}, {self.variable_of('tls_private_key')} "
                 f"and {self.variable_of('tls_authority')}",
+            )
+        if self.page_listen and not self.page_listen.rpartition(":")[2].isdecimal():
+            yield Mistake(
+                self.variable_of("page_listen"), f"{self.page_listen!r} has no port", "host:port is right"
+            )
+        elif (
+            self.page_listen
+            and not self.page_beyond_loopback
+            and not Endpoint(listen=self.page_listen).loopback
+        ):
+            yield Mistake(
+                self.variable_of("page_listen"),
+                f"{self.page_listen} would show the page to everybody beyond this machine",
+                f"listen on 127.0.0.1, or set {self.variable_of('page_beyond_loopback')}=true",
             )
         if self.token_reviews and self.credentials_file is None:
             yield Mistake(

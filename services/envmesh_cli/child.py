@@ -75,6 +75,7 @@ class Child:
         self.environ = dict(environ)
         self.address = ""
         self.metrics_port = 0
+        self.page_port = 0
         self.fleet_address = ""
         self.starts = 0
         self.ready = asyncio.Event()
@@ -178,6 +179,7 @@ class Child:
         if line.level and line.text == "ready" and "address" in line.fields:
             self.address = str(line.fields["address"])
             self.metrics_port = int(line.fields.get("metrics", 0))
+            self.page_port = int(line.fields.get("page", 0))
             self.fleet_address = str(line.fields.get("fleet", ""))
             self.ready.set()
             self.when_ready()

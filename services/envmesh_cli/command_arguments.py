@@ -172,6 +172,11 @@ def up(parser: argparse.ArgumentParser) -> None:
         "--listen", default=DEFAULT_MESH, metavar="HOST:PORT", help=f"the broker's (default: {DEFAULT_MESH})"
     )
     parser.add_argument(
+        "--page",
+        metavar="HOST:PORT",
+        help="the live page's (default: a free port of 127.0.0.1; empty: no page)",
+    )
+    parser.add_argument(
         "--workers", type=_count, metavar="N", help="worker processes an environment and host"
     )
     parser.add_argument(

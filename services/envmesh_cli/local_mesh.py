@@ -194,6 +194,14 @@ class LocalMesh(_Processes):
         return found if self.autoscaler is None else {**found, "autoscaler": self.autoscaler.metrics}
 
     @property
+    def page(self) -> str:
+        """Where the live page is; empty where there is none."""
+        if not self.broker.page_port:
+            return ""
+        where = self.broker.environ["ENVMESH_BROKER_PAGE_LISTEN"].rpartition(":")[0]
+        return f"http://{where or '127.0.0.1'}:{self.broker.page_port}/"
+
+    @property
     def access(self) -> dict[str, Any]:
         """How ``connect`` gets in, with the token that `envmesh keys` made."""
         if self._keys is None:
@@ -238,6 +246,8 @@ class LocalMesh(_Processes):
             "ENVMESH_BROKER_LISTEN": self._listen,
             "ENVMESH_BROKER_LEASE_KEYS_FILE": str(lease_key),
             "ENVMESH_BROKER_LOG_FORM": "json",
+            "ENVMESH_BROKER_PAGE_LISTEN": "127.0.0.1:0",
+            "ENVMESH_BROKER_PAGE_VALUES": "true" if self._keys is None else "false",
             **self._secured("BROKER"),
             **self._broker_settings,
         }
@@ -253,6 +263,9 @@ class LocalMesh(_Processes):
         self.broker.environ["ENVMESH_BROKER_LISTEN"] = (
             self.broker.address
         )  # the same port when it starts again
+        if self.broker.page_port:
+            where = self.broker.environ["ENVMESH_BROKER_PAGE_LISTEN"].rpartition(":")[0]
+            self.broker.environ["ENVMESH_BROKER_PAGE_LISTEN"] = f"{where}:{self.broker.page_port}"
         if self.broker.fleet_address:
             self.broker.environ["ENVMESH_BROKER_FLEET_LISTEN"] = self.broker.fleet_address
         if self._autoscale is not None:

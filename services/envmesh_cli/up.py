@@ -60,6 +60,7 @@ def up(arguments: argparse.Namespace) -> int:
         plans,
         listen=arguments.listen,
         host_settings=settings,
+        broker_settings={} if arguments.page is None else {"ENVMESH_BROKER_PAGE_LISTEN": arguments.page},
         tell=writer.tell,
         verbose=arguments.verbose,
         keys=Path(arguments.keys) if arguments.keys else None,
@@ -137,6 +138,7 @@ def announcement(mesh: LocalMesh) -> dict[str, object]:
     return {
         "address": mesh.address,
         "fleet": mesh.broker.fleet_address or mesh.address,
+        "page": mesh.page,
         "metrics": mesh.metrics,
         "pools": [
             {"pool": pool.name, "hosts": pool.hosts, "targets": list(pool.targets)} for pool in mesh.pools
@@ -164,6 +166,8 @@ def announce(mesh: LocalMesh, took: float) -> None:
         f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
     )
     console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}      envmesh top{elsewhere}")
+    if mesh.page:
+        console.print(f"  [bold]page[/]       {mesh.page} [dim](the mesh at a glance, live)[/]")
     urls = list(mesh.metrics.items())
     for number, (process, url) in enumerate(urls):
         console.print(f"  [bold]{'metrics' if number == 0 else '':<9}[/]  {url}  [dim]{process}[/]")

@@ -11,7 +11,7 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.served import Row
 from envmesh_host.slots import Claim, Holding
 
-__all__ = ["Rights", "Sink"]
+__all__ = ["Rights", "Sink", "Tap"]
 
 
 class Sink(Protocol):
@@ -22,6 +22,14 @@ class Sink(Protocol):
 
     def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
         """Deliver one reply."""
+        ...
+
+
+class Tap(Protocol):
+    """Somebody who looks at an episode."""
+
+    def note_row(self, index: int, action: bytes, result: Row | Refusal, seconds: float | None) -> None:
+        """A reset or step ended. ``seconds`` is the environment's time, None where it is not known."""
         ...
 
 

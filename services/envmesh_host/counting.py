@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
+from envmesh_host.hosted import RecentFailure
 
 __all__ = ["note_ended", "note_failure", "note_over"]
 
@@ -15,6 +17,8 @@ FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "POISON", "REPLAY_DIVERGED", "LI
 
 FINAL_WITHOUT_RECOVERY = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"})
 """Those after which only an episode of class NONE is over: its client rebuilds any other."""
+
+MESSAGE_CHARACTERS = 300
 
 log = logging.getLogger("envmesh.host")
 
@@ -41,6 +45,9 @@ def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
     lost = environment.info.recovery == pb.RECOVERY_CLASS_NONE and refusal.reason in FINAL_WITHOUT_RECOVERY
     if lost or refusal.reason in FINAL:
         environment.interrupted[refusal.reason] = environment.interrupted.get(refusal.reason, 0) + 1
+    message = Exception.__str__(refusal).partition("\n")[0][:MESSAGE_CHARACTERS]
+    failure = RecentFailure(copy.episode_id, copy.index, refusal.reason, message, time.monotonic())
+    environment.recent_failures.append(failure)
     level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
     log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
             copy.index, refusal)  # fmt: skip

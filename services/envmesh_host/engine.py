@@ -267,6 +267,12 @@ class Engine(Asides):
             self._note_time(copy, running, kind, seconds)
         waiters, running.waiters = running.waiters, []
         reply_kind = REPLY_KINDS[kind]
+        if (
+            self.taps
+            and kind != pb.COMMAND_KIND_RESUME
+            and (tap := self.taps.get(copy.episode_id)) is not None
+        ):
+            tap.note_row(running.index, running.action, result, seconds)
         if isinstance(result, Refusal):
             reply_kind = pb.EVENT_KIND_FAILURE
             self._refused(copy, running, kind, result)

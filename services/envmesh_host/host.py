@@ -73,6 +73,7 @@ class Host:
         self.verifier: LeaseVerifier
         self.callers: Callers
         self.probes: ProbePort
+        self.meters: HostMeters
         self._watched: list[Refreshed] = []
         self.membership: Membership | None = None
 
@@ -105,7 +106,7 @@ class Host:
         lag = LoopLag()
         hosted = list(await asyncio.gather(*(self._start(process, each) for each in self.definitions)))
         self._assemble(hosted)
-        meters = HostMeters(self.registry, self.engine, lag)
+        self.meters = meters = HostMeters(self.registry, self.engine, lag)
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
         watchdog = Watchdog(self.engine.watch, self._inline_limit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from envmesh.env import Definition, Task
@@ -11,7 +13,21 @@ from envmesh_host.observed import Observed
 from envmesh_host.player import Player
 from envmesh_host.served import Served
 
-__all__ = ["Hosted"]
+__all__ = ["Hosted", "RecentFailure"]
+
+
+KEPT_FAILURES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RecentFailure:
+    """An episode that failed: for people who look at the mesh. ``at`` is on the monotonic clock."""
+
+    episode_id: bytes
+    index: int
+    reason: str
+    message: str
+    at: float
 
 
 class Hosted:
@@ -33,6 +49,7 @@ class Hosted:
         "observed",
         "players",
         "read_actions",
+        "recent_failures",
         "reset_limit",
         "return_sum",
         "reuse",
@@ -76,6 +93,7 @@ class Hosted:
         self.slot_seconds = 0.0
         self.return_sum = 0.0
         self.interrupted: dict[str, int] = {}
+        self.recent_failures: deque[RecentFailure] = deque(maxlen=KEPT_FAILURES)
 
     def player(self) -> Player:
         """An instance to play an episode with: one that was played before, where the environment allows it."""

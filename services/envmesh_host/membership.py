@@ -6,12 +6,15 @@ import asyncio
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from envmesh.links import Links
 from envmesh.v1 import error_reason_pb2, fleet_pb2
+from envmesh_host.hosted import Hosted
 from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.taps import Taps
 from envmesh_service.build_info import build_info
 from envmesh_service.loop_lag import LoopLag
 
@@ -44,6 +47,7 @@ class Membership:
         )
         host.engine.on_slot_freed = self.registration.changed
         host.engine.on_slot_taken = self.registration.changed
+        self._taps = Taps(host.engine, self.registration.changed)
 
     async def run(self) -> None:
         """Stay registered until cancelled, or until told to leave."""
@@ -103,11 +107,28 @@ class Membership:
                 steps=hosted.steps,
                 slot_seconds=hosted.slot_seconds,
                 return_sum=hosted.return_sum,
+                step_buckets=self._host.meters.step_buckets(hosted),
             )
             for reason, episodes in hosted.interrupted.items():
                 number = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
                 load.interrupted.add(reason=number, episodes=episodes)
+            self._add_failures(report, hosted)
+        report.watched.extend(self._taps.take())
         return report
+
+    @staticmethod
+    def _add_failures(report: fleet_pb2.HostReport, hosted: Hosted) -> None:
+        failures, now = hosted.recent_failures, time.monotonic()
+        while failures:
+            failure = failures.popleft()
+            added = report.failures.add(
+                environment=hosted.key,
+                episode_id=failure.episode_id,
+                index=max(0, failure.index),
+                reason=failure.reason,
+                message=failure.message,
+            )
+            added.ago.FromNanoseconds(int((now - failure.at) * 1e9))
 
     def state(self) -> fleet_pb2.HostState.ValueType:
         """What this host is doing."""
@@ -141,6 +162,10 @@ class Membership:
         if (tenants, credentials) != (callers.revoked_tenants, callers.revoked_credentials):
             callers.revoked_tenants, callers.revoked_credentials = tenants, credentials
             self._host.end_revoked()
+
+    def watches(self, watches: Sequence[fleet_pb2.Watch]) -> None:
+        """These episodes are looked at, and no others."""
+        self._taps.watch(watches)
 
     def pass_required(self, required: bool) -> None:
         """Whether whoever calls must show a pass."""

@@ -260,6 +260,12 @@ class HostMeters:
             self.drains.add(count, outcome)
         self.drain.labels().observe_many(seen.drain_seconds)
 
+    def step_buckets(self, hosted: Hosted) -> list[int]:
+        """The environment's steps by their duration, in COARSE_DURATION_BUCKETS and beyond; empty where it shares its
+        label with others."""
+        labels = self._labels(hosted)
+        return [] if labels == OTHER else list(self.step.labels(*labels).counts)
+
     # ---- labels within their bounds
 
     def _labels(self, hosted: Hosted) -> tuple[str, str]:

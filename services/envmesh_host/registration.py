@@ -61,6 +61,10 @@ class Listener(Protocol):
         lists."""
         ...
 
+    def watches(self, watches: Sequence[fleet_pb2.Watch]) -> None:
+        """These episodes are looked at, and no others. Not called while nobody looks."""
+        ...
+
     def pass_required(self, required: bool) -> None:
         """Whether whoever calls must show a pass."""
         ...
@@ -102,6 +106,7 @@ class Registration:
         self._pace = _Pace(1.0, 0.1, asyncio.Event())
         self._sequence = 0
         self._recalled = False
+        self._watched = False
         self._leaving = False
 
     def changed(self) -> None:
@@ -162,6 +167,9 @@ class Registration:
                 await self._wait()
         finally:
             call.cancel()
+            if self._watched:  # nobody looks who is not there
+                self._watched = False
+                self._listener.watches(())
             self._listener.connected(False)
 
     async def _tell(self, call: Any) -> None:
@@ -190,6 +198,9 @@ class Registration:
             self._listener.recalls({recall.lease_id: recall.keep for recall in answer.recalls})
         if answer.drain_order != fleet_pb2.DRAIN_ORDER_UNSPECIFIED:
             self._listener.drain(answer.drain_order == fleet_pb2.DRAIN_ORDER_DRAIN)
+        if answer.watches or self._watched:
+            self._watched = bool(answer.watches)
+            self._listener.watches(tuple(answer.watches))
         self._listener.revoked(frozenset(answer.revoked_tenants), frozenset(answer.revoked_credentials))
         return answer  # type: ignore[no-any-return]
 

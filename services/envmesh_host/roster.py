@@ -10,7 +10,7 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.contracts import Rights, Sink
+from envmesh_host.contracts import Rights, Sink, Tap
 from envmesh_host.copy import EpisodeCopy, judge_epoch
 from envmesh_host.counting import note_failure, note_over
 from envmesh_host.hosted import Hosted
@@ -44,6 +44,7 @@ class Roster:
         self.max_value_bytes = max_value_bytes
         self.watch = [0.0]
         self.episodes: dict[bytes, EpisodeCopy] = {}
+        self.taps: dict[bytes, Tap] = {}
         self.draining = False
         self.draining_since = 0.0
         self._emptied = asyncio.Event()

@@ -264,6 +264,7 @@ class EnvironmentLoad(_message.Message):
     SLOT_SECONDS_FIELD_NUMBER: _builtins.int
     RETURN_SUM_FIELD_NUMBER: _builtins.int
     INTERRUPTED_FIELD_NUMBER: _builtins.int
+    STEP_BUCKETS_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """name@version."""
     live: _builtins.int
@@ -284,6 +285,12 @@ class EnvironmentLoad(_message.Message):
     def interrupted(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interruption]:
         """Episodes that ended without an outcome, and that nobody will go on with, by reason."""
 
+    @_builtins.property
+    def step_buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps by the environment's own time in them: how many took at most 10 µs, how many more at most 30 µs, 100 µs and so
+        on in steps of 1 and 3 to 30 s and 100 s; last those beyond. Empty where it is not counted apart.
+        """
+
     def __init__(
         self,
         *,
@@ -296,10 +303,11 @@ class EnvironmentLoad(_message.Message):
         slot_seconds: _builtins.float = ...,
         return_sum: _builtins.float = ...,
         interrupted: _abc.Iterable[Global___Interruption] | None = ...,
+        step_buckets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "environment", b"environment", "failed", b"failed", "interrupted", b"interrupted", "live", b"live", "return_sum", b"return_sum", "slot_seconds", b"slot_seconds", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "ended", b"ended", "environment", b"environment", "failed", b"failed", "interrupted", b"interrupted", "live", b"live", "return_sum", b"return_sum", "slot_seconds", b"slot_seconds", "step_buckets", b"step_buckets", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,6 +354,8 @@ class HostReport(_message.Message):
     DRAIN_REMAINING_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    WATCHED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts from 1."""
     state: Global___HostState.ValueType
@@ -372,6 +382,14 @@ class HostReport(_message.Message):
     def drain_remaining(self) -> _duration_pb2.Duration:
         """Time until the drain's deadline; absent: none."""
 
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___EpisodeFailure]:
+        """Episodes that failed since the report before, the last 16 of each environment. Told once, for people to look at."""
+
+    @_builtins.property
+    def watched(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedSteps]:
+        """Steps of episodes that somebody looks at, since the report before."""
+
     def __init__(
         self,
         *,
@@ -384,14 +402,188 @@ class HostReport(_message.Message):
         drain_remaining: _duration_pb2.Duration | None = ...,
         memory_bytes: _builtins.int = ...,
         cpu_seconds: _builtins.float = ...,
+        failures: _abc.Iterable[Global___EpisodeFailure] | None = ...,
+        watched: _abc.Iterable[Global___WatchedSteps] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "drain_remaining", b"drain_remaining", "environments", b"environments", "event_loop_lag", b"event_loop_lag", "leases", b"leases", "memory_bytes", b"memory_bytes", "sequence", b"sequence", "state", b"state", "unleased", b"unleased"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "drain_remaining", b"drain_remaining", "environments", b"environments", "event_loop_lag", b"event_loop_lag", "failures", b"failures", "leases", b"leases", "memory_bytes", b"memory_bytes", "sequence", b"sequence", "state", b"state", "unleased", b"unleased", "watched", b"watched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostReport: _TypeAlias = HostReport  # noqa: Y015
+
+@_typing.final
+class EpisodeFailure(_message.Message):
+    """One episode that failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    EPISODE_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    AGO_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """name@version."""
+    episode_id: _builtins.bytes
+    """16 bytes."""
+    index: _builtins.int
+    """The last step that was done."""
+    reason: _builtins.str
+    """Why."""
+    message: _builtins.str
+    """The first line of what there is to say, at most 300 characters."""
+    @_builtins.property
+    def ago(self) -> _duration_pb2.Duration:
+        """Time since then."""
+
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        episode_id: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        ago: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ago", b"ago"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago", b"ago", "environment", b"environment", "episode_id", b"episode_id", "index", b"index", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EpisodeFailure: _TypeAlias = EpisodeFailure  # noqa: Y015
+
+@_typing.final
+class Watch(_message.Message):
+    """An episode that somebody looks at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    EPISODE_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    watch_id: _builtins.int
+    """The broker's name for it, at least 1."""
+    environment: _builtins.str
+    """name@version: the newest live episode, and when it is over the newest then. Not with `episode_id`."""
+    episode_id: _builtins.bytes
+    """16 bytes: this episode."""
+    values: _builtins.bool
+    """Whether actions and observations are told too, as text."""
+    def __init__(
+        self,
+        *,
+        watch_id: _builtins.int = ...,
+        environment: _builtins.str = ...,
+        episode_id: _builtins.bytes = ...,
+        values: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "episode_id", b"episode_id", "values", b"values", "watch_id", b"watch_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Watch: _TypeAlias = Watch  # noqa: Y015
+
+@_typing.final
+class WatchedSteps(_message.Message):
+    """Steps of an episode that somebody looks at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_ID_FIELD_NUMBER: _builtins.int
+    EPISODE_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
+    watch_id: _builtins.int
+    """The watch."""
+    episode_id: _builtins.bytes
+    """16 bytes."""
+    environment: _builtins.str
+    """name@version."""
+    skipped: _builtins.int
+    """Steps before them that are left out."""
+    over: _builtins.bool
+    """The episode is over, or has left this host."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedStep]:
+        """In order; at most 200, the newest."""
+
+    def __init__(
+        self,
+        *,
+        watch_id: _builtins.int = ...,
+        episode_id: _builtins.bytes = ...,
+        environment: _builtins.str = ...,
+        steps: _abc.Iterable[Global___WatchedStep] | None = ...,
+        skipped: _builtins.int = ...,
+        over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "episode_id", b"episode_id", "over", b"over", "skipped", b"skipped", "steps", b"steps", "watch_id", b"watch_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedSteps: _TypeAlias = WatchedSteps  # noqa: Y015
+
+@_typing.final
+class WatchedStep(_message.Message):
+    """One step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
+    TERMINATED_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its index; 0 is the reset."""
+    reward: _builtins.float
+    """Its reward, with several agents the sum of theirs."""
+    terminated: _builtins.bool
+    """The episode ended by its own rules."""
+    truncated: _builtins.bool
+    """The episode was cut off."""
+    seconds: _builtins.float
+    """The environment's own time in it, in seconds."""
+    action: _builtins.str
+    """The action, at most 1,000 characters; empty unless values are asked for."""
+    observation: _builtins.str
+    """The observation, at most 1,000 characters; empty unless values are asked for."""
+    failure: _builtins.str
+    """Why it failed; empty where it did not."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        reward: _builtins.float = ...,
+        terminated: _builtins.bool = ...,
+        truncated: _builtins.bool = ...,
+        seconds: _builtins.float = ...,
+        action: _builtins.str = ...,
+        observation: _builtins.str = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "failure", b"failure", "index", b"index", "observation", b"observation", "reward", b"reward", "seconds", b"seconds", "terminated", b"terminated", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedStep: _TypeAlias = WatchedStep  # noqa: Y015
 
 @_typing.final
 class RegisterRequest(_message.Message):
@@ -468,6 +660,7 @@ class RegisterResponse(_message.Message):
     REPORT_GAP_FIELD_NUMBER: _builtins.int
     REVOKED_CREDENTIALS_FIELD_NUMBER: _builtins.int
     PASS_REQUIRED_FIELD_NUMBER: _builtins.int
+    WATCHES_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """The last report it has seen; 0 for the answer to the identity."""
     drain_order: Global___DrainOrder.ValueType
@@ -500,6 +693,10 @@ class RegisterResponse(_message.Message):
     def revoked_credentials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Credentials (8 bytes each, as in PassClaims) whose streams shall end within 60 s: the whole list."""
 
+    @_builtins.property
+    def watches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Watch]:
+        """Episodes to be told of step by step: the whole list, at most 16. What is no longer in it is no longer told."""
+
     def __init__(
         self,
         *,
@@ -512,10 +709,11 @@ class RegisterResponse(_message.Message):
         report_gap: _duration_pb2.Duration | None = ...,
         revoked_credentials: _abc.Iterable[_builtins.bytes] | None = ...,
         pass_required: _builtins.bool = ...,
+        watches: _abc.Iterable[Global___Watch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_gap", b"report_gap", "report_interval", b"report_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "pass_required", b"pass_required", "recalls", b"recalls", "report_gap", b"report_gap", "report_interval", b"report_interval", "revoked_credentials", b"revoked_credentials", "revoked_tenants", b"revoked_tenants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "drain_order", b"drain_order", "lease_keys", b"lease_keys", "pass_required", b"pass_required", "recalls", b"recalls", "report_gap", b"report_gap", "report_interval", b"report_interval", "revoked_credentials", b"revoked_credentials", "revoked_tenants", b"revoked_tenants", "watches", b"watches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,229 @@
+"""The live page in a real browser, of a real mesh at work."""
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.browser.chromium import complaints, in_scheme
+from tests.environments.repair import HOSTILE
+from tests.integration.command_line import ENVMESH, Running, environ, envmesh, started
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Running]:
+    """A mesh that two trainers are at."""
+    targets = ("cartpole=gymnasium:CartPole-v1", "repair=tests.environments.repair:Repair")
+    with started("up", *targets, "--hosts", "2", "--listen", "127.0.0.1:0", cwd=ROOT) as running:
+        plays = [
+            ("cartpole", "--concurrency", "40"),
+            ("repair", "--concurrency", "12", "--policy", "tests.environments.repair:act"),
+        ]
+        trainers = [
+            subprocess.Popen(
+                [ENVMESH, "run", *play, "--seconds", "120", "--mesh", running.address],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=environ(),
+            )
+            for play in plays
+        ]
+        try:
+            yield running
+        finally:
+            for trainer in trainers:
+                trainer.kill()
+                trainer.wait(timeout=10)
+
+
+@pytest.fixture
+def page(driver, mesh: Running):
+    """The page, freshly opened, once it shows the mesh at work."""
+    in_scheme(driver, "light")
+    driver.get(mesh.announced["page"])
+    driver.execute_script("delete document.documentElement.dataset.theme")
+    until(driver, lambda: figure(driver, "steps") > 0)
+    return driver
+
+
+def until(driver, condition, seconds: float = PATIENCE):
+    return WebDriverWait(driver, seconds, poll_frequency=0.1).until(lambda _: condition())
+
+
+def text(driver, selector: str) -> str:
+    return str(driver.execute_script(f"return document.querySelector({selector!r})?.textContent ?? ''"))
+
+
+def figure(driver, what: str) -> float:
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('.tile')].find((t) => t.firstChild.textContent === arguments[0])"
+        "?.querySelector('.figure').firstChild.textContent ?? ''",
+        what,
+    )
+    return float(shown.replace(",", "")) if re.fullmatch(r"[\d,.]+", shown) else -1.0
+
+
+def press(driver, key: str) -> None:
+    driver.find_element(By.TAG_NAME, "body").send_keys(key)
+
+
+def test_the_mesh_is_seen_at_a_glance(page, mesh: Running):
+    assert figure(page, "hosts") == 4
+    until(page, lambda: figure(page, "slots in use") == 52)
+    assert text(page, "#place") == mesh.address
+    names = [each.text for each in page.find_elements(By.CSS_SELECTOR, "#hosts tbody td:first-child")]
+    assert [name for name in names if name.endswith(("-1", "-2"))] == [
+        "cartpole-1",
+        "cartpole-2",
+        "repair-1",
+        "repair-2",
+    ]
+    until(
+        page,
+        lambda: page.execute_script("return document.querySelectorAll('#environments polyline').length") >= 6,
+    )
+    assert complaints(page) == []
+
+
+def test_failures_are_listed_and_stay_text(page):
+    until(page, lambda: HOSTILE in text(page, "#failures tbody"))
+    assert "ENVIRONMENT_RAISED" in text(page, "#failures tbody")
+    assert not page.find_elements(By.TAG_NAME, "img")
+    assert page.title == "envmesh, live"
+
+
+@pytest.mark.parametrize("environment", ["cartpole@1", "repair@1"])
+def test_an_episode_is_followed_step_by_step_without_its_values(page, environment: str):
+    page.execute_script("document.getElementById('which').value = arguments[0]", environment)
+    press(page, "f")
+    until(page, lambda: "episodes seen to their end" in text(page, "#episode-line"))
+    indices = page.execute_script(
+        "return [...document.querySelectorAll('#steps tbody tr:not(.event) td:first-child')].map((c) => c.textContent)"
+    )
+    assert len(indices) > 3
+    values = "return [...document.querySelectorAll('#steps code')].map((c) => c.textContent).join('')"
+    assert page.execute_script(values) == ""
+    press(page, "f")
+    assert text(page, "#go") == "Follow"
+    assert complaints(page) == []
+
+
+def test_steps_come_one_after_the_other(page):
+    page.execute_script("document.getElementById('which').value = 'repair@1'")
+    press(page, "f")
+    until(page, lambda: "episodes seen to their end" in text(page, "#episode-line"))
+    press(page, "f")
+    rows = page.execute_script(
+        "return [...document.querySelectorAll('#steps tbody tr')].map((r) =>"
+        " r.classList.contains('event') ? '' : r.cells[0].textContent).reverse()"
+    )
+    runs = [
+        run.split()
+        for run in " ".join(row or "|" for row in rows).replace("reset", "0").split("|")
+        if run.strip()
+    ]
+    for run in runs:
+        assert [int(index) for index in run] == list(range(int(run[0]), int(run[0]) + len(run)))
+
+
+def test_values_are_shown_to_who_asks_and_stay_text(page):
+    page.execute_script("document.getElementById('which').value = 'repair@1'")
+    press(page, "v")
+    press(page, "f")
+    until(page, lambda: f"echo '{HOSTILE}'" in text(page, "#steps tbody"))
+    assert "ran 12 tests" in text(page, "#steps tbody")
+    assert not page.find_elements(By.TAG_NAME, "img")
+    press(page, "f")
+
+
+def test_one_episode_is_followed_by_its_id(page):
+    page.execute_script("document.getElementById('which').value = 'repair@1'")
+    press(page, "f")
+    until(page, lambda: re.search(r"episode ([0-9a-f]{32})", text(page, "#episode-line")))
+    press(page, "f")
+    field = page.find_element(By.ID, "episode")
+    field.send_keys("00" * 16)
+    page.find_element(By.ID, "go").click()
+    assert text(page, "#go") == "Stop"
+    page.find_element(By.ID, "go").click()
+    field.clear()
+    field.send_keys("nonsense")
+    page.find_element(By.ID, "go").click()
+    assert "32 hexadecimal digits" in text(page, "#follow-note")
+
+
+def test_pausing_holds_the_picture_still(page):
+    press(page, "p")
+    before = text(page, "#status")
+    assert page.find_element(By.ID, "pause").get_attribute("aria-pressed") == "true"
+    with pytest.raises(TimeoutException):
+        until(page, lambda: text(page, "#status") != before, 2.5)
+    press(page, "p")
+    until(page, lambda: text(page, "#status") != before)
+
+
+def test_light_and_dark(page):
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    light = page.execute_script(ground)
+    in_scheme(page, "dark")
+    until(page, lambda: page.execute_script(ground) != light)
+    press(page, "t")
+    assert page.execute_script(ground) == light
+
+
+def test_it_fits_a_telephone(page):
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        until(page, lambda: page.execute_script("return document.documentElement.scrollWidth") <= 390)
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# ---- without a browser
+
+
+def ask(url: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "words"),
+    [
+        ("", {}, 200, "<title>envmesh, live</title>"),
+        ("nothing", {}, 404, "there is the page, at /"),
+        ("", {"Host": "evil.example:80"}, 421, "127.0.0.1"),
+        ("events", {"Host": "evil.example:80"}, 421, "127.0.0.1"),
+        ("follow", {}, 400, "either environment=name@version or episode="),
+        ("follow?environment=a@1&episode=00", {}, 400, "either"),
+        ("follow?episode=zz", {}, 400, "either"),
+    ],
+)
+def test_what_it_answers(mesh: Running, path: str, headers: dict[str, str], status: int, words: str):
+    found, said = ask(mesh.announced["page"] + path, **headers)
+    assert found == status
+    assert words in said
+
+
+def test_the_fleet_is_not_told_what_the_page_is(mesh: Running):
+    done = envmesh("top", "--once", "--json", "--interval", "0.3", "--mesh", mesh.address)
+    assert "watched" not in json.dumps(json.loads(done.stdout))
