@@ -118,6 +118,9 @@ class SimulatedHost:
     def pass_required(self, required: bool) -> None:
         self.passes = required
 
+    def watches(self, watches) -> None:
+        self.watched = tuple(watches)
+
     def connected(self, up: bool) -> None:
         if up:
             self.up.set()

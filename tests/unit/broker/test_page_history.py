@@ -34,6 +34,8 @@ def test_hosts_add_up_and_returns_are_means():
     )
     point = history.points["echo@1"][-1]
     assert (point.live, point.steps, point.episodes, point.failed, point.mean_return) == (2, 75, 2.5, 1, 2.0)
+    assert point.p50 is not None
+    assert point.p99 is not None
     assert 0.001 > point.p99 > point.p50 > 0.0003
 
 
