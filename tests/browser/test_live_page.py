@@ -85,7 +85,10 @@ def test_the_mesh_is_seen_at_a_glance(page, mesh: Running):
     assert figure(page, "hosts") == 2
     until(page, lambda: figure(page, "slots in use") == 52)
     assert text(page, "#place") == mesh.address
-    names = [each.text for each in page.find_elements(By.CSS_SELECTOR, "#hosts tbody td:first-child")]
+    cells = (
+        "return [...document.querySelectorAll('#hosts tbody td:first-child')].map((cell) => cell.textContent)"
+    )
+    names = page.execute_script(cells)
     assert [name for name in names if name.endswith("-1")] == ["cartpole-1", "repair-1"]
     until(
         page,
