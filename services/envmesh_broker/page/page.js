@@ -77,7 +77,7 @@
         line.forEach((value, index) => { if (value !== null) dots.push([from + index * step, H - 2 - (value - low) / span * (H - 6)]); });
         if (dots.length < 2) return;
         const path = dots.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-        if (order === 0) drawing.append(draw("polygon", { class: "fill", points: `${dots[0][0].toFixed(1)},${H} ${path} ${W},${H}` }));
+        if (order === 0) drawing.append(draw("polygon", { class: "fill", points: `${dots[0][0].toFixed(1)},${H} ${path} ${dots[dots.length - 1][0].toFixed(1)},${H}` }));
         drawing.append(draw("polyline", { class: order ? "line second" : "line", points: path }));
       });
     }
