@@ -22,7 +22,7 @@ from tests.integration import command_line  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 WIDTH, HEIGHT, LIVE_HEIGHT = 1280, 1310, 1240
 COLOURS = 192
-CURVE_SECONDS = 60.0
+CURVE_SECONDS = 45.0
 METRICS = """\
 # TYPE envmesh_step_duration_seconds histogram
 envmesh_step_duration_seconds_bucket{le="0.025"} 1900

@@ -49,8 +49,9 @@ def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
     failure = RecentFailure(copy.episode_id, copy.index, refusal.reason, message, time.monotonic())
     environment.recent_failures.append(failure)
     level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
+    named = {"episode": copy.episode_id.hex(), "lease": copy.holding.lease_id.hex()}
     log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
-            copy.index, refusal)  # fmt: skip
+            copy.index, refusal, extra=named)  # fmt: skip
 
 
 def note_over(copy: EpisodeCopy, now: float) -> None:

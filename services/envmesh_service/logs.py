@@ -1,13 +1,17 @@
 """Logs: lines for people on a terminal, one JSON object a line everywhere else.
 
 Code logs a short sentence and puts what varies into ``extra``: ``log.info("host lost", extra={"host": host_id})``.
+
+The level can be changed while a process runs: SIGUSR1 turns ``debug`` on, another one turns it off again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -44,6 +48,13 @@ def configure(level: str = "info", *, service: str, form: str = "auto", stream: 
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, lambda number, frame: _turn(root, level.upper()))
+
+
+def _turn(root: logging.Logger, configured: str) -> None:
+    """Log everything, or as much as was configured again. Writes nothing itself: a signal may come amid a write."""
+    root.setLevel(configured if root.level == logging.DEBUG else logging.DEBUG)
 
 
 class TextFormatter(logging.Formatter):

@@ -1,6 +1,9 @@
 import io
 import json
 import logging
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +46,32 @@ def test_unknown_levels_and_forms_are_refused(stream):
         configure("loud", service="x", stream=stream)
     with pytest.raises(ValueError, match="auto, text or json"):
         configure("info", service="x", form="xml", stream=stream)
+
+
+def test_a_signal_turns_debug_on_and_off_in_a_running_process():
+    program = """
+import logging, sys
+from envmesh_service.logs import configure
+configure("warning", service="host", form="json", stream=sys.stdout)
+for _ in sys.stdin:
+    logging.getLogger("envmesh").debug("details")
+    print("asked", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ask() -> list[str]:
+            process.stdin.write("x\n")
+            return list(iter(process.stdout.readline, "asked\n"))
+
+        assert ask() == []
+        process.send_signal(signal.SIGUSR1)
+        (line,) = ask()
+        assert json.loads(line)["message"] == "details"
+        process.send_signal(signal.SIGUSR1)
+        assert ask() == []
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
