@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from envmesh.errors import Refusal
-from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2
 from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator
 from envmesh_broker.core import Core, Directives
@@ -170,8 +170,12 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.ReportLossResponse:
         """A witness tells how its host ended."""
         await self._gate.check(context, registers=True)
-        _log.warning("a host was lost", extra={"host": request.host_id, "why": request.message[:300]})
+        lost = request.cause != placement_pb2.LOSS_CAUSE_ALIVE
+        _log.info(
+            "its witness speaks of a host", extra={"host": request.host_id, "why": request.message[:300]}
+        )
         self._losses.report(request.host_id, request.cause, request.message[:300])
+        self._desk.core.ledger.suspend(request.host_id, lost)
         return fleet_pb2.ReportLossResponse()
 
     async def _order(self, host_id: str, drain: bool, context: Any) -> None:

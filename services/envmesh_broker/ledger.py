@@ -109,6 +109,8 @@ class HostRecord:
     heard_at: float
     connected: bool = True
     silent: bool = False
+    suspended: bool = False
+    """Its witness says that its loop does not turn, and nothing was heard since."""
     report: Report | None = None
     grants: dict[bytes, Grant] = field(default_factory=dict)
     load: Load = field(default_factory=Load)
@@ -119,7 +121,8 @@ class HostRecord:
     def placeable(self) -> bool:
         """Whether something new can be placed here."""
         report = self.report
-        return report is not None and report.state is HostState.READY and self.connected and not self.silent
+        there = self.connected and not self.silent and not self.suspended
+        return there and report is not None and report.state is HostState.READY
 
     def count(self) -> Load:
         """The load, counted anew."""
@@ -216,8 +219,15 @@ class Ledger:
             else Report(report.state, rows, report.unleased, report.lag, report.sequence)
         )
         record.heard_at = now
-        record.silent = False
+        record.silent = record.suspended = False
         self._refresh(record)
+
+    def suspend(self, host_id: str, suspended: bool) -> None:
+        """A host's witness says that it cannot serve now, or that it can again; so does its next report."""
+        record = self.hosts.get(host_id)
+        if record is not None and record.suspended is not suspended:
+            record.suspended = suspended
+            self._refresh(record)
 
     def disconnected(self, host_id: str, session: int, now: float) -> bool:
         """A session is over. A host that drained and holds nothing is gone; any other is silent, for a transport does

@@ -36,10 +36,11 @@ class Losses:
         self._waiting = 0
 
     def report(self, host_id: str, cause: int, message: str) -> None:
-        """A witness tells. The last word counts."""
+        """A witness tells. The last word counts; that a host is there again takes back what was said before."""
         now = self._clock()
         self._verdicts.pop(host_id, None)
-        self._verdicts[host_id] = Verdict(cause, message, now)
+        if cause != placement_pb2.LOSS_CAUSE_ALIVE:
+            self._verdicts[host_id] = Verdict(cause, message, now)
         for old in [old for old, verdict in self._verdicts.items() if now - verdict.at > KEPT_SECONDS]:
             del self._verdicts[old]
         while len(self._verdicts) > KEPT_VERDICTS:

@@ -31,11 +31,16 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve until told to end."""
     settings = host_settings(arguments)
     configure("debug" if arguments.verbose else settings.log_level, service=settings.name or "host")
+    testimony = None
+    if settings.broker and settings.witness:
+        from envmesh_host import witness
+
+        testimony = witness.begin(settings)  # before an environment's code can start a thread
     definitions = load_targets(arguments.targets, declarations(arguments))
 
     from envmesh_host.host import Host
 
-    host = Host(settings, definitions)
+    host = Host(settings, definitions, testimony)
     terminal = sys.stdout.isatty() and not arguments.json
 
     def ready(host: Host) -> None:

@@ -25,6 +25,7 @@ from envmesh_host.outbox import LARGE_VALUE_BYTES
 from envmesh_host.player import raised
 from envmesh_host.refusals import overran
 from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.watchdog import StepOverrun
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ class StepBatches:
         stamps = [now()]
         took, note = results.append, stamps.append
         error: BaseException | None = None
-        self._watch[0] = stamps[0]
+        watch = self._watch
+        self._engine.stamps = stamps
+        watch[LIMIT] = environment.step_limit
+        watch[BEGAN] = stamps[0]
         try:
             for copy, action in zip(batch.copies, actions, strict=True):
                 took(copy.play(action))
@@ -121,7 +125,7 @@ class StepBatches:
         except (Exception, SystemExit, StepOverrun) as raised_here:
             error = raised_here
         finally:
-            self._watch[0] = 0.0
+            watch[BEGAN] = watch[LIMIT] = 0.0
         done = len(results)
         if done:
             times = np.array(stamps)

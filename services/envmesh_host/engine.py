@@ -31,6 +31,7 @@ from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episod
 from envmesh_host.replays import Replays
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
+from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Engine"]
@@ -97,7 +98,8 @@ class Engine(Asides):
         """The reset of a new copy, where nothing can be in its way: ``_run`` and ``settled`` in one."""
         environment = copy.environment
         watch = self.watch
-        watch[0] = started = time.perf_counter()
+        watch[LIMIT] = environment.reset_limit
+        watch[BEGAN] = started = time.perf_counter()
         result: Row | Refusal
         try:
             player = copy.seat = environment.player()
@@ -109,7 +111,7 @@ class Engine(Asides):
         except StepOverrun:
             result = overran(environment, RESET)
         finally:
-            watch[0] = 0.0
+            watch[BEGAN] = watch[LIMIT] = 0.0
         seconds = time.perf_counter() - started
         if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES:
             running = copy.running = running_step(0, payload, waiter)
@@ -225,7 +227,8 @@ class Engine(Asides):
         copy.close_to_steps()
         running.begun = started = time.perf_counter()
         if environment.served is not None:
-            self.watch[0] = started
+            self.watch[LIMIT] = environment.limit(kind)
+            self.watch[BEGAN] = started
             try:
                 row: Row | Refusal = self._play(copy, kind, payload)
             except Refusal as refusal:
@@ -233,7 +236,7 @@ class Engine(Asides):
             except StepOverrun:
                 row = overran(environment, kind)
             finally:
-                self.watch[0] = 0.0
+                self.watch[BEGAN] = self.watch[LIMIT] = 0.0
             self.settled(copy, running, kind, row, time.perf_counter() - started)
             return
 

@@ -28,6 +28,7 @@ from envmesh_host.served import Served
 from envmesh_host.servicer import EnvironmentServicer, add_to_server
 from envmesh_host.settings import HostSettings
 from envmesh_host.slots import SlotTable
+from envmesh_host.testimony import Testimony
 from envmesh_host.upkeep import Upkeep
 from envmesh_host.watchdog import Watchdog
 from envmesh_service.clock import monotonic
@@ -55,7 +56,12 @@ GOODBYE_SECONDS = 0.2
 class Host:
     """One host process."""
 
-    def __init__(self, settings: HostSettings, definitions: Sequence[Definition]):
+    def __init__(
+        self,
+        settings: HostSettings,
+        definitions: Sequence[Definition],
+        testimony: Testimony | None = None,
+    ):
         if not definitions:
             raise ValueError("a host serves at least one environment")
         keys = [definition.key for definition in definitions]
@@ -64,6 +70,7 @@ class Host:
             raise ValueError(f"{', '.join(twice)} is named twice; give one of them another name or version")
         self.settings = settings
         self.definitions = definitions
+        self._testimony = testimony
         self.host_id = settings.host_id or secrets.token_hex(8)
         self.registry = Registry()
         self.exporter = Exporter(self.registry)
@@ -109,7 +116,7 @@ class Host:
         self.meters = meters = HostMeters(self.registry, self.engine, lag)
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
-        watchdog = Watchdog(self.engine.watch, self._inline_limit)
+        watchdog = self._watchdog()
         watchdog.start()
         try:
             await self.server.start()
@@ -130,6 +137,8 @@ class Host:
                 await self.server.health.set(ready=True, accepting=True)
             ready(self)
             await process.shutdown.wait()
+            if self._testimony is not None:
+                self._testimony.told()
             await self._leave()
         finally:
             watchdog.stop()
@@ -139,6 +148,8 @@ class Host:
             await self.probes.stop()
             await self.exporter.stop()
             await asyncio.gather(*(h.runner.stop(2.0) for h in hosted if h.runner is not None))
+        if self._testimony is not None:
+            self._testimony.left()
 
     # ---- assembling
 
@@ -194,6 +205,8 @@ class Host:
                 inline_bytes=settings.checkpoint_inline_bytes,
                 lifetime=settings.checkpoint_lifetime,
             )
+        if self._testimony is not None:
+            self.engine.watch = self._testimony.watch
         self.servicer = EnvironmentServicer(
             self.engine, settings, self.host_id, alone=not settings.broker, caller_of=self.callers
         )
@@ -255,11 +268,12 @@ class Host:
                 log.info("a stream ends: its credential was revoked", extra={"tenant": connection.tenant})
                 connection.end(refusal)
 
-    def _inline_limit(self) -> float:
-        return min(
-            (max(h.step_limit, h.reset_limit) for h in self.engine.hosted.values() if h.served is not None),
-            default=float("inf"),
-        )
+    def _watchdog(self) -> Watchdog:
+        testimony = self._testimony
+        if testimony is None:
+            return Watchdog(self.engine.running_inline)
+        testimony.introduce(self.host_id)
+        return Watchdog(self.engine.running_inline, last_words=testimony.stuck)
 
     def _copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
         self.engine.copies_lost(seats, refusal)

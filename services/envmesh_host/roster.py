@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -19,6 +20,7 @@ from envmesh_host.observed import Traffic
 from envmesh_host.refusals import stale_copy, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding, SlotTable
+from envmesh_host.testimony import BEGAN, LIMIT, SEEN
 
 __all__ = ["Roster"]
 
@@ -42,7 +44,10 @@ class Roster:
         self.rights = rights
         self.clock = clock
         self.max_value_bytes = max_value_bytes
-        self.watch = [0.0]
+        self.watch: MutableSequence[float] | memoryview[float] = [0.0] * 4
+        """What runs in the loop's thread; ``testimony`` says what the numbers are."""
+        self.stamps: Sequence[float] = (0.0,)
+        """When the steps of the batch that runs, or ran last, began and ended."""
         self.episodes: dict[bytes, EpisodeCopy] = {}
         self.taps: dict[bytes, Tap] = {}
         self.draining = False
@@ -63,6 +68,18 @@ class Roster:
         while self.episodes:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def running_inline(self) -> tuple[float, float]:
+        """Since when (``time.perf_counter``) the reset or step that runs in the loop's thread does so, and how long it
+        may, in seconds; 0 where none runs. For other threads, which keep the witness informed by asking."""
+        watch = self.watch
+        began = watch[BEGAN] and max(watch[BEGAN], self.stamps[-1])
+        watch[SEEN] = began
+        limit = watch[LIMIT] or max(
+            (max(h.step_limit, h.reset_limit) for h in self.hosted.values() if h.served is not None),
+            default=math.inf,
+        )
+        return began, limit
 
     # ---- looking things up
 

@@ -91,6 +91,9 @@ class HostSettings(PortSettings):
     checkpoint_seconds: float = setting(
         30.0, "and with the first step after so long", at_least=0.1, at_most=86400, unit="seconds"
     )
+    witness: bool = setting(
+        True, "in a mesh, have a small process beside this one tell the broker how it ended"
+    )
     tls_server_name: str = setting(
         "",
         "the name on its certificate, for clients that reach it by address; empty: the certificate's first name",

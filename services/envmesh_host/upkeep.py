@@ -13,6 +13,7 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.engine import Engine
 from envmesh_host.servicer import EnvironmentServicer
 from envmesh_host.settings import HostSettings
+from envmesh_host.testimony import TURNED
 
 __all__ = ["Upkeep", "expiry"]
 
@@ -57,6 +58,7 @@ class Upkeep:
         """One look at the clock."""
         self._fence(now - self._servicer.last_tick[0])
         self._servicer.last_tick[0] = now
+        self._engine.watch[TURNED] = time.perf_counter()
         for connection in self._servicer.connections.values():
             if connection.deadlines:
                 connection.overdue(now)

@@ -1,0 +1,208 @@
+"""A witness beside each host tells the broker how it ended: real hosts, really killed, stopped and stuck."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+
+import envmesh
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
+from envmesh_cli.child import Child
+from envmesh_cli.local_mesh import LocalMesh
+from tests.integration.command_line import descendants, eventually, is_alive
+
+pytestmark = pytest.mark.timeout(120)
+
+FATAL = "fatal=tests.environments.fatal:Fatal"
+PATIENT = "fatal=tests.environments.fatal:Patient"
+
+
+def cause(name: str) -> int:
+    return placement_pb2.LossCause.Value(f"LOSS_CAUSE_{name}")
+
+
+def process_of(child: Child) -> int:
+    """Its process."""
+    assert child.process_id is not None
+    return child.process_id
+
+
+def witnesses(child: Child) -> set[int]:
+    """The witness of a host."""
+    return {
+        pid
+        for pid in descendants(process_of(child))
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "envmesh-witness"
+    }
+
+
+def private_kib(pid: int) -> int:
+    """The memory that a process shares with no other."""
+    words = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return sum(int(words[words.index(f"Private_{kind}:") + 1]) for kind in ("Clean", "Dirty"))
+
+
+class Watched:
+    """A local mesh, and what its broker says of its hosts."""
+
+    def __init__(self, local: LocalMesh, channel: grpc.aio.Channel):
+        self.local = local
+        self._placement = placement_pb2_grpc.PlacementServiceStub(channel)
+        self._fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+
+    async def host_id(self, child: Child) -> str:
+        fleet = (await self._fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet
+        return next(host.identity.host_id for host in fleet.hosts if host.identity.name == child.name)
+
+    async def explain(self, host_id: str, seconds: float = 5.0) -> placement_pb2.ExplainLossResponse:
+        request = placement_pb2.ExplainLossRequest(
+            host_id=host_id, timeout=duration_pb2.Duration(nanos=int(seconds % 1 * 1e9), seconds=int(seconds))
+        )
+        return await self._placement.ExplainLoss(request)
+
+
+def meshed(target: str = FATAL, hosts: int = 1, **settings: str) -> LocalMesh:
+    return LocalMesh([target], hosts=hosts, host_settings=settings)
+
+
+async def act(local: LocalMesh, action: str) -> asyncio.Task[None]:
+    """Have an episode do something that it may not survive; the task ends when it is let go."""
+    began = asyncio.Event()
+
+    async def episode() -> None:
+        async with (
+            envmesh.connect(local.address, recovery_timeout=20, liveness_window=2) as mesh,
+            mesh.episode("fatal", seed=1) as playing,
+        ):
+            began.set()
+            await playing.step(action)
+
+    task = asyncio.create_task(episode())  # noqa: TID251 - the caller ends it
+    await asyncio.wait_for(began.wait(), 20)
+    return task
+
+
+async def let_go(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    ("deed", "expected", "word"),
+    [
+        ("segfault", "CRASHED", "Segmentation fault"),
+        ("abort", "CRASHED", "Aborted"),
+        ("exit", "CRASHED", "exit code 3"),
+        ("kill -9", "OUTSIDE", "killed from outside"),
+    ],
+)
+async def test_an_end_is_explained(deed, expected, word):
+    async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched, host = Watched(local, channel), local.hosts[0]
+        host_id = await watched.host_id(host)
+        explaining = asyncio.ensure_future(watched.explain(host_id))  # noqa: TID251 - awaited below
+        task = await act(local, deed)
+        answer = await explaining
+        if answer.cause == cause("ALIVE"):  # it was heard once more before its end
+            answer = await watched.explain(host_id)
+        assert (answer.cause, word in answer.message) == (cause(expected), True), answer
+        await let_go(task)
+
+
+async def test_a_kill_from_outside_is_explained_at_once():
+    async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched, host = Watched(local, channel), local.hosts[0]
+        host_id = await watched.host_id(host)
+        (witness,) = witnesses(host)
+        began = time.monotonic()
+        host.crash()
+        answer = await watched.explain(host_id)
+        took = time.monotonic() - began
+        assert answer.cause == cause("OUTSIDE")
+        assert took < 1.0, f"clients hold suspects back for 1 s; it took {took:.3f} s"
+        assert eventually(lambda: not is_alive(witness), 5.0)
+
+
+async def test_a_host_that_leaves_in_good_order_is_no_crash():
+    async with meshed(hosts=2) as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched, host = Watched(local, channel), local.hosts[0]
+        host_id = await watched.host_id(host)
+        (witness,) = witnesses(host)
+        host.end()
+        answer = await watched.explain(host_id)
+        while answer.cause == cause("ALIVE"):
+            answer = await watched.explain(host_id)
+        assert (answer.cause, answer.message) == (cause("OUTSIDE"), "it left in good order")
+        assert eventually(lambda: not is_alive(witness), 5.0)
+
+
+async def test_a_host_that_is_stopped_and_goes_on():
+    async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched, host = Watched(local, channel), local.hosts[0]
+        host_id = await watched.host_id(host)
+        os.kill(process_of(host), signal.SIGSTOP)
+        answer = await watched.explain(host_id)
+        if answer.cause == cause("ALIVE"):
+            answer = await watched.explain(host_id)
+        assert (answer.cause, "stopped" in answer.message) == (cause("OUTSIDE"), True)
+        os.kill(process_of(host), signal.SIGCONT)
+        async with asyncio.timeout(40):
+            while answer.cause != cause("ALIVE"):
+                answer = await watched.explain(host_id, 0.1)
+        host.crash()
+        while answer.cause == cause("ALIVE"):
+            answer = await watched.explain(host_id)
+        assert "killed from outside" in answer.message
+
+
+async def test_a_host_whose_loop_is_held_for_a_while():
+    async with meshed(PATIENT) as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched = Watched(local, channel)
+        host_id = await watched.host_id(local.hosts[0])
+        task = await act(local, "slow 5")
+        answer = await watched.explain(host_id)
+        while answer.cause == cause("ALIVE"):
+            answer = await watched.explain(host_id)
+        assert answer.cause == cause("STUCK")
+        async with asyncio.timeout(40):
+            while answer.cause != cause("ALIVE"):
+                answer = await watched.explain(host_id, 0.1)
+        await let_go(task)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_a_host_that_not_even_its_watchdog_can_free_is_ended():
+    async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched, host = Watched(local, channel), local.hosts[0]
+        host_id, process = await watched.host_id(host), process_of(host)
+        task = await act(local, "hold")
+        assert await asyncio.to_thread(eventually, lambda: not is_alive(process), 90.0)
+        answer = await watched.explain(host_id)
+        async with asyncio.timeout(5):
+            while "no other thread" not in answer.message:
+                answer = await watched.explain(host_id, 0.2)
+        assert answer.cause == cause("STUCK")
+        await let_go(task)
+
+
+async def test_a_witness_is_small_and_never_outlives_its_host_for_long():
+    async with meshed() as local:
+        host = local.hosts[0]
+        (witness,) = witnesses(host)
+        assert private_kib(witness) < 24 * 1024
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(witness, number)
+        local.broker.crash()
+        host.crash()
+        assert eventually(lambda: not is_alive(witness), 15.0)
+
+
+async def test_none_where_none_is_wanted():
+    async with meshed(ENVMESH_HOST_WITNESS="false") as local:
+        assert witnesses(local.hosts[0]) == set()
