@@ -18,6 +18,7 @@ from envmesh_host.player import outcome_of_row
 from envmesh_host.refusals import overran
 from envmesh_host.roster import Roster
 from envmesh_host.served import Row
+from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Asides", "saves"]
@@ -233,7 +234,8 @@ class Asides(Roster):
             running.job = job
             environment.runner.submit(job)
             return
-        self.watch[0] = started
+        self.watch[LIMIT] = environment.limit(kind)
+        self.watch[BEGAN] = started
         try:
             row: Row | Refusal = copy.seat.reward(at) if kind == REWARD else copy.seat.checkpoint()
         except Refusal as refusal:
@@ -241,7 +243,7 @@ class Asides(Roster):
         except StepOverrun:
             row = overran(environment, kind)
         finally:
-            self.watch[0] = 0.0
+            self.watch[BEGAN] = self.watch[LIMIT] = 0.0
         job.running_seconds = time.perf_counter() - started
         done(job, row)
 

@@ -192,7 +192,11 @@ class Host:
         self.callers = Callers(self.verifier, required=bool(settings.broker), file=self._credentials())
         rights = HostRights(self.host_id, self.verifier, sealer)
         self.engine = Engine(
-            hosted, SlotTable(settings.slots, bounds), rights, max_value_bytes=settings.max_value_bytes
+            hosted,
+            SlotTable(settings.slots, bounds),
+            rights,
+            max_value_bytes=settings.max_value_bytes,
+            watch=self._testimony.watch if self._testimony is not None else None,
         )
         for each in hosted:
             each.checkpoint_steps, each.checkpoint_seconds = (
@@ -205,8 +209,6 @@ class Host:
                 inline_bytes=settings.checkpoint_inline_bytes,
                 lifetime=settings.checkpoint_lifetime,
             )
-        if self._testimony is not None:
-            self.engine.watch = self._testimony.watch
         self.servicer = EnvironmentServicer(
             self.engine, settings, self.host_id, alone=not settings.broker, caller_of=self.callers
         )

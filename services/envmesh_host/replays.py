@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from envmesh.errors import Refusal
 from envmesh_host.batches import STRETCH_SECONDS
 from envmesh_host.served import Row
+from envmesh_host.testimony import BEGAN, Watch
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Replays"]
@@ -42,9 +43,9 @@ class _Replay:
 
 
 class Replays:
-    """The episodes being rebuilt in a host's event loop. ``watch[0]`` is the watchdog's: when the step began."""
+    """The episodes being rebuilt in a host's event loop. ``watch[BEGAN]`` is the watchdog's: when the step began."""
 
-    def __init__(self, watch: list[float]):
+    def __init__(self, watch: Watch):
         self._watch = watch
         self._waiting: deque[_Replay] = deque()
         self._scheduled = False
@@ -87,7 +88,7 @@ class Replays:
         started = now = time.perf_counter()
         try:
             while True:
-                self._watch[0] = now
+                self._watch[BEGAN] = now
                 if replay.steps is None:
                     replay.steps = replay.make()
                 row = next(replay.steps)
@@ -101,5 +102,5 @@ class Replays:
         except StepOverrun:
             return replay.overran()
         finally:
-            self._watch[0] = 0.0
+            self._watch[BEGAN] = 0.0
             replay.seconds += time.perf_counter() - started

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -20,7 +20,7 @@ from envmesh_host.observed import Traffic
 from envmesh_host.refusals import stale_copy, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding, SlotTable
-from envmesh_host.testimony import BEGAN, LIMIT, SEEN
+from envmesh_host.testimony import BEGAN, LIMIT, SEEN, Watch
 
 __all__ = ["Roster"]
 
@@ -38,13 +38,14 @@ class Roster:
         *,
         clock: Callable[[], float] = time.monotonic,
         max_value_bytes: int = 64 << 20,
+        watch: Watch | None = None,
     ):
         self.hosted = {environment.key: environment for environment in hosted}
         self.slots = slots
         self.rights = rights
         self.clock = clock
         self.max_value_bytes = max_value_bytes
-        self.watch: MutableSequence[float] | memoryview[float] = [0.0] * 4
+        self.watch: Watch = [0.0] * 4 if watch is None else watch
         """What runs in the loop's thread; ``testimony`` says what the numbers are."""
         self.stamps: Sequence[float] = (0.0,)
         """When the steps of the batch that runs, or ran last, began and ended."""

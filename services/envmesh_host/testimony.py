@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import MutableSequence
+from typing import TypeAlias
 
-__all__ = ["BEGAN", "LIMIT", "SEEN", "TURNED", "WORD", "Testimony"]
+__all__ = ["BEGAN", "LIMIT", "SEEN", "TURNED", "WORD", "Testimony", "Watch"]
 
 BEGAN, TURNED, LIMIT, SEEN = range(4)
 """What the numbers are, in seconds: when the reset or batch of steps that runs in the loop's thread began (0: none
 runs), when the event loop turned last (0: it does not yet), how long what runs may run (0: not said), and when the one
 step began that the watchdog saw running last. Points in time are ``time.perf_counter``'s."""
+
+Watch: TypeAlias = "MutableSequence[float] | memoryview[float]"
 
 WORD = b"\0"
 """How a word of the host's own begins; anything else in the pipe is faulthandler's."""
