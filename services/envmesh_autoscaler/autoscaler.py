@@ -310,6 +310,7 @@ class Autoscaler:
                     pool.record.order(host_id, True, now)
                     self._meters.decisions.add(1, settings.name, "drain")
             await self._seal(look, now)
+            await self._backend.tend(settings)
             if plan.replicas < before:
                 await self._scale(look)
         except BackendRefused as refused:

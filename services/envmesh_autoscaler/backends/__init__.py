@@ -47,6 +47,10 @@ class Backend(Protocol):
         """These hosts have sealed themselves: nothing protects them any more. Raises: BackendRefused."""
         ...
 
+    async def tend(self, pool: ScaledPool) -> None:
+        """Whatever else is to be seen to, such as the pace of a roll. Raises: BackendRefused."""
+        ...
+
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """Have ``replicas`` hosts. ``gone`` are those that are counted out by it, none else. Raises: BackendRefused."""
         ...

@@ -157,6 +157,20 @@ class KubernetesBackend:
         """These go before all others, and may be evicted. Raises: BackendRefused."""
         await self._patch(hosts, kube.seal_patch(self._wall()))
 
+    async def tend(self, pool: ScaledPool) -> None:
+        """Pace a roll: pause it while more hosts drain than the pool's budget. Raises: BackendRefused."""
+        deployment = self._deployments.objects.get(pool.target)
+        if deployment is None:
+            return
+        owned = (pod for pod in self._pods.objects.values() if kube.matches(deployment, pod))
+        pause = kube.roll_pace(deployment, owned, pool.drain_budget)
+        if pause is not None:
+            log.info("the roll pauses" if pause else "the roll goes on", extra={"pool": pool.name})
+            path = f"{self._deployments_path}/{quote(pool.target)}"
+            patch = kube.roll_patch(pause)
+            changed = await self._call("PATCH", path, patch, content="application/merge-patch+json")
+            self._deployments.objects[pool.target] = changed
+
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """Write ``/scale``. Raises: BackendRefused: somebody else was first, or it is not sure who would go."""
         deployment = self._deployments.objects.get(pool.target)

@@ -22,6 +22,8 @@ __all__ = [
     "mark_patch",
     "matches",
     "node_goes",
+    "roll_pace",
+    "roll_patch",
     "seal_patch",
     "unmark_patch",
     "unsettled",
@@ -40,6 +42,8 @@ PINNED = "envmesh.dev/pinned"
 """On a pod, by an operator: it is never chosen to go."""
 PAUSED = "envmesh.dev/paused"
 """On a Deployment, by an operator: it is left alone."""
+ROLL = "envmesh.dev/roll"
+"""On a Deployment whose roll we have paused."""
 DRY_RUN = "envmesh.dev/dry-run"
 """On a Deployment, by an operator: only say what would be done."""
 
@@ -143,6 +147,27 @@ def unsettled(deployment: Object, pods: Iterable[Object], gone: Iterable[str] = 
     if unready:
         return f"{len(unready)} pods are not Ready, and would go first"
     return ""
+
+
+def roll_pace(deployment: Object, pods: Iterable[Object], budget: int) -> bool | None:
+    """Whether a roll is to pause (True) or go on (False), so that at most about ``budget`` hosts drain at once; None:
+    as it is. A pause that is not ours stays. ``pods`` are all of the Deployment's, those that end too."""
+    pods = list(pods)
+    ending = sum("deletionTimestamp" in pod["metadata"] for pod in pods)
+    hashes = {pod["metadata"].get("labels", {}).get("pod-template-hash", "") for pod in pods if is_live(pod)}
+    paused = bool(deployment["spec"].get("paused"))
+    ours = deployment["metadata"].get("annotations", {}).get(ROLL) == "paused"
+    if paused:
+        return False if ours and ending <= budget else None
+    return True if len(hashes) > 1 and ending > budget else None
+
+
+def roll_patch(pause: bool) -> Object:
+    """Pause a roll, or let it go on."""
+    return {
+        "metadata": {"annotations": {ROLL: "paused" if pause else None}},
+        "spec": {"paused": True if pause else None},
+    }
 
 
 def deletion_cost(pod: Object) -> int:

@@ -83,6 +83,9 @@ class ProcessBackend:
         for host_id in hosts:
             self._hosts[host_id].sealed = True
 
+    async def tend(self, pool: ScaledPool) -> None:
+        """Processes are not rolled."""
+
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """End those that are counted out, and start what is missing."""
         for host_id in gone:

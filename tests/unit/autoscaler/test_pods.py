@@ -90,3 +90,22 @@ def test_who_sealed_first_goes_first_and_all_before_those_that_drain():
     assert cost(first) < cost(later) < cost(drains) < kube.deletion_cost(pod())
     assert cost(first) >= -(2**31)
     assert kube.deletion_cost(pod(annotations={kube.DELETION_COST: "cheap"})) == 0
+
+
+def test_a_roll_pauses_while_more_drain_than_the_budget():
+    def rolling(ending, *, paused=False, ours=False, rolled=True):
+        made = deployment(4)
+        made["spec"]["paused"] = paused
+        made["metadata"]["annotations"] = {kube.ROLL: "paused"} if ours else {}
+        pods = [pod("a"), pod("b", labels={"pod-template-hash": "2" if rolled else "1"})]
+        for number in range(ending):
+            pods.append(pod(f"e{number}"))
+            pods[-1]["metadata"]["deletionTimestamp"] = "2023-11-14T22:14:00Z"
+        return kube.roll_pace(made, pods, 2)
+
+    assert rolling(2) is None
+    assert rolling(3) is True
+    assert rolling(3, rolled=False) is None  # a scale-in is paced by the drains themselves
+    assert rolling(3, paused=True, ours=True) is None
+    assert rolling(2, paused=True, ours=True) is False
+    assert rolling(0, paused=True) is None  # somebody else's pause
