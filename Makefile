@@ -103,6 +103,16 @@ chart-reference: setup ## The chart's values.schema.json and README.md, from val
 cluster: setup ## The chart on a real control plane: all of tests/cluster, the slow ones too
 	ENVMESH_CLUSTER=all $(bin)/pytest -n 1 tests/cluster $(ARGUMENTS)
 
+# ---- monitoring
+
+.PHONY: dashboards
+dashboards: setup ## The Grafana dashboards, from tools/dashboards into helm/envmesh/dashboards
+	$(bin)/python -m tools.generate_dashboards
+
+.PHONY: dashboards-check
+dashboards-check: setup ## Fails when the committed dashboards differ from tools/dashboards
+	$(bin)/python -m tools.generate_dashboards --check
+
 # ---- measuring
 
 .PHONY: bench

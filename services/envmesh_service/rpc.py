@@ -98,9 +98,16 @@ class Health:
 
 class RpcMetrics:
     """The metrics of go-grpc-prometheus. ``grpc_server_handling_seconds`` is for calls with one request and one
-    reply; how long a stream lasts says nothing."""
+    reply; how long a stream lasts says nothing. Beside them, until when the certificates are valid."""
 
     def __init__(self, registry: Registry) -> None:
+        self.identities: list[Watched[Identity]] = []
+        registry.gauge(
+            "envmesh_certificate_expiry_timestamp_seconds",
+            "When the first certificate of this process's ports expires, in seconds since 1970.",
+            (),
+            lambda: {(): min(i.value.not_after.timestamp() for i in self.identities)} if self.identities else {},
+        )
         method = ("grpc_type", "grpc_service", "grpc_method")
         self.started = registry.counter("grpc_server_started_total", "Calls begun.", method)
         self.handled = registry.counter("grpc_server_handled_total", "Calls ended.", (*method, "grpc_code"))
@@ -178,6 +185,8 @@ def make_server(
     address = endpoint.listen if endpoint.listen.startswith("unix:") else f"{host}:{port}"
     made = Server(server, address, port, metrics)
     made.identity = identity
+    if metrics is not None and identity is not None:
+        metrics.identities.append(identity)
     return made
 
 

@@ -1,0 +1,76 @@
+"""The rule files and dashboards of the chart, as the tests read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+__all__ = [
+    "ALERTS",
+    "ROOT",
+    "alerts",
+    "dashboards",
+    "metrics_of",
+    "needs_prometheus",
+    "panels",
+    "records",
+    "rules",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "envmesh"
+ALERTS = sorted((CHART / "alerts").glob("*.yaml"))
+
+needs_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="prometheus and promtool are not on this machine: apt-get install prometheus",
+)
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every rule of every file."""
+    groups = [group for path in ALERTS for group in yaml.safe_load(path.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """The alerts, by name."""
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def records() -> dict[str, str]:
+    """The recorded series, and their expressions."""
+    return {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+
+def dashboards() -> dict[str, dict[str, Any]]:
+    """The dashboards, by file name."""
+    return {path.name: json.loads(path.read_text()) for path in sorted((CHART / "dashboards").glob("*.json"))}
+
+
+def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every panel, those in collapsed rows included."""
+    for panel in dashboard["panels"]:
+        yield panel
+        yield from panel.get("panels", ())
+
+
+_NAME = re.compile(r"\b(?:envmesh|grpc|process|python)[a-z0-9_:]*\b|\bup\b")
+_NOT_NAMES = re.compile(r'"[^"]*"|\bby\s*\([^)]*\)|\bon\s*\([^)]*\)|\bignoring\s*\([^)]*\)')
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metric names in an expression."""
+    return set(_NAME.findall(_NOT_NAMES.sub(" ", expression))) - {
+        "grpc_code",
+        "grpc_method",
+        "grpc_service",
+        "grpc_type",
+    }
