@@ -105,6 +105,10 @@ cluster: setup ## The chart on a real control plane: all of tests/cluster, the s
 
 # ---- monitoring
 
+.PHONY: monitor
+monitor: setup ## A local mesh with a real Prometheus beside it (and Grafana, where it is installed), on this machine
+	$(bin)/python -m tools.monitor $(ARGUMENTS)
+
 .PHONY: dashboards
 dashboards: setup ## The Grafana dashboards, from tools/dashboards into helm/envmesh/dashboards
 	$(bin)/python -m tools.generate_dashboards

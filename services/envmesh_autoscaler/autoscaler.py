@@ -263,6 +263,9 @@ class Autoscaler:
             counts=named,
             held=bool(look.facts.hold),
             oldest_drain=pool.planner.oldest_drain(now),
+            max_hosts=pool.settings.policy.max_hosts,
+            paused=look.seen.paused,
+            dry_run=self._dry_run or look.seen.dry_run,
         )
         said = f"{plan.replicas} {plan.reason.partition(':')[0]}"
         if said != pool.said or plan.acts:

@@ -24,6 +24,9 @@ class PoolView:
     """Hosts by state, as the backend sees them."""
     held: bool
     oldest_drain: float
+    max_hosts: int
+    paused: bool
+    dry_run: bool
 
 
 class Meters:
@@ -64,6 +67,11 @@ class Meters:
             self._hosts,
         )
         registry.gauge("envmesh_plan_held", "Whether nothing may be lowered now.", ("pool",), self._held)
+        self._one(registry, "envmesh_pool_max_hosts", "Hosts a pool may have.", lambda view: view.max_hosts)
+        self._one(registry, "envmesh_pool_paused", "Whether a pool is not scaled.", lambda view: view.paused)
+        self._one(
+            registry, "envmesh_pool_dry_run", "Whether decisions are only said.", lambda view: view.dry_run
+        )
         registry.gauge(
             "envmesh_drain_oldest_seconds", "Age of the oldest drain of a pool.", ("pool",), self._oldest
         )
@@ -74,6 +82,15 @@ class Meters:
             self.decisions.labels(name, action)
         self.refused.labels(name)
         self.mismatches.labels(name)
+
+    def _one(
+        self, registry: Registry, name: str, documentation: str, read: Callable[[PoolView], float]
+    ) -> None:
+        """A gauge with one number a pool."""
+        registry.gauge(
+            name, documentation, ("pool",),
+            lambda: {(pool,): float(read(view)) for pool, view in self._all().items()},
+        )  # fmt: skip
 
     def _leader(self) -> dict[tuple[str, ...], float]:
         return {(): float(self._leading())}

@@ -9,10 +9,9 @@ Names are those of docs/metrics.md. Seconds and bytes; no identifier is ever a l
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -28,16 +27,13 @@ from envmesh.instruments import (
     RPC_BUCKETS,
     SLOW_DURATION_BUCKETS,
     BoundedLabel,
-    Build,
     Counter,
     CounterSeries,
-    Family,
     Gauge,
     Histogram,
     HistogramSeries,
-    Instrument,
-    Labels,
 )
+from envmesh.metrics import Instruments
 from envmesh_service.build_info import build_info
 from envmesh_service.tls import Identity, TlsFiles, read_identity
 from envmesh_service.watched import Watched
@@ -61,99 +57,21 @@ __all__ = [
 ]
 
 
-class Registry:
+class Registry(Instruments):
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        self._instruments: dict[str, Instrument] = {}
+        super().__init__()
         self._prometheus = CollectorRegistry(auto_describe=False)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: int | None = None
         self._prometheus.register(self)  # type: ignore[arg-type]  # a Family has what it reads of a Metric
         ProcessCollector(registry=self._prometheus)
         GCCollector(registry=self._prometheus)
         info = build_info().labels()
         self.gauge("envmesh_build_info", "What runs here.", tuple(info), lambda: {tuple(info.values()): 1.0})
 
-    def counter(
-        self, name: str, documentation: str, labels: Labels = (), known: Iterable[Labels] = ()
-    ) -> Counter:
-        """New counters; those of ``known`` label values start at 0 now."""
-        counter = Counter(name, documentation, labels)
-        self._add(name, counter)
-        for values in known if labels else ((),):
-            counter.labels(*values)
-        return counter
-
-    def histogram(
-        self,
-        name: str,
-        documentation: str,
-        labels: Labels = (),
-        buckets: Sequence[float] = DURATION_BUCKETS,
-        known: Iterable[Labels] = (),
-    ) -> Histogram:
-        """New histograms; those of ``known`` label values start at 0 now."""
-        histogram = Histogram(name, documentation, labels, buckets)
-        self._add(name, histogram)
-        for values in known if labels else ((),):
-            histogram.labels(*values)
-        return histogram
-
-    def gauge(
-        self, name: str, documentation: str, labels: Labels, read: Callable[[], Mapping[Labels, float]]
-    ) -> Gauge:
-        """New gauges, read at each scrape: label values to number."""
-        gauge = Gauge(name, documentation, labels, read)
-        self._add(name, gauge)
-        return gauge
-
-    @property
-    def instruments(self) -> Sequence[Instrument]:
-        """Everything registered here, in that order."""
-        return tuple(self._instruments.values())
-
-    def flush(self) -> None:
-        """Take in what the hot paths left in lists. To be called every second or so, which bounds the lists."""
-        for instrument in self._instruments.values():
-            instrument.flush()
-
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self._prometheus)
-
-    def serve_from(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let other threads collect: they ask this loop, which owns the numbers."""
-        self._loop, self._thread = loop, threading.get_ident()
-
-    def collect(self) -> Iterable[Family]:
-        """What prometheus_client asks for at a scrape."""
-        return [family for build in self._copies() for family in build()]
-
-    def _add(self, name: str, instrument: Instrument) -> None:
-        if name in self._instruments:
-            raise ValueError(f"there is a metric {name} already")
-        self._instruments[name] = instrument
-
-    def _copies(self) -> list[Build]:
-        loop = self._loop
-        if loop is None or loop.is_closed() or threading.get_ident() == self._thread:
-            return self._copy()
-        copies: concurrent.futures.Future[list[Build]] = concurrent.futures.Future()
-
-        def copy() -> None:
-            if copies.set_running_or_notify_cancel():
-                try:
-                    copies.set_result(self._copy())
-                except Exception as error:
-                    copies.set_exception(error)
-
-        loop.call_soon_threadsafe(copy)
-        return copies.result(timeout=5.0)
-
-    def _copy(self) -> list[Build]:
-        self.flush()
-        return [instrument.snapshot() for instrument in self._instruments.values()]
 
 
 class Exporter:

@@ -106,7 +106,9 @@ class RpcMetrics:
             "envmesh_certificate_expiry_timestamp_seconds",
             "When the first certificate of this process's ports expires, in seconds since 1970.",
             (),
-            lambda: {(): min(i.value.not_after.timestamp() for i in self.identities)} if self.identities else {},
+            lambda: (
+                {(): min(i.value.not_after.timestamp() for i in self.identities)} if self.identities else {}
+            ),
         )
         method = ("grpc_type", "grpc_service", "grpc_method")
         self.started = registry.counter("grpc_server_started_total", "Calls begun.", method)

@@ -62,7 +62,7 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from panel.get("panels", ())
 
 
-_NAME = re.compile(r"\b(?:envmesh|grpc|process|python)[a-z0-9_:]*\b|\bup\b")
+_NAME = re.compile(r"\b(?:envmesh|grpc|process|python)[a-z0-9_:]*\b|\bup\b|\bALERTS\b")
 _NOT_NAMES = re.compile(r'"[^"]*"|\bby\s*\([^)]*\)|\bon\s*\([^)]*\)|\bignoring\s*\([^)]*\)')
 
 

@@ -38,7 +38,11 @@ class Page:
 
 ANNOTATIONS = (
     ("Scaling", "blue", f'changes(max by (pool) (envmesh_plan_hosts{{{FLEET},state="wanted"}})[2m:1m]) > 0'),
-    ("Deploys", "purple", f"sum by (version) (changes(process_start_time_seconds{{{FLEET}}}[2m]) > 0)"),
+    (
+        "Deploys",
+        "purple",
+        f"count by (version) (envmesh_build_info{{{FLEET}}}) unless count by (version) (envmesh_build_info{{{FLEET}}} offset 5m)",
+    ),
     ("Drains", "orange", f'sum by (pool) (envmesh_pool_hosts{{{FLEET},state="draining"}}) > 0'),
 )
 

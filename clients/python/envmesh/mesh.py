@@ -36,6 +36,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc, error_reason_pb2, placement_pb2, placement_pb2_grpc
 
 if TYPE_CHECKING:
+    from envmesh.metrics import ClientMetrics
     from envmesh.rollouts import Rollouts
     from envmesh.vector import Vector
 
@@ -139,6 +140,8 @@ class Mesh:
         self.journal: JournalFile | None = None
         self._journal_path = journal
         self._runs: dict[str, int] = {}
+        self.meters: ClientMetrics | None = None
+        """Set by ``envmesh.metrics.ClientMetrics``."""
         self._random = random.Random()
         self._connections: dict[str, asyncio.Task[HostConnection]] = {}
         self._pools: dict[str, LeasePool] = {}

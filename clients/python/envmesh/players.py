@@ -174,7 +174,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         return False
 
     def _begun(self) -> None:
-        self.rollouts.reset_seconds.append(time.perf_counter() - self.started)
+        seconds = time.perf_counter() - self.started
+        self.rollouts.reset_seconds.append(seconds)
+        if self.rollouts.mesh.meters is not None:
+            self.rollouts.mesh.meters.reset(seconds)
         journal = self.rollouts.mesh.journal
         if journal is not None:
             self.log = journal.begin(self.beginning.written(self.spec, self.episode_id))

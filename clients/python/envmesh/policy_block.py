@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import compress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from envmesh.blocks import Columns
 from envmesh.columns import decoder_of, encoder_of
+from envmesh.metrics import SAMPLED_EVERY
 from envmesh.outcome import EnvironmentSpec
 from envmesh.policies import Act
 from envmesh.stream import LARGE_VALUE_BYTES, OUTCOME, STEP, HostConnection
@@ -69,6 +71,14 @@ class PolicyBlock:
               rows: Any) -> None:  # fmt: skip
         for player, row in zip(players, rows, strict=True):
             player.note(row)
+        meters = self._rollouts.mesh.meters
+        sampled: list[PolicyPlayer] = []
+        arrived = 0.0
+        if meters is not None:
+            arrived = perf_counter()
+            sampled = [player for player in players if not player.handle % SAMPLED_EVERY]
+            for player in sampled:
+                meters.stepped(arrived - player.sent_at)
         try:
             actions = list(map(self._policy, self._decode(payloads)))
             if Act in set(map(type, actions)):
@@ -77,6 +87,11 @@ class PolicyBlock:
         except Exception as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
+        if meters is not None:
+            sent = perf_counter()
+            meters.thought(sent - arrived)
+            for player in sampled:
+                player.sent_at = sent
         following = [index + 1 for index in indices]
         for player, action, index in zip(players, data, following, strict=True):
             player.acted(action)

@@ -147,6 +147,7 @@ class Rollouts:
         self._started = False
         self._closed = False
         self._wanted_slots = 0
+        self._asked_at = 0.0
         self._recorder = Recorder.open(record) if record is not None else None
         self._progress = Progress(environment, episodes) if progress else None
 
@@ -230,6 +231,7 @@ class Rollouts:
         self._again.appendleft(first)
         self._wanted_slots = self.concurrency
         loop = asyncio.get_running_loop()
+        self._asked_at = loop.time()
         self._slot_deadline = loop.call_later(self._timeout, self._no_slot)
         self.mesh.pool(self.environment).want(self.concurrency, self._slot_came, self.fail)
 
@@ -316,6 +318,8 @@ class Rollouts:
 
     def _slot_came(self, slot: Slot) -> None:
         self._wanted_slots -= 1
+        if self.mesh.meters is not None:
+            self.mesh.meters.slot_came(asyncio.get_running_loop().time() - self._asked_at)
         if self._closed:
             self.mesh.pool(self.environment).give(slot)
             return
@@ -369,6 +373,7 @@ class Rollouts:
         """Instead of one that is gone, where there is still something to play."""
         if not self._closed and not (self._planned_all and not self._again):
             self._wanted_slots += 1
+            self._asked_at = asyncio.get_running_loop().time()
             self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
         elif self._finished():
             self._arrived.set()
@@ -411,6 +416,8 @@ class Rollouts:
             self._recorder.write(trajectory)
         if self._progress is not None:
             self._progress.advance(trajectory, len(self.live))
+        if self.mesh.meters is not None:
+            self.mesh.meters.ended(trajectory)
         number = trajectory.group
         if player.log is not None:
             player.log.end({"flags": trajectory.flags, "failure": written_failure(trajectory.failure)})
@@ -433,6 +440,8 @@ class Rollouts:
                 self.play_on(straggler.slot)
             if (logs := self._logs.pop(-1 - number, None)) is not None:
                 self._logs[id(group)] = logs
+            if self.mesh.meters is not None:
+                self.mesh.meters.grouped(group)
             self._done.append(group)
             self._arrived.set()
 

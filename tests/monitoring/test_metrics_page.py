@@ -1,0 +1,69 @@
+"""docs/metrics.md is held to what the code registers: every metric, its type, its labels and its meaning."""
+
+from __future__ import annotations
+
+import re
+
+from envmesh.instruments import Instrument
+from tests.monitoring.registered import by_service, names
+from tests.monitoring.rule_files import ROOT, metrics_of, records
+
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
+BLAME = (ROOT / "docs" / "is-it-the-environment.md").read_text()
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (.*?) \| `(.*)` \|$", re.MULTILINE)
+
+
+def rows() -> dict[str, tuple[str, str, str, str]]:
+    return {
+        name: (kind, labels, what, ask.replace("\\|", "|"))
+        for name, kind, labels, what, ask in ROW.findall(PAGE)
+    }
+
+
+def queries() -> list[str]:
+    """Every query of the documentation."""
+    blocks = re.findall(r"^```promql\n(.*?)^```", BLAME, re.DOTALL | re.MULTILINE)
+    return [row[3] for row in rows().values()] + [line for block in blocks for line in block.splitlines()]
+
+
+async def registered() -> dict[str, Instrument]:
+    found = [instrument for instruments in (await by_service()).values() for instrument in instruments]
+    return {next(iter(instrument.families)): instrument for instrument in found}
+
+
+async def test_the_page_has_every_metric_and_no_other():
+    assert set(rows()) == set(await registered())
+
+
+async def test_types_labels_and_meanings_are_the_codes():
+    for name, instrument in (await registered()).items():
+        kind, labels, what, _ = rows()[name]
+        assert kind == instrument.families[name], name
+        assert labels == (", ".join(f"`{label}`" for label in instrument.label_names) or "–"), name
+        assert what == instrument.documentation, name
+
+
+async def test_every_query_names_what_the_code_registers():
+    known = await names() | set(records())
+    for query in queries():
+        assert metrics_of(query), query
+        assert metrics_of(query) <= known, query
+    for name, (_, _, _, ask) in rows().items():
+        assert any(metric.startswith(name.removesuffix("_total")) for metric in metrics_of(ask)), name
+
+
+async def test_names_are_in_base_units_and_bounded():
+    for name, instrument in (await registered()).items():
+        assert not re.search(r"_(milliseconds|ms|minutes|kb|mb|percent)(_|$)", name), name
+        assert not set(instrument.label_names) & {
+            "episode",
+            "episode_id",
+            "host_id",
+            "client_id",
+            "lease_id",
+            "seed",
+        }
+        if name.startswith("envmesh_client_"):
+            assert "tenant" not in instrument.label_names
+        if "tenant" in instrument.label_names:
+            assert instrument.families[name] != "histogram", name

@@ -1,0 +1,281 @@
+"""A mesh under load and with real faults, scraped by a real Prometheus: every expression parses, names what the code
+registers, and brings data; the alerts about the faults are seen firing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+
+import envmesh
+from envmesh.errors import EnvmeshError
+from envmesh.metrics import ClientMetrics
+from envmesh.policies import Act
+from envmesh_cli.child import Child
+from envmesh_cli.local_mesh import LocalMesh
+from envmesh_cli.pools import PoolPlan
+from tests.monitoring.real_prometheus import Prometheus, prometheus
+from tests.monitoring.registered import names
+from tests.monitoring.rule_files import (
+    ALERTS,
+    alerts,
+    dashboards,
+    metrics_of,
+    needs_prometheus,
+    panels,
+    records,
+)
+from tests.monitoring.test_metrics_page import queries
+
+pytestmark = [
+    needs_prometheus,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("real-prometheus"),
+]
+
+ABSENT = {
+    "envmesh_plan_", "envmesh_leader", "envmesh_decision", "envmesh_actions_refused", "envmesh_scale_in",
+    "envmesh_pool_max_hosts", "envmesh_pool_paused", "envmesh_pool_dry_run",
+    "envmesh_drain_oldest",
+}  # fmt: skip
+"""What only an autoscaler exports, which this mesh has none of."""
+
+NO_DATA = {
+    "Certificates valid for",  # this mesh stays on loopback, without TLS
+    "Quota used",  # and has no quotas
+}
+"""Panels of which this mesh has nothing to show."""
+
+NO_ANSWER = ("envmesh_certificate_expiry", "envmesh_replay_divergences", "envmesh_tenant_quota")
+"""What queries of the documentation ask that has no answer here."""
+
+FAULTS = {
+    "EnvmeshEnvironmentFailing": "episodes of Faulty raise and crash",
+    "EnvmeshEpisodesInterruptedByScaling": "a host is told to go with an episode that cannot leave",
+    "EnvmeshEpisodesLost": "a worker takes episodes of class NONE with it",
+    "EnvmeshFleetIncomplete": "a host is killed",
+    "EnvmeshGroupsWithoutVariance": "Graded gives every episode the same return",
+    "EnvmeshHostSilent": "a host is killed",
+    "EnvmeshReplayDiverged": "Drifting is replayed",
+    "EnvmeshResetsFailing": "resets of Faulty raise",
+    "EnvmeshRewardConstant": "Graded gives every episode the same return",
+    "EnvmeshRewardInvalid": "Graded calls every other grade invalid",
+    "EnvmeshScrapeGone": "a host is killed, and comes back at another port",
+    "EnvmeshWorkersCrashing": "workers of Faulty crash",
+}
+"""The alerts that must fire, and the fault that each is about."""
+
+
+def plan(name: str, target: str, hosts: int = 1, **settings: str) -> PoolPlan:
+    target = f"{name}=tests.environments.faulty:{target}"
+    variables = {f"ENVMESH_HOST_{key.upper()}": value for key, value in settings.items()}
+    return PoolPlan(name=name, targets=(target,), hosts=hosts, settings=variables)
+
+
+def versioned(observation: Any) -> Act:
+    versioned.calls += 1  # type: ignore[attr-defined]
+    return Act("go", {"policy_version": versioned.calls // 40})  # type: ignore[attr-defined]
+
+
+versioned.calls = 0  # type: ignore[attr-defined]
+
+
+class Faults:
+    """What goes wrong, again and again, while the mesh is looked at."""
+
+    def __init__(self, local: LocalMesh, mesh: envmesh.Mesh, directory: Path) -> None:
+        self.local, self.mesh, self.directory = local, mesh, directory
+        self.rounds = 0
+
+    async def load(self) -> None:
+        """Good episodes, groups of one return, grades, checkpoints."""
+        mesh = self.mesh
+        async for _ in mesh.rollouts(
+            "graded", versioned, episodes=160, group_size=4, concurrency=64, grade=True
+        ):
+            pass
+        async with mesh.episode("kept") as episode:
+            await episode.step("go")
+            await episode.checkpoint()
+            await episode.step("go")
+            held = await episode.detach()
+        async with await mesh.attach(held) as episode:
+            await episode.step("go")
+
+    async def faulty(self) -> None:
+        """Episodes that raise, crash their worker, and cannot begin."""
+        for action in ("raise", "crash", "crash", "nan"):
+            with contextlib.suppress(EnvmeshError):
+                async with self.mesh.episode("faulty") as episode:
+                    await episode.step("go")
+                    await episode.step(action)
+        with contextlib.suppress(EnvmeshError):
+            async with self.mesh.episode("faulty", options={"fail": True}):
+                pass
+
+    async def drifting(self) -> None:
+        """A worker dies under an episode that says it can be replayed."""
+        self.rounds += 1
+        with contextlib.suppress(EnvmeshError):
+            async with self.mesh.episode("drifting") as episode:
+                await episode.step("go")
+                await episode.step(f"crash {self.directory / str(self.rounds)}")
+
+    async def too_many(self) -> None:
+        """More slots are asked for than there are, and what nobody serves."""
+        with contextlib.suppress(EnvmeshError):
+            async with self.mesh.episode("nobody"):
+                pass
+        with contextlib.suppress(EnvmeshError):
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(3):
+                    await stack.enter_async_context(self.mesh.episode("small", timeout=0.5))
+
+    async def kill_a_host(self) -> None:
+        """One dies without a word, another is told to go while an episode of class NONE is on it."""
+        hosts = {child.name: child for child in self.local.hosts}
+        async with self.mesh.episode("graded") as episode:
+            await episode.step("go")
+            address = episode.place[0].connection.address
+            next(child for child in hosts.values() if child.address == address).crash()
+            await episode.step("go")
+        async with self.mesh.episode("faulty") as episode:
+            await episode.step("go")
+            process = hosts["faulty-1"].process_id
+            assert process is not None
+            os.kill(process, signal.SIGTERM)
+            assert await eventually(lambda: gone(hosts["faulty-1"]), 20), "the host did not go"
+
+    async def run(self) -> None:
+        while True:
+            await self.load()
+            await self.faulty()
+            await self.drifting()
+            await self.too_many()
+
+
+@contextlib.asynccontextmanager
+async def watched_mesh(directory: Path) -> AsyncIterator[tuple[Prometheus, Faults]]:
+    """A mesh under load and faults, its trainer's metrics, and a Prometheus that has seen them for a while."""
+    plans = [
+        plan("graded", "Graded", hosts=2), plan("kept", "Kept"), plan("drifting", "Drifting"),
+        plan("faulty", "Faulty", drain_deadline="1s"), plan("small", "Graded", slots="2"),
+    ]  # fmt: skip
+    async with LocalMesh(plans) as local, envmesh.connect(local.address) as mesh:
+        registry = prometheus_client.CollectorRegistry()
+        registry.register(ClientMetrics(mesh))  # type: ignore[arg-type]  # a collector by its shape
+        prometheus_client.ProcessCollector(registry=registry)
+        server, thread = await asyncio.to_thread(
+            prometheus_client.start_http_server, 0, "127.0.0.1", registry
+        )
+        targets = {**local.metrics, "trainer": f"http://127.0.0.1:{server.server_port}/metrics"}
+        faults = Faults(local, mesh, directory)
+        try:
+            async with prometheus(directory, targets, ALERTS) as here, asyncio.TaskGroup() as group:
+                running = group.create_task(faults.run())
+                yield here, faults
+                running.cancel()
+        finally:
+            await asyncio.to_thread(server.shutdown)
+            server.server_close()
+            thread.join(timeout=5)
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """The first result that is true, or the last."""
+    result = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                result = await condition()
+                if result:
+                    break
+                await asyncio.sleep(0.2)
+    return result
+
+
+async def gone(child: Child) -> bool:
+    """Whether a child has ended and was started again."""
+    return child.starts > 1
+
+
+def expressions() -> dict[str, str]:
+    """Every expression of every panel and annotation, with Grafana's variables filled in, by where it stands."""
+    found = {}
+    for name, dashboard in dashboards().items():
+        for panel in panels(dashboard):
+            for target in panel.get("targets", ()):
+                found[f"{name}: {panel['title']}: {target['refId']}"] = target["expr"]
+        for annotation in dashboard["annotations"]["list"]:
+            found[f"{name}: annotation {annotation['name']}"] = annotation["expr"]
+    filled = {}
+    for where, expression in found.items():
+        for variable in ("cluster", "namespace", "environment", "version", "tenant", "pool"):
+            expression = expression.replace(f'"${variable}"', '".*"')
+        filled[where] = expression.replace("$__rate_interval", "30s")
+    return filled
+
+
+def absent(expression: str) -> bool:
+    return any(metric.startswith(tuple(ABSENT)) for metric in metrics_of(expression))
+
+
+async def test_every_expression_names_what_the_code_registers():
+    known = await names() | set(records())
+    everything = {**expressions(), **records(), **{name: rule["expr"] for name, rule in alerts().items()}}
+    assert len(everything) > 100
+    for where, expression in everything.items():
+        assert metrics_of(expression), where
+        assert metrics_of(expression) - known == set(), where
+
+
+async def test_expressions_bring_data_and_faults_fire_alerts(tmp_path):
+    async with watched_mesh(tmp_path) as (here, faults):
+
+        async def played() -> bool:
+            return bool(await here.query("sum(increase(envmesh_client_groups_total[1m])) > 100"))
+
+        assert await eventually(played, 60), "no load arrives"
+        await faults.kill_a_host()
+        missing: list[str] = []
+        shown = {
+            where: expression for where, expression in expressions().items()
+            if not absent(expression) and "annotation" not in where and where.split(": ")[1] not in NO_DATA
+        }  # fmt: skip
+
+        async def all_there() -> bool:
+            missing[:] = [where for where, expression in shown.items() if not await here.query(expression)]
+            missing[:] += [
+                query for query in queries()
+                if not absent(query) and not any(name in query for name in (*NO_ANSWER, " == 0", " > 0"))
+                and not await here.query(query)
+            ]  # fmt: skip
+            missing[:] += [name for name, expression in records().items() if not await here.query(name)]
+            return not missing
+
+        fired: set[str] = set()
+
+        async def all_fired() -> bool:
+            fired.update(await here.firing())
+            return fired >= FAULTS.keys()
+
+        assert await eventually(all_there, 60), f"without data: {missing}"
+        assert await eventually(all_fired, 60), f"did not fire: {sorted(FAULTS.keys() - fired)}"
+        for where, expression in expressions().items():
+            await here.query(expression)  # raises where it does not parse
+            assert where
+        groups = (await here.ask("rules"))["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        assert len(rules) == len(alerts()) + len(records())
+        assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+        targets = (await here.ask("targets"))["activeTargets"]
+        up = {target["labels"]["pod"] for target in targets if target["health"] == "up"}
+        assert {"broker", "trainer", "kept-1", "graded-2"} <= up
