@@ -117,9 +117,10 @@ class Faults:
                 async with self.mesh.episode("faulty") as episode:
                     await episode.step("go")
                     await episode.step(action)
-        with contextlib.suppress(EnvmeshError):
-            async with self.mesh.episode("faulty", options={"fail": True}):
-                pass
+        async for trajectory in self.mesh.rollouts(
+            "faulty", lambda observation: "go", episodes=24, concurrency=8, options={"fail": True}
+        ):
+            assert trajectory.failure is not None
 
     async def drifting(self) -> None:
         """A worker dies under an episode that says it can be replayed."""
