@@ -43,6 +43,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "defaults": {},
     "two pools": pool(),
     "no pools": {"pools": {"cartpole": None}},
+    "a pool set to null": {"pools": {"walk": None}},
     "names": {"nameOverride": "mesh", "fullnameOverride": "rl-mesh"},
     "common labels": {"commonLabels": {"team": "rl"}, "commonAnnotations": {"owner": "rl@example.org"}},
     "image by digest": {

@@ -65,9 +65,15 @@ annotations:
 {{- (mergeOverwrite (deepCopy .root.Values.image) (.image | default dict)).pullPolicy -}}
 {{- end -}}
 
-{{/* One pool's values: poolDefaults with its own on top, as YAML. Takes (dict "root" $ "name" NAME). */}}
-{{- define "envmesh.pool" -}}
-{{- toYaml (mustMergeOverwrite (deepCopy .root.Values.poolDefaults) (deepCopy (index .root.Values.pools .name))) -}}
+{{/* All pools, by name, as YAML: poolDefaults with each one's own on top. One that was set to null is none. */}}
+{{- define "envmesh.pools" -}}
+{{- $pools := dict -}}
+{{- range $name, $own := .Values.pools -}}
+{{- if not (kindIs "invalid" $own) -}}
+{{- $_ := set $pools $name (mustMergeOverwrite (deepCopy $.Values.poolDefaults) (deepCopy $own)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $pools -}}
 {{- end -}}
 
 {{- define "envmesh.poolName" -}}

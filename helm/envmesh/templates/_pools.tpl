@@ -11,8 +11,7 @@
 
 {{- define "envmesh.brokerPools" -}}
 {{- $pools := list -}}
-{{- range $name, $_ := .Values.pools -}}
-{{- $pool := include "envmesh.pool" (dict "root" $ "name" $name) | fromYaml -}}
+{{- range $name, $pool := include "envmesh.pools" . | fromYaml -}}
 {{- if not $pool.retiring -}}
 {{- $pools = append $pools (dict "name" $name "environments" (include "envmesh.environments" $pool | fromJsonArray) "slots" (int $pool.slots) "max_hosts" (int $pool.scaling.max)) -}}
 {{- end -}}
@@ -22,8 +21,7 @@
 
 {{- define "envmesh.autoscalerPools" -}}
 {{- $pools := list -}}
-{{- range $name, $_ := .Values.pools -}}
-{{- $pool := include "envmesh.pool" (dict "root" $ "name" $name) | fromYaml -}}
+{{- range $name, $pool := include "envmesh.pools" . | fromYaml -}}
 {{- $scaling := $pool.scaling -}}
 {{- if has $scaling.mode (list "direct" "keda") -}}
 {{- $pools = append $pools (dict
@@ -58,8 +56,7 @@ envmesh.dev/retiring: {{ .retiring | quote }}
 {{/* "true" where some pool is scaled in this mode. Takes (dict "root" $ "mode" MODE). */}}
 {{- define "envmesh.anyPool" -}}
 {{- $found := "" -}}
-{{- range $name, $_ := .root.Values.pools -}}
-{{- $pool := include "envmesh.pool" (dict "root" $.root "name" $name) | fromYaml -}}
+{{- range $name, $pool := include "envmesh.pools" .root | fromYaml -}}
 {{- if eq $pool.scaling.mode $.mode -}}{{- $found = "true" -}}{{- end -}}
 {{- end -}}
 {{- $found -}}
