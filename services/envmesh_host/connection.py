@@ -147,7 +147,9 @@ class Connection:
         elif deadline is None:
             self.notify(pb.NOTICE_KIND_DRAINING, ())
         else:
-            self.notify(pb.NOTICE_KIND_DRAINING, (), deadline=duration_pb2.Duration(seconds=int(deadline)))
+            left = duration_pb2.Duration()
+            left.FromNanoseconds(max(0, int(deadline * 1e9)))
+            self.notify(pb.NOTICE_KIND_DRAINING, (), deadline=left)
 
     # ---- every other command
 

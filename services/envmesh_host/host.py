@@ -71,6 +71,7 @@ class Host:
         self.settings = settings
         self.definitions = definitions
         self._testimony = testimony
+        self._leaving = False
         self.host_id = settings.host_id or secrets.token_hex(8)
         self.registry = Registry()
         self.exporter = Exporter(self.registry)
@@ -290,6 +291,9 @@ class Host:
     def set_draining(self, draining: bool, deadline: float | None = None) -> None:
         """Begin to drain, or take the drain back: nothing new is taken, idle leases go back, the clients are told."""
         engine = self.engine
+        if self._leaving and not draining:
+            return  # it was told to go by a signal, which nobody takes back
+        engine.drain_until = None if deadline is None or not draining else engine.clock() + deadline
         if draining and not engine.draining:
             engine.draining_since = engine.clock()
         elif engine.draining and not draining:
@@ -309,20 +313,28 @@ class Host:
         """Drain, wait until the episodes are gone or their time is over, and say goodbye."""
         engine, settings = self.engine, self.settings
         await self.server.health.set(accepting=False)
+        self._leaving = True
         self.set_draining(True, settings.drain_deadline)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.drain_deadline):
-                await engine.emptied()
+        hurried: asyncio.CancelledError | None = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.drain_deadline):
+                    await engine.emptied()
+        except asyncio.CancelledError as error:  # a second signal: there is a moment left for goodbyes
+            hurried = error
         left = list(engine.episodes.values())
         engine.traffic.note_drain("overdue" if left else "emptied", engine.clock() - engine.draining_since)
         if left:
-            log.warning("%d episodes could not leave within %g s", len(left), settings.drain_deadline)
+            waited = engine.clock() - engine.draining_since
+            log.warning("%d episodes could not leave within %.1f s", len(left), waited)
+        refusal = Refusal("the host had to go before the episode could be moved", reason="PREEMPTED")
+        engine.fall(left, refusal)
         for copy in left:
-            refusal = Refusal("the host had to go before the episode could be moved", reason="PREEMPTED")
-            engine.abort(copy, refusal)
             engine.close(copy, refusal)
         for connection in list(self.servicer.connections.values()):
             connection.end(None)
         if self.membership is not None:
             self.membership.registration.leave()
             await asyncio.sleep(GOODBYE_SECONDS)
+        if hurried is not None:
+            raise hurried

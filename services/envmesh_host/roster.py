@@ -53,6 +53,8 @@ class Roster:
         self.taps: dict[bytes, Tap] = {}
         self.draining = False
         self.draining_since = 0.0
+        self.drain_until: float | None = None
+        """When those who are left are aborted; None: never."""
         self._emptied = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.on_slot_taken: Callable[[], None] = lambda: None
@@ -199,14 +201,18 @@ class Roster:
     def copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
         """A worker process died under these seats, by no fault of their episodes."""
         gone = set(map(id, seats))
-        lost = [copy for copy in self.episodes.values() if id(copy.seat) in gone]
+        self.fall([copy for copy in self.episodes.values() if id(copy.seat) in gone], refusal)
+
+    def fall(self, copies: Sequence[EpisodeCopy], refusal: Refusal) -> None:
+        """These copies go on no more: whoever waits for one of them hears it as the answer, the others as a notice."""
         by_connection: dict[Any, list[EpisodeCopy]] = {}
-        for copy in lost:
-            if copy.connection is not None:
+        for copy in copies:
+            waited_for = copy.running is not None and copy.running.waiters
+            if copy.connection is not None and not waited_for:
                 by_connection.setdefault(copy.connection, []).append(copy)
             self.abort(copy, refusal)
-        for connection, copies in by_connection.items():
-            connection.notify(pb.NOTICE_KIND_COPIES_LOST, copies, refusal)
+        for connection, fallen in by_connection.items():
+            connection.notify(pb.NOTICE_KIND_COPIES_LOST, fallen, refusal)
 
     def _retire(self, copy: EpisodeCopy) -> None:
         player = copy.seat

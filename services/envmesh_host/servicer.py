@@ -233,6 +233,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         connection.end = end
         try:
             await context.write(self._welcome(window).SerializeToString())
+            if self.engine.draining:
+                until = self.engine.drain_until
+                connection.notify_draining(True, None if until is None else until - self.engine.clock())
             async with _running(writer.run(), "stream-writer"):
                 await session.read()
         except asyncio.CancelledError:

@@ -39,7 +39,7 @@ MISBEHAVIOURS = {
     "os._exit": ("WORKER_CRASHED", "ended itself with exit code 3 during step 2"),
     "segfault": ("WORKER_CRASHED", "died by SIGSEGV during step 2"),
     "abort": ("WORKER_CRASHED", "died by SIGABRT during step 2"),
-    "kill -9": ("WORKER_LOST", "was killed by SIGKILL (from outside, or for lack of memory) during step 2"),
+    "kill -9": ("WORKER_LOST", "was killed by SIGKILL from outside during step 2"),
     "allocate": ("ENVIRONMENT_RAISED", "MemoryError"),
     "garbage": ("ENVIRONMENT_RETURNED", "it returned str 'garbage'"),
     "nothing": ("ENVIRONMENT_RETURNED", "it returned NoneType None"),

@@ -216,8 +216,8 @@ class Rebuild:
         if self.standing:
             return
         self.standing = True
-        if self.slot is self.old_slot:
-            self.slot.connection.unbind(self.old_handle)
+        if self.old is None and self.lost_host is None:  # the host says that there is no copy
+            self.old_slot.connection.unbind(self.old_handle)
         binding = StandInBinding(self, self.episode.spec)
         self.episode.stand_by(Slot(binding), STAND_IN_HANDLE)
 

@@ -21,17 +21,24 @@ FROM_OUTSIDE = frozenset(
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a worker ended. ``status`` is its exit code, or minus the signal's number; ``broken`` says what it did to
-    its connection, where that is why it was ended; ``last_words`` is the end of what it printed."""
+    its connection, where that is why it was ended; ``last_words`` is the end of what it printed; ``out_of_memory`` says
+    that the kernel has just killed for want of memory."""
 
     key: str
     status: int
     last_words: str = ""
     broken: str | None = None
+    out_of_memory: bool = False
 
     @property
     def from_outside(self) -> bool:
         """Whether it was killed by no doing of the environment, as far as can be seen."""
-        return self.broken is None and -self.status in FROM_OUTSIDE
+        return self.broken is None and not self.starved and -self.status in FROM_OUTSIDE
+
+    @property
+    def starved(self) -> bool:
+        """Whether it was killed for want of memory, which is the doing of what ran in it."""
+        return self.out_of_memory and self.status == -signal.SIGKILL
 
     @property
     def what(self) -> str:
@@ -44,8 +51,10 @@ class Death:
             name = signal.Signals(-self.status).name
         except ValueError:
             name = f"signal {-self.status}"
+        if self.starved:
+            return "was killed for want of memory"
         if self.from_outside:
-            return f"was killed by {name} (from outside, or for lack of memory)"
+            return f"was killed by {name} from outside"
         return f"died by {name}"
 
     def refusal(self, during: str) -> Refusal:

@@ -52,6 +52,13 @@ class OutOfMemory:
         before, self.before = self.before, self.count()
         return self.before > before
 
+    def take(self) -> bool:
+        """Whether one of the kills is to be laid to a process that has just ended; each counts for one process."""
+        if self.count() <= self.before:
+            return False
+        self.before += 1
+        return True
+
 
 def _candidates() -> list[Path]:
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.death import Death, blame_for
 from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded
 from envmesh_host.isolation.nursery import Nursery
+from envmesh_host.isolation.out_of_memory import OutOfMemory
 from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon
 from envmesh_host.isolation.process_settings import ProcessSettings, configuration_of, worker_bounds
 from envmesh_host.isolation.runner import CopiesLost, Job
@@ -72,6 +74,7 @@ class ProcessRunner:
         self._failures = 0
         self.deaths: dict[str, int] = {}
         """Workers that ended unasked since somebody last looked, by cause."""
+        self._memory = OutOfMemory()
         self._held_until = 0.0
         self._watch = LimitWatch(
             lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
@@ -241,6 +244,8 @@ class ProcessRunner:
 
     def _new_worker(self) -> WorkerLink:
         self._numbers += 1
+        if not self._processes:
+            self._memory.look()  # what was killed before was none of these
         worker = WorkerLink(self._numbers, self._seats_each, self._shared, self._freed, self._broken)
         worker.free = worker.free[-self._capacity :]
         worker.asynchronous = self._asynchronous
@@ -323,7 +328,8 @@ class ProcessRunner:
         """A worker process is gone."""
         worker = self._processes.pop(number, None)
         if worker is not None and number in self._workers:
-            death = Death(self._definition.key, status, last_words, worker.broken)
+            starved = status == -signal.SIGKILL and self._memory.take()
+            death = Death(self._definition.key, status, last_words, worker.broken, starved)
             if not self._stopping:
                 self._note_death("killed" if death.from_outside else "crashed")
             worker.drain()
