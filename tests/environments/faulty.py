@@ -5,7 +5,12 @@ import os
 from envmesh.env import RewardResult, environment
 
 
-@environment(recovery="none", episodes_per_worker=4, limits={"reset_seconds": 10.0, "step_seconds": 5.0})
+@environment(
+    recovery="none",
+    episodes_per_worker=4,
+    options=("fail",),
+    limits={"reset_seconds": 10.0, "step_seconds": 5.0},
+)
 class Faulty:
     """In a worker process; an action may crash it, raise, or give a reward that is no number."""
 

@@ -49,7 +49,9 @@ def rule_test(name: str, case: Case) -> list[dict[str, object]]:
 def test_it_fires_when_it_should_and_only_then(name, tmp_path):
     path = tmp_path / "case.yaml"
     cases = {
-        "rule_files": [str(path) for path in ALERTS],
+        "rule_files": [
+            str(path) for path in ALERTS if path.name == "recording.yaml" or f"{name}\n" in path.read_text()
+        ],
         "evaluation_interval": "1m",
         "tests": rule_test(name, CASES[name]),
     }
