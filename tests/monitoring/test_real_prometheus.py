@@ -279,4 +279,4 @@ async def test_expressions_bring_data_and_faults_fire_alerts(tmp_path):
         assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
         targets = (await here.ask("targets"))["activeTargets"]
         up = {target["labels"]["pod"] for target in targets if target["health"] == "up"}
-        assert {"broker", "trainer", "kept-1", "graded-2"} <= up
+        assert {"broker", "trainer", "kept-1", "drifting-1"} <= up
