@@ -1,7 +1,8 @@
 """Large checkpoints, kept outside the client: any place that fsspec can write to.
 
 A reference is told to nobody before what it names is written in full. Nothing is ever unpickled: what comes back is
-compared with its seal before a byte of it is looked at. Names are made here, and only names of that form are read.
+compared with its seal before the environment gets any of it. Names are made here, and only names of that form are read
+or deleted.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ __all__ = ["CheckpointStore"]
 log = logging.getLogger("envmesh.host")
 
 THREADS = 4
-MOST_UNWRITTEN_BYTES = 256 << 20
+FULL_BYTES = 64 << 20
+"""With so much on its way nothing more is asked for."""
+
+MOST_UNWRITTEN_BYTES = 1 << 30
 """Beyond this, what should be stored is not: the episode goes on with a longer journal."""
+
+MOST_READ_BYTES = 1 << 30
 
 _NAME = re.compile(r"[0-9a-f]{16}/[0-9a-f]{32}-[0-9]{1,10}-[0-9a-f]{16}")
 
@@ -47,7 +53,18 @@ class CheckpointStore:
         self.lifetime = lifetime
         self.written = self.written_bytes = self.failed = 0
         self._unwritten = 0
+        self.on_room: Callable[[], None] = lambda: None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="envmesh-checkpoints")
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another checkpoint may be taken for it; ``on_room`` hears when that may have changed."""
+        return self._unwritten < FULL_BYTES
+
+    @staticmethod
+    def is_of(reference: str, episode_id: bytes) -> bool:
+        """Whether a checkpoint is of this very episode."""
+        return reference.partition("/")[2].startswith(f"{episode_id.hex()}-")
 
     @staticmethod
     def name(tenant: str, episode_id: bytes, index: int) -> str:
@@ -72,6 +89,7 @@ class CheckpointStore:
 
         def written(future: asyncio.Future[None]) -> None:
             self._unwritten -= len(data)
+            asyncio.get_running_loop().call_soon(self.on_room)
             error = future.exception() if not future.cancelled() else asyncio.CancelledError()
             if error is not None:
                 self.failed += 1
@@ -130,7 +148,7 @@ class CheckpointStore:
         self._files.pipe_file(path, data)
 
     def _read(self, name: str) -> bytes:
-        data: bytes = self._files.cat_file(self._path(name))
+        data: bytes = self._files.cat_file(self._path(name), end=MOST_READ_BYTES)
         return data
 
     def _delete(self, names: Iterable[str]) -> None:
@@ -144,10 +162,13 @@ class CheckpointStore:
 
     def _sweep(self, wall: float) -> None:
         for path, details in self._files.find(self._root, detail=True).items():
+            name = "/".join(path.rsplit("/", 2)[-2:])
+            if not _NAME.fullmatch(name) or path != self._path(name):
+                continue  # somebody else's
             modified = details.get("mtime") or details.get("LastModified") or details.get("created")
             seconds = modified.timestamp() if hasattr(modified, "timestamp") else modified
             if isinstance(seconds, int | float) and wall - seconds > self.lifetime:
-                self._delete([path.removeprefix(self._root).lstrip("/")])
+                self._delete((name,))
 
 
 def _owner(tenant: str) -> str:

@@ -49,7 +49,14 @@ class Connection:
     """One client's connection to this host. ``wake`` is set by the stream that writes for it."""
 
     def __init__(
-        self, engine: Engine, hello: pb.Hello, caller: Caller, *, lease_idle: float, liveness_window: float
+        self,
+        engine: Engine,
+        hello: pb.Hello,
+        caller: Caller,
+        *,
+        lease_idle: float,
+        liveness_window: float,
+        checkpoint_seconds: float = 0.0,
     ):
         self.engine = engine
         self.client_id = hello.client_id
@@ -60,7 +67,7 @@ class Connection:
         self.lease_idle = lease_idle
         self.liveness_window = liveness_window
         self.checkpoint_steps = hello.checkpoint_steps
-        self.checkpoint_seconds = hello.checkpoint_interval.ToNanoseconds() / 1e9
+        self.checkpoint_seconds = checkpoint_seconds
         self.bindings: dict[int, EpisodeCopy] = {}
         self.leases: dict[int, Holding] = {}
         self.outbox = Outbox()
@@ -75,6 +82,7 @@ class Connection:
         self.challenge = 0
         self.answered = 0
         self.deadlines: dict[tuple[int, int], float] = {}
+        self._fetching: dict[int, pb.ResumeRequest] = {}
         self._batches = StepBatches(self)
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
             pb.COMMAND_KIND_STEP: self._step,
@@ -88,6 +96,11 @@ class Connection:
             pb.COMMAND_KIND_DETACH: self._detach,
             pb.COMMAND_KIND_ACKNOWLEDGE: self._acknowledge,
         }
+
+    @property
+    def unsent_large_bytes(self) -> int:
+        """Bytes of large values that its client has still to be sent."""
+        return self.outbox.large_bytes + self.large.large_bytes
 
     @property
     def fenced(self) -> bool:
@@ -215,9 +228,9 @@ class Connection:
 
     def _resume(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResumeRequest, payload)
-        self._check_unbound(handle, request.episode_id)
 
         def resume() -> None:
+            self._check_unbound(handle, request.episode_id)
             copy = self.engine.resume(
                 request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
             )
@@ -225,13 +238,26 @@ class Connection:
                 self._bind_copy(handle, copy)
 
         def fetched(refusal: Refusal | None) -> None:
+            if self._fetching.get(handle) is not request:
+                return  # closed meanwhile, or asked again
+            del self._fetching[handle]
             if refusal is not None:
+                self.engine.traffic.note_command(pb.COMMAND_KIND_RESUME, refusal.reason)
                 self.reply(handle, index, FAILURE, refusal)
             else:
                 self._carry_out(resume, handle, index)
 
-        if not self.engine.fetch_checkpoints(request.journal, self.tenant, fetched):
+        if not self._fetches(request, handle, fetched):
             resume()
+
+    def _fetches(
+        self, request: pb.ResumeRequest, handle: int, fetched: Callable[[Refusal | None], None]
+    ) -> bool:
+        """Whether what a resumption begins with has to be fetched; ``_fetching`` says which handles wait for that."""
+        if self.engine.fetch_checkpoints(request.journal, self.tenant, fetched):
+            self._fetching[handle] = request
+            return True
+        return False
 
     def _check_unbound(self, handle: int, episode_id: bytes) -> None:
         bound = self.bindings.get(handle)
@@ -249,15 +275,16 @@ class Connection:
 
     def _close(self, handle: int, index: int, payload: bytes) -> None:
         copy = self.bindings.get(handle)
+        if self._fetching.pop(handle, None) is not None:
+            self.reply(handle, index, FAILURE, Refusal("the episode was closed", reason="CANCELLED"))
         moved = False
         if payload:
             request = parse(pb.CloseRequest, payload)
             copy = self.engine.episodes.get(request.episode_id)
             if copy is not None and (copy.tenant != self.tenant or copy.epoch > request.epoch):
                 copy = None
-            moved = (
-                copy is not None and copy.epoch < request.epoch
-            )  # it lives elsewhere, and may need what was saved
+            # Where it has moved it may need what was saved.
+            moved = copy is not None and copy.epoch < request.epoch
         if copy is not None:
             if not moved:
                 self.engine.forget_checkpoints(copy)
@@ -347,6 +374,7 @@ class Connection:
         for copy in list(self.bindings.values()):
             self.unbind(copy)
         self.leases.clear()
+        self._fetching.clear()
         self.end_large()
         self.wake = self.wake_large = _nobody
 
@@ -360,9 +388,11 @@ class Connection:
             running = copy.running if copy is not None else None
             if running is None:
                 continue
-            waiting = [w for w in running.waiters if w[0] is self and w[1] == handle and w[2] == index]
-            if waiting:
-                running.waiters = [w for w in running.waiters if w not in waiting]
+            lists = [running.waiters, running.held or [], running.following[3] if running.following else []]
+            mine = (self, handle, index)
+            if any(mine in waiters for waiters in lists):
+                for waiters in lists:
+                    waiters[:] = [waiter for waiter in waiters if waiter != mine]
                 refusal = Refusal("the command's time is over; the step goes on", reason="COMMAND_DEADLINE")
                 self.reply(handle, index, FAILURE, refusal)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from envmesh.errors import Refusal
+from envmesh_host.kept import Stored
 
 __all__ = ["CLOSED_TO_STEPS", "EpisodeCopy", "Verdict", "judge_epoch", "judge_step"]
 
@@ -36,7 +37,7 @@ class EpisodeCopy:
     ``action`` and ``row`` say the same one by one: the last reply's index, the action's bytes that led to it, and the
     reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
     ``grade`` is the reply to Reward and the index it was given at. ``saved_index`` and ``saved_at`` say when it was
-    saved last, ``stored`` which checkpoints of it are in the store.
+    saved last, ``stored`` which checkpoints of it are in the store, the oldest first.
     """
 
     __slots__ = (
@@ -99,7 +100,7 @@ class EpisodeCopy:
         self.return_ = 0.0
         self.saved_index = 0
         self.saved_at = now
-        self.stored: tuple[str, ...] = ()
+        self.stored: tuple[Stored, ...] = ()
 
     @property
     def index(self) -> int:
@@ -170,9 +171,10 @@ Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
 class RunningStep:
     """The command that is under way, and who waits for it: a reset or step, or with a ``name`` something else, whose
     ``request`` may be sent again meanwhile. ``begun`` is when, on the performance counter; 0 where nobody measures.
-    ``following`` is the step that waits behind it, ``base`` the step that a resumption begins at."""
+    ``following`` is the step that waits behind it, ``held`` who waits for an outcome that is held back until this is
+    done, ``base`` the step that a resumption begins at."""
 
-    __slots__ = ("action", "base", "begun", "following", "index", "job", "name", "request", "waiters")
+    __slots__ = ("action", "base", "begun", "following", "held", "index", "job", "name", "request", "waiters")
 
     def __init__(self, index: int, action: bytes, job: Any, name: str = "", request: bytes = b""):
         self.index = index
@@ -183,7 +185,16 @@ class RunningStep:
         self.begun = 0.0
         self.base = 0
         self.following: tuple[int, int, bytes, list[Any]] | None = None
+        self.held: list[Any] | None = None
         self.waiters: list[Any] = []
+
+    def dismissed(self) -> list[Any]:
+        """All who wait for it or behind it; nobody does afterwards."""
+        waiters, self.waiters = self.waiters, []
+        if self.following is not None:
+            waiters = [*waiters, *self.following[3]]
+            self.following = None
+        return waiters
 
     def __str__(self) -> str:
         return self.name or f"step {self.index}"

@@ -12,23 +12,17 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.asides import REPLIES, Asides
+from envmesh_host.asides import REPLIES
 from envmesh_host.contracts import Sink
 from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_step
 from envmesh_host.counting import note_ended, note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
-from envmesh_host.journals import (
-    base_index,
-    describes,
-    environment_of,
-    last_action,
-    last_index,
-    references_of,
-)
+from envmesh_host.journals import Survey, survey
 from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.replays import Replays
+from envmesh_host.saving import Saving
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
@@ -49,7 +43,7 @@ REPLY_KINDS: dict[int, int] = {
 }
 
 
-class Engine(Asides):
+class Engine(Saving):
     """The commands of a host's episodes."""
 
     def __init__(self, *arguments: Any, **named: Any):
@@ -113,7 +107,8 @@ class Engine(Asides):
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0
         seconds = time.perf_counter() - started
-        if isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES:
+        unusual = isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES
+        if unusual or (environment.saves and not environment.info.deterministic):
             running = copy.running = running_step(0, payload, waiter)
             self.settled(copy, running, RESET, result, seconds)
             return
@@ -135,14 +130,16 @@ class Engine(Asides):
         """
         if len(request.episode_id) != 16:
             raise Refusal("episode_id must be 16 random bytes", reason="ARGUMENT_INVALID")
-        payload, journal = request.SerializeToString(deterministic=True), request.journal
+        journal = request.journal
+        seen = survey(journal) if journal.entries else None
+        payload = request.SerializeToString(deterministic=True)
         copy = self._own_copy(request.episode_id, request.epoch, sink)
         if copy is not None:
             running = copy.running
             if running is not None and running.request == payload:
                 running.waiters.append(waiter)
                 return copy
-            if self._take_over(copy, request, sink):
+            if self._take_over(copy, request, seen, sink):
                 last = outcome_of_row(copy.index, copy.row)
                 response = pb.ResumeResponse(last=last, build=copy.environment.info.build)
                 row = (response.SerializeToString(), *copy.row[1:4], b"")
@@ -150,22 +147,21 @@ class Engine(Asides):
                 self.traffic.note_resume("takeover", "attach" if request.attach_token else "reconnect")
                 sink.reply(waiter[1], waiter[2], pb.EVENT_KIND_RESUMED, row)
                 return copy
-        if not journal.entries:
+        if seen is None:
             raise unknown_episode()
         self.rights.check_seals(journal, sink.tenant)
-        environment = environment_of(journal)
         if copy is not None:
             self._fence(copy, request.epoch)
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        copy = self._new_copy(request.episode_id, request.epoch, holding(environment), sink)
-        running = RunningStep(last_index(journal), last_action(journal), None, "the resumption", payload)
+        slot = holding(seen.environment)
+        copy = self._new_copy(request.episode_id, request.epoch, slot, sink, apart=request.apart)
+        running = RunningStep(seen.last_index, seen.last_action, None, "the resumption", payload)
         running.waiters = [waiter]
-        running.base = base_index(journal)
-        copy.stored = references_of(journal)
-        checkpointed = any(entry.HasField("checkpoint") for entry in journal.entries)
-        self.traffic.note_resume("checkpoint" if checkpointed else "replay", "rebuild")
-        self.traffic.replayed_steps += sum(1 for entry in journal.entries if entry.HasField("act"))
+        running.base = seen.base
+        self.adopt_stored(copy, seen.references, seen.base)
+        self.traffic.note_resume("checkpoint" if seen.checkpointed else "replay", "rebuild")
+        self.traffic.replayed_steps += seen.acts
         if copy.environment.served is not None:
             self._replay(copy, running, request)
         else:
@@ -186,7 +182,9 @@ class Engine(Asides):
                 copy.play = copy.seat.step_instance
             self.settled(copy, running, pb.COMMAND_KIND_RESUME, result, seconds)
 
-        self._replays.add(make, done, lambda: copy.running is running, lambda: overran(environment, RESET))
+        self._replays.add(
+            make, done, lambda: copy.running is running, lambda: overran(environment, pb.COMMAND_KIND_RESUME),
+        )  # fmt: skip
 
     def _known_as(self, copy: EpisodeCopy, request: pb.ResetRequest, payload: bytes) -> bytes:
         """The bytes under which a copy knows this Reset: sent again it may come another way, under another lease."""
@@ -244,8 +242,8 @@ class Engine(Asides):
             self.settled(copy, running, kind, result, job.running_seconds)
 
         limit = environment.limit(kind)
-        if kind == pb.COMMAND_KIND_RESUME:
-            limit += environment.step_limit * max(0, running.index - running.base)
+        if kind == pb.COMMAND_KIND_RESUME:  # of each of its steps: a runner measures a replay step by step
+            limit = max(limit, environment.step_limit)
         running.job = Job(kind, copy.seat, running.index, payload, limit, done)
         environment.runner.submit(running.job)
 
@@ -289,14 +287,13 @@ class Engine(Asides):
                 copy.environment.observed.observation_bytes += len(row[0])
                 if kind == pb.COMMAND_KIND_RESUME:
                     row = _last_row(row)
-                    copy.saved_index = running.base
                 copy.settle(running.index, running.action, row)
                 if row[1]:
                     copy.return_ += row[1]
                 if row[2] & 3:
                     note_ended(copy)
         saving = copy.environment.saves and not copy.failed
-        if saving and kind == STEP and self.save_after_step(copy, waiters, result):  # type: ignore[arg-type]
+        if saving and reply_kind == OUTCOME and self.hold_back(copy, waiters, copy.row):
             return
         for sink, handle, index in waiters:
             sink.reply(handle, index, reply_kind, result)
@@ -332,23 +329,27 @@ class Engine(Asides):
         copy.close_to_steps()
         self._refused(copy, RunningStep(index, action, None), STEP, refusal)
 
-    def _take_over(self, copy: EpisodeCopy, request: pb.ResumeRequest, sink: Sink) -> bool:
+    def _take_over(
+        self, copy: EpisodeCopy, request: pb.ResumeRequest, seen: Survey | None, sink: Sink
+    ) -> bool:
         """Give a live copy to a newer epoch, where it is where the journal is."""
         if copy.client_id != sink.client_id:
             if request.attach_token:
                 self.rights.check_attach_token(request.attach_token, sink.tenant, copy.episode_id)
-            elif not request.journal.entries:
+            elif seen is None:
                 raise Refusal(
                     "to take over another client's episode takes its attach token", reason="NOT_YOURS"
                 )
         if copy.failed or copy.row is None:
             return False
-        if request.journal.entries and not describes(request.journal, copy.index, copy.row[3]):
+        if seen is not None and not seen.describes(copy.index, copy.row[3]):
             return False
+        if copy.running is not None and copy.running.held is not None:
+            return False  # nobody may hear of its last step before that is safe
         if copy.running is not None and request.epoch != copy.epoch:
-            waiters, copy.running.waiters = copy.running.waiters, []
-            for waiting, handle, index in waiters:
+            for waiting, handle, index in copy.running.dismissed():
                 waiting.reply(handle, index, pb.EVENT_KIND_FAILURE, stale_copy())
+        self.retell(copy, seen.references if seen is not None else ())
         self._let_go(copy, request.epoch)
         copy.handle = 0
         copy.idle_since = self.clock()

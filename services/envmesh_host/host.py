@@ -200,15 +200,16 @@ class Host:
             watch=self._testimony.watch if self._testimony is not None else None,
         )
         for each in hosted:
-            each.checkpoint_steps, each.checkpoint_seconds = (
-                settings.checkpoint_steps,
-                settings.checkpoint_seconds,
-            )
+            declared = each.definition.declaration
+            each.checkpoint_steps = declared.checkpoint_steps or settings.checkpoint_steps
+            each.checkpoint_seconds = declared.checkpoint_seconds or settings.checkpoint_seconds
         if settings.checkpoint_store:
-            self.engine.store = CheckpointStore(
-                settings.checkpoint_store,
-                inline_bytes=settings.checkpoint_inline_bytes,
-                lifetime=settings.checkpoint_lifetime,
+            self.engine.use_store(
+                CheckpointStore(
+                    settings.checkpoint_store,
+                    inline_bytes=settings.checkpoint_inline_bytes,
+                    lifetime=settings.checkpoint_lifetime,
+                )
             )
         self.servicer = EnvironmentServicer(
             self.engine, settings, self.host_id, alone=not settings.broker, caller_of=self.callers

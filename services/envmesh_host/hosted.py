@@ -83,9 +83,9 @@ class Hosted:
         self.step_cost = 1e-5
         if served is not None and not info.agents:
             self.read_actions, self.write_outcomes = served.batch_forms()
-        self.saves = info.recovery == pb.RECOVERY_CLASS_STATE
-        self.checkpoint_steps = 50
-        self.checkpoint_seconds = 30.0
+        self.saves = info.recovery == pb.RECOVERY_CLASS_STATE and info.checkpoints
+        self.checkpoint_steps = definition.declaration.checkpoint_steps or 50
+        self.checkpoint_seconds = definition.declaration.checkpoint_seconds or 30.0
         self.begun = 0
         self.ended = 0
         self.failed = 0

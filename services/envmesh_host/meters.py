@@ -149,7 +149,11 @@ class HostMeters:
         )
         self.fenced = counter("envmesh_epochs_fenced_total", "Older copies dropped for a newer epoch.")
         self.checkpoints = counter(
-            "envmesh_checkpoints_total", "Checkpoints taken.", ("store",), [("journal",)]
+            "envmesh_checkpoints_total", "Checkpoints taken.", ("store",),
+            [("journal",), ("store",)],
+        )  # fmt: skip
+        self.checkpoint_failures = counter(
+            "envmesh_checkpoint_failures_total", "Checkpoints that could not be taken or stored."
         )
         self.checkpoint_bytes = counter("envmesh_checkpoint_bytes_total", "Bytes of the checkpoints taken.")
         self.drains = counter(
@@ -254,8 +258,10 @@ class HostMeters:
             self.resumes.add(count, how, cause)
         self.resume.labels().observe_many(seen.resume_seconds)
         self.replayed.add(seen.replayed_steps)
-        self.checkpoints.add(len(seen.checkpoints), "journal")
-        self.checkpoint_bytes.add(sum(seen.checkpoints))
+        for store, (count, size) in seen.checkpoints.items():
+            self.checkpoints.add(count, store)
+            self.checkpoint_bytes.add(size)
+        self.checkpoint_failures.add(seen.checkpoint_failures)
         for outcome, count in seen.drains.items():
             self.drains.add(count, outcome)
         self.drain.labels().observe_many(seen.drain_seconds)

@@ -39,9 +39,9 @@ class Traffic:
 
     ``commands`` counts those answered by (kind, reason), reason "" where all went well; ``seconds`` has, by kind, the
     time from a command's arrival to its reply; ``step_batches`` the same for the steps of whole frames, as arrays, and
-    ``overhead`` and ``overhead_batches`` the part of it that was not the environment's. ``resumes`` counts by (kind,
-    cause), ``checkpoints`` has the size of each in bytes, ``interrupted`` counts episodes that this host ended without
-    an outcome by no doing of theirs, by reason.
+    ``overhead`` and ``overhead_batches`` the part of it that was not the environment's. ``resumes`` counts by
+    (kind, cause), ``checkpoints`` those taken as (count, bytes) by where they are kept, ``interrupted`` counts episodes
+    that this host ended without an outcome by no doing of theirs, by reason.
     """
 
     commands: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -56,7 +56,8 @@ class Traffic:
     resumes: dict[tuple[str, str], int] = field(default_factory=dict)
     resume_seconds: list[float] = field(default_factory=list)
     replayed_steps: int = 0
-    checkpoints: list[int] = field(default_factory=list)
+    checkpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
+    checkpoint_failures: int = 0
     drains: dict[str, int] = field(default_factory=dict)
     drain_seconds: list[float] = field(default_factory=list)
 
@@ -72,6 +73,11 @@ class Traffic:
     def note_resume(self, kind: str, cause: str) -> None:
         """An episode was resumed here."""
         self.resumes[kind, cause] = self.resumes.get((kind, cause), 0) + 1
+
+    def note_checkpoint(self, store: str, size: int) -> None:
+        """A checkpoint of so many bytes was taken, and is kept in the client's ``journal`` or in the ``store``."""
+        count, total = self.checkpoints.get(store, (0, 0))
+        self.checkpoints[store] = count + 1, total + size
 
     def note_drain(self, outcome: str, seconds: float) -> None:
         """A drain is over."""

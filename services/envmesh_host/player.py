@@ -16,17 +16,10 @@ from envmesh import values
 from envmesh.env import RewardResult
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.journal_replay import EMPTY_ROW, ENDED, Replay, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row, Served, reset_outcome
 
 __all__ = ["EMPTY_ROW", "ENDED", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
-
-EMPTY_ROW: Row = (b"", 0.0, 0, 0, b"")
-
-TERMINATED = pb.OUTCOME_FLAG_TERMINATED
-TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
-AGENTS = pb.OUTCOME_FLAG_AGENTS
-ENDED = TERMINATED | TRUNCATED
-JOURNAL_FORMAT = 1
 
 
 class Player:
@@ -175,8 +168,10 @@ class AsyncPlayer:
         with _author("reseed"):
             await _awaited(reseed(seed))
 
-    async def resume(self, request: pb.ResumeRequest) -> Row:
-        """Rebuild the episode from its journal."""
+    async def resume(
+        self, request: pb.ResumeRequest, turn: Callable[[], Awaitable[None]] | None = None
+    ) -> Row:
+        """Rebuild the episode from its journal; after each of its steps ``turn`` may let others go on."""
         replay = Replay(self.served, request)
         for kind, argument in replay.commands():
             if kind == "reset":
@@ -187,6 +182,8 @@ class AsyncPlayer:
                 await self.reseed(argument)
             else:
                 await self.restore(argument)
+            if turn is not None:
+                await turn()
         return replay.row()
 
     async def close(self) -> None:
@@ -200,125 +197,6 @@ class AsyncPlayer:
 def make_player(served: Served) -> Player | AsyncPlayer:
     """A new instance of the environment, ready to be reset."""
     return AsyncPlayer(served) if served.asynchronous else Player(served)
-
-
-class Replay:
-    """The rebuilding of one episode: which commands to give, and whether the outcomes are the journal's.
-
-    Raises:
-        Refusal: MALFORMED or VERSION_MISMATCH before anything is done, REPLAY_DIVERGED at the first outcome whose
-            digest differs; the message says at which step.
-    """
-
-    def __init__(self, served: Served, request: pb.ResumeRequest):
-        self._served = served
-        self._request = request
-        self._entries = request.journal.entries
-        self._digest: int | None = None
-        self._index = -1
-        self._last: Row = EMPTY_ROW
-        self._outcomes: list[pb.Outcome] = []
-        if request.journal.format_version != JOURNAL_FORMAT:
-            raise Refusal(
-                f"the journal has format {request.journal.format_version}; this host reads {JOURNAL_FORMAT}",
-                reason="VERSION_MISMATCH",
-            )
-        first = self._entries[0].WhichOneof("entry") if self._entries else None
-        if first not in ("reset", "checkpoint"):
-            raise Refusal("a journal must begin with a reset or a checkpoint", reason="MALFORMED")
-        if first == "reset" and self._entries[0].reset.environment != served.definition.key:
-            raise Refusal(
-                f"the journal is of {self._entries[0].reset.environment}; this slot serves {served.definition.key}",
-                reason="VERSION_MISMATCH",
-            )
-
-    def commands(self) -> Any:
-        """What to do, in order, as (kind, argument)."""
-        for entry in self._entries:
-            kind = entry.WhichOneof("entry")
-            self._digest = entry.digest if kind in ("reset", "act") else None
-            if kind == "reset":
-                reset = entry.reset
-                request = pb.ResetRequest(task=reset.task, split=reset.split)
-                if reset.HasField("seed"):
-                    request.seed = reset.seed
-                if reset.HasField("options"):
-                    request.options.CopyFrom(reset.options)
-                yield kind, request
-            elif kind == "act":
-                if self._last[2] & ENDED:
-                    raise Refusal(
-                        f"the journal acts after the end, at step {self._index + 1}", reason="MALFORMED"
-                    )
-                yield kind, entry.act
-            elif kind == "reseed":
-                yield kind, entry.reseed
-            elif kind == "checkpoint":
-                yield kind, self._open_checkpoint(entry.checkpoint)
-            else:
-                raise Refusal("the journal holds an entry of an unknown kind", reason="MALFORMED")
-
-    def _open_checkpoint(self, checkpoint: pb.SealedCheckpoint) -> bytes:
-        content = pb.CheckpointContent.FromString(checkpoint.content)
-        if content.environment != self._served.definition.key:
-            raise Refusal(f"the checkpoint is of {content.environment}", reason="VERSION_MISMATCH")
-        self._index = content.last.index
-        self._last = row_of_outcome(content.last)
-        return content.state.SerializeToString(deterministic=True)
-
-    def outcome(self, row: Row) -> None:
-        """Take note of what a command led to."""
-        self._index += 1
-        self._last = row
-        if row[3] != self._digest:
-            raise Refusal(
-                f"replaying {self._served.definition.key}, step {self._index} led to another outcome than before "
-                f"(digest {row[3]:016x}, journal {self._digest or 0:016x})",
-                reason="REPLAY_DIVERGED",
-            )
-        if self._request.return_outcomes:
-            self._outcomes.append(outcome_of_row(self._index, row))
-
-    def row(self) -> Row:
-        """The ResumeResponse, beside the last outcome's columns."""
-        last = self._last
-        response = pb.ResumeResponse(
-            last=outcome_of_row(max(self._index, 0), last),
-            outcomes=self._outcomes,
-            replayed=sum(1 for entry in self._entries if entry.WhichOneof("entry") == "act"),
-            build=self._served.definition.build,
-        )
-        return (response.SerializeToString(), last[1], last[2], last[3], b"")
-
-
-def outcome_of_row(index: int, row: Row) -> pb.Outcome:
-    """The message form of an outcome's columns."""
-    payload, reward, flags, digest, info = row
-    outcome = pb.Outcome(
-        index=index,
-        reward=reward,
-        terminated=bool(flags & TERMINATED),
-        truncated=bool(flags & TRUNCATED),
-        digest=digest,
-    )
-    if flags & AGENTS:
-        outcome.agents.ParseFromString(payload)
-    else:
-        outcome.observation.ParseFromString(payload)
-    if info:
-        outcome.info.ParseFromString(info)
-    return outcome
-
-
-def row_of_outcome(outcome: pb.Outcome) -> Row:
-    """The columns of an outcome's message form."""
-    flags = TERMINATED * outcome.terminated | TRUNCATED * outcome.truncated
-    if outcome.HasField("agents"):
-        payload, flags = outcome.agents.SerializeToString(deterministic=True), flags | AGENTS
-    else:
-        payload = outcome.observation.SerializeToString(deterministic=True)
-    info = outcome.info.SerializeToString(deterministic=True) if outcome.HasField("info") else b""
-    return (payload, outcome.reward, flags, outcome.digest, info)
 
 
 def reset_arguments(served: Served, request: pb.ResetRequest) -> dict[str, Any]:

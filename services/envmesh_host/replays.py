@@ -7,6 +7,7 @@ two stretches the event loop belongs to the episodes that still run.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from envmesh_host.testimony import BEGAN, Watch
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Replays"]
+
+log = logging.getLogger("envmesh.host")
 
 Steps = Iterator[Row | None]
 
@@ -69,6 +72,14 @@ class Replays:
 
     def _stretch(self) -> None:
         """Play a stretch of the journal whose turn it is; short ones are done in one go with the next."""
+        try:
+            self._play_until_due()
+        finally:  # whatever happened to one, the others have their turn
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
+                asyncio.get_running_loop().call_soon(self._stretch)
+
+    def _play_until_due(self) -> None:
         end = time.perf_counter() + STRETCH_SECONDS
         while self._waiting and time.perf_counter() < end:
             replay = self._waiting.popleft()
@@ -79,9 +90,6 @@ class Replays:
                 self._waiting.append(replay)
             else:
                 replay.done(result, replay.seconds)
-        self._scheduled = bool(self._waiting)
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._stretch)
 
     def _play(self, replay: _Replay, end: float) -> Row | Refusal | None:
         """Play on until ``end``; the result, None where there is more to do."""
@@ -101,6 +109,10 @@ class Replays:
             return refusal
         except StepOverrun:
             return replay.overran()
+        except Exception as error:
+            log.error("a defect in a resumption", exc_info=error)
+            what = f"a defect of envmesh ({type(error).__name__}) in a resumption; the host's log has it"
+            return Refusal(what, reason="INTERNAL")
         finally:
             self._watch[BEGAN] = 0.0
             replay.seconds += time.perf_counter() - started

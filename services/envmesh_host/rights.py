@@ -65,10 +65,6 @@ class HostRights:
             if entry.WhichOneof("entry") != "checkpoint":
                 continue
             sealed = entry.checkpoint
-            if sealed.reference and not sealed.content:
-                raise Refusal(
-                    "a checkpoint of the journal is in a store, and this host has none", reason="UNSUPPORTED"
-                )
             try:
                 content = pb.CheckpointContent.FromString(sealed.content)
             except DecodeError:

@@ -129,10 +129,8 @@ class Roster:
         note_over(copy, self.clock())
         if copy.running is not None:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
-            following = copy.running.following
-            for sink, handle, index in (*copy.running.waiters, *(following[3] if following else ())):
+            for sink, handle, index in copy.running.dismissed():
                 sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
-            copy.running.waiters, copy.running.following = [], None
         copy.close_to_steps()
         if environment.served is not None:
             self._retire(copy)
@@ -147,9 +145,7 @@ class Roster:
 
     def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
         """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
-        waiters = copy.running.waiters if copy.running is not None else []
-        if copy.running is not None and copy.running.following is not None:
-            waiters += copy.running.following[3]
+        waiters = copy.running.dismissed() if copy.running is not None else []
         copy.running = None
         copy.row = refusal
         copy.close_to_steps()
@@ -188,12 +184,14 @@ class Roster:
         else:
             copy.connection.unbind(copy)
 
-    def _new_copy(self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink) -> EpisodeCopy:
+    def _new_copy(
+        self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink, *, apart: bool = False
+    ) -> EpisodeCopy:
         environment = self.hosted[holding.environment]
         self.slots.take(holding, episode_id)
         copy = EpisodeCopy(episode_id, epoch, sink.client_id, sink.tenant, environment, holding, self.clock())
         if environment.served is None:
-            copy.seat = environment.runner.seat()  # type: ignore[union-attr]
+            copy.seat = environment.runner.seat(apart=apart)  # type: ignore[union-attr]
         self.episodes[episode_id] = copy
         environment.begun += 1
         return copy

@@ -177,8 +177,12 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         call = UnaryCall(request.client_id, self.caller_of(context).tenant)
         fetched: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         if self.engine.fetch_checkpoints(request.journal, call.tenant, fetched.set_result):
-            async with asyncio.timeout(STORE_SECONDS):
-                refusal = await asyncio.shield(fetched)
+            try:
+                async with asyncio.timeout(STORE_SECONDS):
+                    refusal = await asyncio.shield(fetched)
+            except TimeoutError:
+                slow = f"the checkpoint store did not answer within {STORE_SECONDS:g} s"
+                raise Refusal(slow, reason="NO_CAPACITY", retry_after=1.0) from None
             if refusal is not None:
                 raise refusal
         copy = self.engine.resume(
@@ -216,6 +220,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
             caller,
             lease_idle=self.settings.lease_idle,
             liveness_window=window,
+            checkpoint_seconds=_seconds(hello.checkpoint_interval, 0.0),
         )
         writer = FrameWriter(context, connection.outbox, connection)
         session = StreamSession(context, connection, self.last_tick, writer=writer, own=writer)

@@ -68,6 +68,7 @@ class Upkeep:
                 writer.beaten_at = now
                 writer.heartbeat_due = True
                 writer.wake()
+        self._engine.go_on_saving()
         if now - self._swept >= 1.0:
             self._swept = now
             self._sweep(now)

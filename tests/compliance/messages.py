@@ -122,7 +122,8 @@ class Episode:
         """The step index that the journal leads to; -1 before the reset."""
         at = -1
         for entry in self.journal.entries:
-            at = entry.checkpoint.index if entry.WhichOneof("entry") == "checkpoint" else at + 1
+            kind = entry.WhichOneof("entry")
+            at = entry.checkpoint.index if kind == "checkpoint" else at + (kind != "reseed")
         return at
 
 

@@ -139,8 +139,9 @@ class Stream:
         connection_id: bytes = b"",
         role: int = pb.STREAM_ROLE_MAIN,
         window: float = UNHURRIED,
+        **more: Any,
     ) -> AsyncIterator[Stream]:
-        """A stream that has been welcomed; it is hung up in the end."""
+        """A stream that has been welcomed; it is hung up in the end. ``more`` are fields of its hello."""
         stream = cls(
             channel.stream_stream(STREAM)(),
             client_id or secrets.token_bytes(16),
@@ -152,6 +153,7 @@ class Stream:
             connection_id=stream.connection_id,
             role=role,  # type: ignore[arg-type]
             liveness_window=duration_pb2.Duration(seconds=int(window), nanos=int(window % 1 * 1e9)),
+            **more,
         )
         try:
             await stream.send_frame(pb.StreamRequest(hello=hello))

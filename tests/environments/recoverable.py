@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -78,6 +79,60 @@ class Saved(Walk):
 @envmesh.environment(recovery="state", isolation="process", episodes_per_worker=256)
 class SavedInWorker(Saved):
     """The same, in worker processes."""
+
+
+@envmesh.environment(recovery="state", isolation="thread")
+class SavedInThread(Saved):
+    """The same, in threads."""
+
+
+@envmesh.environment(recovery="state", isolation="inline")
+class SavedAside(Saved):
+    """The same as coroutines, which let others in between."""
+
+    async def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(seed=seed, options=options)
+
+    async def step(self, action: Any) -> Any:
+        await asyncio.sleep(0)
+        return super().step(action)
+
+    async def checkpoint(self) -> Any:
+        await asyncio.sleep(0)
+        return super().checkpoint()
+
+    async def restore(self, saved: Any) -> None:
+        await asyncio.sleep(0)
+        super().restore(saved)
+
+
+@envmesh.environment(recovery="state", isolation="thread")
+class SavedAsideInThread(SavedAside):
+    """Coroutines in a thread's loop."""
+
+
+@envmesh.environment(recovery="state", isolation="process", episodes_per_worker=256)
+class SavedAsideInWorker(SavedAside):
+    """Coroutines in worker processes."""
+
+
+@envmesh.environment(recovery="state", isolation="inline", checkpoint_steps=3)
+class SavedOften(Saved):
+    """Asks to be saved every three steps."""
+
+
+@envmesh.environment(recovery="state", isolation="inline")
+class Unsavable(Saved):
+    """Cannot be saved any more once it was told so, by action 4."""
+
+    def step(self, action: Any) -> Any:
+        self.spoilt = int(action) == 4
+        return super().step(action)
+
+    def checkpoint(self) -> Any:
+        if self.spoilt:
+            raise OSError("the disk is full")
+        return super().checkpoint()
 
 
 @envmesh.environment(recovery="state", isolation="inline", deterministic=False)

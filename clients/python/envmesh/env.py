@@ -85,8 +85,10 @@ class Declaration:
     ``global_random`` says that the code draws from ``random``'s or numpy's global generators, so that a worker
     swaps their state between episodes. ``episodes_per_worker`` bounds how many episodes share one worker process
     (default: 1 for NONE, 64 otherwise). ``slots`` bounds this environment's episodes on one host. ``deterministic``
-    (class STATE): whether the steps between two checkpoints can be replayed. ``reuse`` (isolation inline): one instance
-    may be reset for one episode after another, where making one is dear.
+    (class STATE): whether the steps between two checkpoints can be replayed. ``checkpoint_steps`` and
+    ``checkpoint_seconds`` (class STATE): the host saves an episode at least every so many steps, and with the first
+    step after so long (default: as the host is set). ``reuse`` (isolation inline): one instance may be reset for one
+    episode after another, where making one is dear.
     """
 
     name: str | None = None
@@ -99,6 +101,8 @@ class Declaration:
     options: tuple[str, ...] = ()
     seeded: bool | None = None
     deterministic: bool = True
+    checkpoint_steps: int | None = None
+    checkpoint_seconds: float | None = None
     reuse: bool = False
     global_random: bool = False
     episodes_per_worker: int | None = None
@@ -120,10 +124,15 @@ class Declaration:
         if self.name is not None:
             check_name("name", self.name)
         check_name("version", self.version)
-        for name in ("episodes_per_worker", "slots"):
+        for name in ("episodes_per_worker", "slots", "checkpoint_steps"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        seconds = self.checkpoint_seconds
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 7 * 86400):
+            raise ValueError(
+                f"checkpoint_seconds must be more than 0 and less than a week, in seconds; got {seconds!r}"
+            )
 
     @property
     def worker_episodes(self) -> int:

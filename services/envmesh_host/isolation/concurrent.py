@@ -9,7 +9,7 @@ import asyncio
 import functools
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from envmesh import event_loop
@@ -35,6 +35,7 @@ from envmesh_host.served import Row, Served
 __all__ = ["AsyncEpisodes", "Spawn", "run_worker_loop"]
 
 READ_BYTES = 256 * 1024
+STRETCH_SECONDS = 0.005
 
 
 class Spawn(Protocol):
@@ -169,7 +170,7 @@ class AsyncEpisodes:
                 return await player.reset(reset)
             resume = pb.ResumeRequest.FromString(payload)
             player = episode.player = new_async_player(self._served, self._random, resume)
-            return await player.resume(resume)
+            return await player.resume(resume, self._turns(command))
         if player is None:
             raise Refusal("no episode was begun here", reason="EPISODE_UNKNOWN")
         if kind == REWARD:
@@ -177,6 +178,25 @@ class AsyncEpisodes:
         if kind == CHECKPOINT:
             return await player.checkpoint()
         raise Refusal(f"there is no command of kind {kind}", reason="INTERNAL")
+
+    def _turns(self, command: Command) -> Callable[[], Awaitable[None]]:
+        """For a replay: after every few milliseconds of it the others have their turn, and its limit begins anew, for
+        that is one of each step."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STRETCH_SECONDS
+
+        async def turn() -> None:
+            nonlocal end
+            if loop.time() < end:
+                return
+            await asyncio.sleep(0)
+            if not command.overran:
+                command.timer.cancel()
+                command.timer = loop.call_later(command.limit_seconds, self._overrun, command)
+                self._note(command.key, time.monotonic())
+            end = loop.time() + STRETCH_SECONDS
+
+        return turn
 
     async def _close(self, episode: Episode, command: Command, running: Command | None) -> None:
         command.started = time.monotonic()

@@ -41,8 +41,8 @@ class InlineRunner:
             raise Refusal(f"{self._served.definition.key} {message}", reason="UNSUPPORTED")
         return self._served.info
 
-    def seat(self) -> LocalSeat:
-        """Room for a new episode."""
+    def seat(self, *, apart: bool = False) -> LocalSeat:
+        """Room for a new episode; ``apart`` has no meaning here."""
         return LocalSeat()
 
     def submit(self, job: Job) -> None:

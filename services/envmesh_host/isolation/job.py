@@ -15,6 +15,7 @@ __all__ = [
     "cancelled",
     "during",
     "limit_exceeded",
+    "stopped",
 ]
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
@@ -47,3 +48,8 @@ def limit_exceeded(kind: int, index: int, limit_seconds: float, what_then: str) 
 def cancelled() -> Refusal:
     """The refusal of a command whose episode was closed meanwhile."""
     return Refusal("the episode was closed", reason="CANCELLED")
+
+
+def stopped() -> Refusal:
+    """For what was not done when the host stopped."""
+    return Refusal("the host stopped", reason="PREEMPTED")

@@ -12,12 +12,14 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from envmesh.errors import Refusal
 from envmesh_host.isolation.forkserver import COMMAND, EVENT_HEAD, KILL, START
 
-__all__ = ["Nursery", "Parent"]
+__all__ = ["Nursery", "Parent", "in_time"]
+
+_Result = TypeVar("_Result")
 
 log = logging.getLogger("envmesh.worker")
 
@@ -203,3 +205,12 @@ class Nursery:
             f"the process that workers of {self._key} start from ended{status}", reason="WORKER_LOST"
         )
         self._parent.nursery_lost(self._refusal or lost)
+
+
+async def in_time(future: asyncio.Future[_Result], limit: float, what: str) -> _Result:
+    """What a future brings, within so many seconds. Raises: Refusal LIMIT_EXCEEDED."""
+    try:
+        async with asyncio.timeout(limit):
+            return await future
+    except TimeoutError:
+        raise Refusal(f"{what} took longer than {limit:g} s", reason="LIMIT_EXCEEDED") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from envmesh.errors import Refusal
 from envmesh_host.isolation.job import CLOSE, cancelled
@@ -15,9 +16,9 @@ __all__ = ["LocalSeat", "OpenJobs"]
 
 class LocalSeat:
     """An episode's place. ``refusal`` says why it is lost; ``busy`` is the command a thread has, answered or not, and
-    ``given_up`` says that nobody waits for that thread."""
+    ``given_up`` says that nobody waits for that thread; ``replay`` is the rest of a journal that is played again."""
 
-    __slots__ = ("busy", "closing", "given_up", "job", "player", "refusal")
+    __slots__ = ("busy", "closing", "given_up", "job", "player", "refusal", "replay")
 
     def __init__(self) -> None:
         self.job: Job | None = None
@@ -26,6 +27,7 @@ class LocalSeat:
         self.busy: Job | None = None
         self.given_up = False
         self.refusal: Refusal | None = None
+        self.replay: Iterator[Row | None] | None = None
 
 
 class OpenJobs:

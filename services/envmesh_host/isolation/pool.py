@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -23,7 +23,7 @@ from envmesh_host.isolation.job import CLOSE, STEP, cancelled
 from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW
 
-__all__ = ["ROWS_AT_ONCE", "Seat", "WorkerLink"]
+__all__ = ["ROWS_AT_ONCE", "Seat", "WorkerLink", "abandon", "least_full"]
 
 ROWS_AT_ONCE = 128
 """A request this long is sent before the loop's turn ends, so that the worker may begin."""
@@ -32,11 +32,13 @@ READ_BYTES = 256 * 1024
 
 
 class Seat:
-    """An episode's place. ``worker`` and ``handle`` say where it was put; ``refusal``, why it is lost."""
+    """An episode's place. ``worker`` and ``handle`` say where it was put; ``refusal``, why it is lost; ``apart``, that
+    no other may share its worker until it has been stepped once."""
 
-    __slots__ = ("abandoned_at", "closing", "handle", "job", "limit_seconds", "refusal", "worker")
+    __slots__ = ("abandoned_at", "apart", "closing", "handle", "job", "limit_seconds", "refusal", "worker")
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool = False) -> None:
+        self.apart = apart
         self.worker: WorkerLink | None = None
         self.handle = 0
         self.job: Job | None = None
@@ -62,6 +64,7 @@ class WorkerLink:
         self.seats: list[Seat | None] = [None] * (seats + 1)
         self.free = list(range(seats, 0, -1))
         self.episodes = 0
+        self.apart: Seat | None = None
         self.asynchronous = False
         self.retired = False
         self.empty_since = 0.0
@@ -93,6 +96,8 @@ class WorkerLink:
         seat.worker, seat.handle = self, self.free.pop()
         self.seats[seat.handle] = seat
         self.episodes += 1
+        if seat.apart:
+            self.apart = seat
 
     def unseat(self, seat: Seat) -> None:
         """Free an episode's place."""
@@ -100,6 +105,8 @@ class WorkerLink:
         self.free.append(seat.handle)
         self.episodes -= 1
         seat.worker, seat.closing, seat.job = None, None, None
+        if self.apart is seat:
+            self.apart = None
         if not self.episodes:
             self.empty_since = self._loop.time()
         self._on_freed(self)
@@ -232,6 +239,8 @@ class WorkerLink:
                 continue
             seat.job = None  # type: ignore[union-attr]
             job.running_seconds = running_seconds
+            if seat is self.apart and job.kind == STEP:
+                self._acquitted()
             job.done(job, (payload, reward, flags, digest, info))
 
     def _answer_mixed(self, response: pb.StreamResponse, seconds: list[float]) -> None:
@@ -251,9 +260,17 @@ class WorkerLink:
                 result = EMPTY_ROW if kind == CLOSED else result
             elif job is not None:
                 seat.job = None
+                if seat is self.apart and job.kind == STEP and kind != FAILURE:
+                    self._acquitted()
             if job is not None:
                 job.running_seconds = running_seconds
                 job.done(job, result)
+
+    def _acquitted(self) -> None:
+        """The episode that was kept apart has done its step: others may join it."""
+        assert self.apart is not None
+        self.apart.apart, self.apart = False, None
+        self._loop.call_soon(self._on_freed, self)
 
     def _answer_hello(self, payload: bytes, flags: int) -> None:
         if self.on_hello is not None:
@@ -269,6 +286,12 @@ class WorkerLink:
         self._loop.remove_writer(self.connection)
         self.connection.close()
         self.record.close()
+
+
+def least_full(workers: Iterable[WorkerLink]) -> WorkerLink | None:
+    """The worker with the fewest episodes of those that take one more."""
+    open_ = [worker for worker in workers if worker.free and not worker.retired and worker.apart is None]
+    return min(open_, key=lambda worker: worker.episodes, default=None)
 
 
 def abandon(seat: Seat, moment: float, soon: Callable[..., object]) -> None:

@@ -8,24 +8,22 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from envmesh.env import Definition
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.death import Death, blame_for
-from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded
-from envmesh_host.isolation.nursery import Nursery
+from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded, stopped
+from envmesh_host.isolation.nursery import Nursery, in_time
 from envmesh_host.isolation.out_of_memory import OutOfMemory
-from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon
+from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon, least_full
 from envmesh_host.isolation.process_settings import ProcessSettings, configuration_of, worker_bounds
 from envmesh_host.isolation.runner import CopiesLost, Job
 from envmesh_host.isolation.watch import LimitWatch
 from envmesh_host.player import EMPTY_ROW
 
 __all__ = ["ProcessRunner", "ProcessSettings"]
-
-_Result = TypeVar("_Result")
 
 log = logging.getLogger("envmesh.host")
 
@@ -65,6 +63,7 @@ class ProcessRunner:
         self._workers: dict[int, WorkerLink] = {}
         self._processes: dict[int, WorkerLink] = {}
         self._waiting: deque[Job] = deque()
+        self._waiting_apart: deque[Job] = deque()
         self._dirty: list[WorkerLink] = []
         self._shared = bytearray(READ_BYTES)
         self._numbers = 0
@@ -72,8 +71,7 @@ class ProcessRunner:
         self._asynchronous = False
         self._stopping = False
         self._failures = 0
-        self.deaths: dict[str, int] = {}
-        """Workers that ended unasked since somebody last looked, by cause."""
+        self.deaths: dict[str, int] = {}  # workers that ended unasked since somebody last looked, by cause
         self._memory = OutOfMemory()
         self._held_until = 0.0
         self._watch = LimitWatch(
@@ -99,23 +97,16 @@ class ProcessRunner:
         self._nursery.open()
         key, limit = self._definition.key, self._definition.declaration.limits.reset_seconds
         try:
-            await self._in_time(self._ready, self._settings.start_seconds, f"importing {key}")
+            await in_time(self._ready, self._settings.start_seconds, f"importing {key}")
             self._new_worker().on_hello = self._learn
-            return await self._in_time(self._hello, limit, f"creating {key}")
+            return await in_time(self._hello, limit, f"creating {key}")
         except BaseException:
             await self.stop(0.0)
             raise
 
-    async def _in_time(self, future: asyncio.Future[_Result], limit: float, what: str) -> _Result:
-        try:
-            async with asyncio.timeout(limit):
-                return await future
-        except TimeoutError:
-            raise Refusal(f"{what} took longer than {limit:g} s", reason="LIMIT_EXCEEDED") from None
-
-    def seat(self) -> Seat:
+    def seat(self, *, apart: bool = False) -> Seat:
         """A place for an episode; its reset or resume decides which worker that is."""
-        return Seat()
+        return Seat(apart=apart)
 
     def submit(self, job: Job) -> None:
         """Begin a command."""
@@ -207,12 +198,13 @@ class ProcessRunner:
             soon(job.done, job, stopped())
         else:
             seat.job = job
-            self._waiting.append(job)
+            (self._waiting_apart if seat.apart else self._waiting).append(job)
             self._place_waiting()
 
     def _refuse_waiting(self, refusal: Refusal) -> None:
-        waiting = [job for job in self._waiting if job.seat.job is job]
+        waiting = [job for job in (*self._waiting, *self._waiting_apart) if job.seat.job is job]
         self._waiting.clear()
+        self._waiting_apart.clear()
         for job in waiting:
             job.seat.job = None
             self._loop.call_soon(job.done, job, refusal)
@@ -220,25 +212,31 @@ class ProcessRunner:
     # ---- workers
 
     def _place_waiting(self) -> None:
-        while self._waiting:
-            job = self._waiting[0]
-            seat: Seat = job.seat
-            if seat.job is job:
-                worker = self._choose()
-                if worker is None:
-                    return
-                worker.seat(seat)
-                self._put(worker, seat, job)
-            self._waiting.popleft()
+        for waiting in (self._waiting, self._waiting_apart):
+            while waiting:
+                job = waiting[0]
+                seat: Seat = job.seat
+                if seat.job is job:
+                    worker = self._choose(seat.apart)
+                    if worker is None:
+                        break
+                    worker.seat(seat)
+                    self._put(worker, seat, job)
+                waiting.popleft()
 
-    def _choose(self) -> WorkerLink | None:
-        """The worker with the fewest episodes, or a new one while that spreads them better or all are full."""
-        open_ = [worker for worker in self._workers.values() if worker.free and not worker.retired]
-        best = min(open_, key=lambda worker: worker.episodes, default=None)
+    def _choose(self, apart: bool) -> WorkerLink | None:
+        """The worker with the fewest episodes, or a new one while that spreads them better or all are full. One that is
+        to be ``apart`` gets an empty one, or a new one though there are enough for the others."""
+        workers = self._workers.values()
+        best = least_full(workers)
         if best is not None and best.episodes == 0:
             return best
-        bound = self._most if best is None else self._spread
-        if len(self._workers) < bound and self._loop.time() >= self._held_until and not self._stopping:
+        if apart:
+            best, room = None, self._most + self._spread - len(workers)
+        else:
+            bound = self._most if best is None else self._spread
+            room = bound - sum(worker.apart is None for worker in workers)
+        if room > 0 and self._loop.time() >= self._held_until and not self._stopping:
             return self._new_worker()
         return best
 
@@ -438,8 +436,3 @@ class ProcessRunner:
             self._nursery.open()
             self._held_until = 0.0
             self._replace()
-
-
-def stopped() -> Refusal:
-    """For what was not done when the host stopped."""
-    return Refusal("the host stopped", reason="PREEMPTED")

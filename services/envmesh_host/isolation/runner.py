@@ -20,6 +20,8 @@ class Job:
     that ``Runner.seat()`` made, and every later command of the episode bears the same. An episode has at most one
     job at a time, save CLOSE, which may come while another runs: that one then ends with CANCELLED.
 
+    ``limit_seconds`` bounds the environment's running time; of a RESUME, that of each of its steps.
+
     ``done`` is called exactly once, in the event loop, with a ``Row`` or a ``Refusal``; never from within ``submit``.
     ``running_seconds`` is set before: the environment's own time.
     """
@@ -55,8 +57,9 @@ class Runner(Protocol):
         """
         ...
 
-    def seat(self) -> Any:
-        """Room for a new episode. The host bounds how many there are; a runner may still queue behind its workers."""
+    def seat(self, *, apart: bool = False) -> Any:
+        """Room for a new episode. The host bounds how many there are; a runner may still queue behind its workers.
+        ``apart``: in a worker process of its own, until a step of it has succeeded or it is closed."""
         ...
 
     def submit(self, job: Job) -> None:

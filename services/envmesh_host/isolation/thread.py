@@ -100,8 +100,8 @@ class ThreadRunner:
         threading.Thread(target=create, name=f"{self._definition.key} creation", daemon=True).start()
         return ready
 
-    def seat(self) -> LocalSeat:
-        """Room for a new episode."""
+    def seat(self, *, apart: bool = False) -> LocalSeat:
+        """Room for a new episode; ``apart`` has no meaning here."""
         return LocalSeat()
 
     def submit(self, job: Job) -> None:

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, during
+from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, cancelled, during
 from envmesh_host.isolation.open_jobs import LocalSeat
 from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW, Player, raised
@@ -20,6 +20,9 @@ from envmesh_host.served import Row, Served
 __all__ = ["PoolThread", "ThreadPool"]
 
 log = logging.getLogger("envmesh.host")
+
+STRETCH_SECONDS = 0.05
+"""A journal is played again for so long at most before its thread is another command's."""
 
 Finished = tuple["PoolThread", Job, Row | Refusal, float]
 
@@ -100,16 +103,25 @@ class ThreadPool:
                 return
             started = time.monotonic()
             state.running = (job, started)
+            result: Row | Refusal | None
             try:
-                result: Row | Refusal = carry_out(self._served, job)
+                result = (
+                    replay_on(self._served, job, state)
+                    if job.kind == RESUME
+                    else carry_out(self._served, job)
+                )
             except Refusal as refusal:
                 result = refusal
             except BaseException as error:  # sys.exit() in an environment is its own failure only
                 result = raised(during(job.kind), error)
             state.running = None
+            job.running_seconds += time.monotonic() - started
+            if result is None and not state.given_up:
+                self._queue.put(job)  # there is more to replay, after those who wait
+                continue
             if job.seat.given_up:
                 self._close_late(job.seat)
-            self._finished.append((state, job, result, time.monotonic() - started))
+            self._finished.append((state, job, result or cancelled(), job.running_seconds))
             self._wake()
 
     def _close_late(self, seat: LocalSeat) -> None:
@@ -128,16 +140,14 @@ def carry_out(served: Served, job: Job) -> Row:
     kind, player = job.kind, seat.player
     if kind == STEP and player is not None:
         return player.step(job.payload)
-    if kind in (RESET, RESUME, CLOSE):
+    if kind in (RESET, CLOSE):
         seat.player = None
         if player is not None:
             player.close()
         if kind == CLOSE:
             return EMPTY_ROW
         player = seat.player = Player(served)
-        if kind == RESET:
-            return player.reset(pb.ResetRequest.FromString(job.payload))
-        return player.resume(pb.ResumeRequest.FromString(job.payload))
+        return player.reset(pb.ResetRequest.FromString(job.payload))
     if player is None:
         raise Refusal("no episode was begun here", reason="EPISODE_UNKNOWN")
     if kind == REWARD:
@@ -145,3 +155,31 @@ def carry_out(served: Served, job: Job) -> Row:
     if kind == CHECKPOINT:
         return player.checkpoint()
     raise Refusal(f"there is no command of kind {kind}", reason="INTERNAL")
+
+
+def replay_on(served: Served, job: Job, state: PoolThread) -> Row | None:
+    """Play a stretch of an episode's journal: the result, None where there is more. Each step has the limit of one."""
+    seat: LocalSeat = job.seat
+    if seat.replay is None:
+        player, seat.player = seat.player, None
+        if player is not None:
+            player.close()
+        player = seat.player = Player(served)
+        seat.replay = player.resume_by_steps(pb.ResumeRequest.FromString(job.payload))
+    end = time.monotonic() + STRETCH_SECONDS
+    now = 0.0
+    while now < end:
+        if seat.given_up or seat.closing is not None:
+            seat.replay = None
+            raise cancelled()
+        try:
+            row = next(seat.replay)
+        except BaseException:
+            seat.replay = None
+            raise
+        if row is not None:
+            seat.replay = None
+            return row
+        now = time.monotonic()
+        state.running = (job, now)
+    return None

@@ -2,6 +2,7 @@
 
 ``prepare`` runs in the forkserver and imports the environment; what it returns runs in each fork. A synchronous
 environment's commands are carried out one after another; finished ones are answered together, within a millisecond.
+Journals are played again a few milliseconds at a time, in turns, so that no other episode waits for a long one.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +36,7 @@ from envmesh_host.served import Row, Served
 __all__ = ["prepare"]
 
 FLUSH_SECONDS = 0.0005
+STRETCH_SECONDS = 0.005
 READ_BYTES = 256 * 1024
 
 
@@ -142,6 +146,9 @@ class Worker:
         self._random = GlobalRandom() if served.definition.declaration.global_random else None
         self._states: dict[int, Any] = {}
         self._current = 0
+        self._replays: deque[_Replay] = deque()
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
 
     def run(self, frames: list[bytes]) -> None:
         """Serve until the host closes the connection; then close what is open."""
@@ -151,6 +158,13 @@ class Worker:
                 self._play(pb.StreamRequest.FromString(frame))
             if replies:
                 connection.sendall(replies.take())
+            if self._replays:
+                self._replay_on()
+                if replies:
+                    connection.sendall(replies.take())
+                if self._replays and not self._poll.poll(0):
+                    frames = []
+                    continue
             data = connection.recv(READ_BYTES)
             if not data:
                 break
@@ -165,7 +179,7 @@ class Worker:
         count = len(request.handles)
         kinds = request.kinds or (STEP,) * count
         indices = request.indices or (0,) * count
-        result: Row | Refusal
+        result: Row | Refusal | None
         flushed = clock()
         for handle, payload, kind, index in zip(
             request.handles, request.payloads, kinds, indices, strict=False
@@ -186,12 +200,14 @@ class Worker:
                 result = raised(during(kind), error)
             ended = clock()
             running[handle] = 0.0
+            if result is None:
+                continue  # a journal, to be played in its turn
             replies.add(handle, kind, result, ended - started)
             if ended - flushed > FLUSH_SECONDS or replies.size > FLUSH_BYTES:
                 self._connection.sendall(replies.take())
                 flushed = clock()
 
-    def _carry_out(self, kind: int, handle: int, index: int, payload: bytes) -> Row:
+    def _carry_out(self, kind: int, handle: int, index: int, payload: bytes) -> Row | None:
         player = self._players[handle]
         if kind in (RESET, RESUME, CLOSE):
             self._players[handle] = None
@@ -206,7 +222,8 @@ class Worker:
                 return player.reset(reset)
             resume = pb.ResumeRequest.FromString(payload)
             player = self._players[handle] = new_player(self._served, self._random, resume)
-            return player.resume(resume)
+            self._replays.append(_Replay(handle, player, player.resume_by_steps(resume)))
+            return None
         if player is None:
             raise Refusal("no episode was begun here", reason="EPISODE_UNKNOWN")
         if kind == REWARD:
@@ -214,6 +231,36 @@ class Worker:
         if kind == CHECKPOINT:
             return player.checkpoint()
         raise Refusal(f"a worker knows no command of kind {kind}", reason="INTERNAL")
+
+    def _replay_on(self) -> None:
+        """Play a stretch of the journals whose turn it is. Each step's moment is noted, for it has the limit of one."""
+        running, clock = self._running, time.monotonic
+        end = clock() + STRETCH_SECONDS
+        while self._replays and clock() < end:
+            replay = self._replays.popleft()
+            handle = replay.handle
+            if self._players[handle] is not replay.player:
+                continue  # it was closed
+            if self._random is not None and handle != self._current:
+                self._switch(handle)
+            started = now = clock()
+            result: Row | Refusal | None = None
+            try:
+                while result is None and now <= end:
+                    running[handle] = now
+                    running[0] = handle
+                    result = next(replay.steps)
+                    now = clock()
+            except Refusal as refusal:
+                result = refusal
+            except BaseException as error:  # as above
+                result = raised(during(RESUME), error)
+            running[handle] = 0.0
+            replay.seconds += clock() - started
+            if result is None:
+                self._replays.append(replay)
+            else:
+                self._replies.add(handle, RESUME, result, replay.seconds)
 
     def _switch(self, handle: int) -> None:
         """Put the global generators where this seat's episode left them."""
@@ -224,3 +271,15 @@ class Worker:
         state = self._states.get(handle)
         if state is not None:
             self._random.load(state)
+
+
+class _Replay:
+    """A journal that is being played again."""
+
+    __slots__ = ("handle", "player", "seconds", "steps")
+
+    def __init__(self, handle: int, player: Player, steps: Iterator[Row | None]):
+        self.handle = handle
+        self.player = player
+        self.steps = steps
+        self.seconds = 0.0
