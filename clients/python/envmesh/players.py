@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.env import RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
 from envmesh.journal import Journal
 from envmesh.leases import Slot
 from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
 from envmesh.policies import Act, for_agents
-from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
+from envmesh.rebuilding import Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 

@@ -1,129 +1,35 @@
-"""The rebuilding of one episode, and the order in which a host's are done."""
+"""The rebuilding of one episode."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from envmesh.env import Recovery as RecoveryClass
+from envmesh.episode_session import ELSEWHERE, LOSS_OF_REASON, WORKER_DEATHS, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.leases import Slot, StandInBinding
 from envmesh.outcome import Resume, columns_of_message
-from envmesh.rebuild import Loss, Suspicion
+from envmesh.rebuild import Loss
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
-    from envmesh.episode import Beginning
-    from envmesh.leases import LeasePool
     from envmesh.lost_host import LostHost
-    from envmesh.outcome import EnvironmentSpec
     from envmesh.recovery import Recovery
     from envmesh.stream import HostConnection
 
-__all__ = ["ELSEWHERE", "LOSS_OF_REASON", "EpisodeSession", "Lane", "Rebuild"]
+__all__ = ["Rebuild"]
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 RESUME = pb.COMMAND_KIND_RESUME
 FAILURE, OUTCOME, RESUMED = pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_RESUMED
 CHECKPOINT_EVENT, CHECKPOINT = pb.EVENT_KIND_CHECKPOINT, pb.COMMAND_KIND_CHECKPOINT
 
-ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
-"""Reasons for which a Reset or Resume is tried on another slot."""
-
-LOSS_OF_REASON = {
-    "WORKER_LOST": Loss.WORKER_LOST,
-    "WORKER_CRASHED": Loss.WORKER_CRASHED,
-    "WORKER_SUSPECTED": Loss.WORKER_CRASHED,
-    "PREEMPTED": Loss.PREEMPTED,
-    "EPISODE_UNKNOWN": Loss.COPY_GONE,
-}
-"""Failures of a command after which an episode can go on as another copy."""
-
-WORKER_DEATHS = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED", "PREEMPTED"})
-
 STAND_IN_HANDLE = 1
 NOTHING_EXPECTED = -1
-RESUMES_AT_ONCE = 64
-RESUME_BYTES_AT_ONCE = 8 << 20
-EXPLAIN_SECONDS = 1.0
 SEEK_AGAIN_SECONDS = 1.0
 ATTEMPTS = 3
-
-
-class EpisodeSession(ABC):
-    """An episode, as far as its rebuilding is concerned: a session of a connection."""
-
-    if not TYPE_CHECKING:
-        __slots__ = ()
-
-    spec: EnvironmentSpec
-    episode_id: bytes
-    epoch: int
-    index: int
-    expected: int
-    beginning: Beginning
-    suspicion: Suspicion | None
-    rebuild: Rebuild | None
-
-    @property
-    @abstractmethod
-    def journaled(self) -> bool:
-        """Whether a journal leads to ``index``."""
-
-    @property
-    @abstractmethod
-    def place(self) -> tuple[Slot, int]:
-        """Its slot, and its handle there."""
-
-    @property
-    @abstractmethod
-    def pool(self) -> LeasePool:
-        """Where its slots go when it is over."""
-
-    @property
-    @abstractmethod
-    def last_digest(self) -> int | None:
-        """The digest of the last outcome, where it is known."""
-
-    def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
-        """Bring ``index`` up to date, where the fast path leaves that for later."""
-
-    @abstractmethod
-    def out(self) -> tuple[int, int, bytes] | None:
-        """The command that is out: index, kind and payload."""
-
-    @abstractmethod
-    def journal_bytes(self) -> bytes:
-        """The serialized Journal; empty where there is none."""
-
-    @abstractmethod
-    def stand_by(self, slot: Slot, handle: int) -> None:
-        """From now on, commands go to a slot that stands in."""
-
-    @abstractmethod
-    def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:
-        """From now on, commands go there."""
-
-    @abstractmethod
-    def enlist(self) -> None:
-        """Take the events of the handle itself."""
-
-    @abstractmethod
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """An outcome came."""
-
-    @abstractmethod
-    def on_event(self, kind: int, index: int, payload: bytes) -> None:
-        """Anything else came."""
-
-    @abstractmethod
-    def fell(self, error: EpisodeAborted) -> None:
-        """The episode is over without an outcome."""
 
 
 class Rebuild:
@@ -640,63 +546,6 @@ class Rebuild:
         if self.slot is not None:
             slot, self.slot = self.slot, None
             self.episode.pool.give(slot)
-
-
-class Lane:
-    """The order in which episodes are rebuilt on one host: so many at once, and suspected steps one by one."""
-
-    def __init__(self, connection: HostConnection, now: Any):
-        self._connection = connection
-        self._now = now
-        self._waiting: deque[Rebuild] = deque()
-        self._out: set[Rebuild] = set()
-        self._bytes = 0
-        self._suspects: deque[tuple[float, Rebuild]] = deque()
-        self._alone: Rebuild | None = None
-
-    def enter(self, rebuild: Rebuild) -> None:
-        """Rebuild this episode, in its turn."""
-        self._waiting.append(rebuild)
-        self._pump()
-
-    def left(self, rebuild: Rebuild, size: int) -> None:
-        """It has been answered, or is not wanted."""
-        if rebuild in self._out:
-            self._out.discard(rebuild)
-            self._bytes -= size
-            self._pump()
-
-    def _pump(self) -> None:
-        while self._waiting and len(self._out) < RESUMES_AT_ONCE and self._bytes < RESUME_BYTES_AT_ONCE:
-            rebuild = self._waiting.popleft()
-            if rebuild.over or rebuild.slot is None or rebuild.slot.connection is not self._connection:
-                continue
-            size = rebuild.begin()
-            if size:
-                self._out.add(rebuild)
-                self._bytes += size
-
-    def suspect(self, rebuild: Rebuild) -> None:
-        """Its step shall run with no other suspect's beside it, unless it is acquitted meanwhile."""
-        self._suspects.append((self._now() + EXPLAIN_SECONDS, rebuild))
-
-    def acquitted(self, rebuild: Rebuild) -> None:
-        """It is not held back any more."""
-        self._suspects = deque(entry for entry in self._suspects if entry[1] is not rebuild)
-
-    def cleared(self, rebuild: Rebuild) -> None:
-        """The step that ran alone is done."""
-        if self._alone is rebuild:
-            self._alone = None
-            self.release_suspects(self._now())
-
-    def release_suspects(self, now: float) -> None:
-        """Let the next suspected step run, where none does."""
-        while self._alone is None and self._suspects and self._suspects[0][0] <= now:
-            _, rebuild = self._suspects.popleft()
-            if not rebuild.over and rebuild.stands:
-                self._alone = rebuild
-                rebuild.step_alone()
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from envmesh.episode_session import LOSS_OF_REASON, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted
+from envmesh.lane import Lane
 from envmesh.leases import AttachedSlot, Slot
 from envmesh.lost_host import LostHost
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
-from envmesh.rebuilding import LOSS_OF_REASON, EpisodeSession, Lane, Rebuild
+from envmesh.rebuilding import Rebuild
 from envmesh.statistics import Statistics
 from envmesh.v1 import placement_pb2
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from envmesh.env import Recovery, RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import (
     DeadlineExceeded,
     EnvmeshError,
@@ -21,7 +22,7 @@ from envmesh.errors import (
 from envmesh.journal import Journal
 from envmesh.leases import AttachedSlot, FormerHost, LeasePool, Slot, StandInBinding
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome, outcome_of_message
-from envmesh.rebuilding import ELSEWHERE, EpisodeSession, Rebuild
+from envmesh.rebuilding import Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 

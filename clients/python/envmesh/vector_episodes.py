@@ -14,10 +14,10 @@ import numpy as np
 from envmesh.batch_codec import BatchCodec, integers, reals
 from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
+from envmesh.episode_session import ELSEWHERE
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
 from envmesh.leases import Slot
 from envmesh.outcome import EnvironmentSpec
-from envmesh.rebuilding import ELSEWHERE
 from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb

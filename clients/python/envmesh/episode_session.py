@@ -1,0 +1,105 @@
+"""An episode as those see it who rebuild it: what it is, where it is, and what is out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from envmesh.errors import EpisodeAborted
+from envmesh.outcome import Resume
+from envmesh.rebuild import Loss, Suspicion
+
+if TYPE_CHECKING:
+    from envmesh.episode import Beginning
+    from envmesh.leases import LeasePool, Slot
+    from envmesh.outcome import EnvironmentSpec
+    from envmesh.rebuilding import Rebuild
+
+__all__ = ["ELSEWHERE", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession"]
+
+ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
+"""Reasons for which a Reset or Resume is tried on another slot."""
+
+LOSS_OF_REASON = {
+    "WORKER_LOST": Loss.WORKER_LOST,
+    "WORKER_CRASHED": Loss.WORKER_CRASHED,
+    "WORKER_SUSPECTED": Loss.WORKER_CRASHED,
+    "PREEMPTED": Loss.PREEMPTED,
+    "EPISODE_UNKNOWN": Loss.COPY_GONE,
+}
+"""Failures of a command after which an episode can go on as another copy."""
+
+WORKER_DEATHS = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED", "PREEMPTED"})
+
+
+class EpisodeSession(ABC):
+    """An episode, as far as its rebuilding is concerned: a session of a connection."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    spec: EnvironmentSpec
+    episode_id: bytes
+    epoch: int
+    index: int
+    expected: int
+    beginning: Beginning
+    suspicion: Suspicion | None
+    rebuild: Rebuild | None
+
+    @property
+    @abstractmethod
+    def journaled(self) -> bool:
+        """Whether a journal leads to ``index``."""
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[Slot, int]:
+        """Its slot, and its handle there."""
+
+    @property
+    @abstractmethod
+    def pool(self) -> LeasePool:
+        """Where its slots go when it is over."""
+
+    @property
+    @abstractmethod
+    def last_digest(self) -> int | None:
+        """The digest of the last outcome, where it is known."""
+
+    def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
+        """Bring ``index`` up to date, where the fast path leaves that for later."""
+
+    @abstractmethod
+    def out(self) -> tuple[int, int, bytes] | None:
+        """The command that is out: index, kind and payload."""
+
+    @abstractmethod
+    def journal_bytes(self) -> bytes:
+        """The serialized Journal; empty where there is none."""
+
+    @abstractmethod
+    def stand_by(self, slot: Slot, handle: int) -> None:
+        """From now on, commands go to a slot that stands in."""
+
+    @abstractmethod
+    def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:
+        """From now on, commands go there."""
+
+    @abstractmethod
+    def enlist(self) -> None:
+        """Take the events of the handle itself."""
+
+    @abstractmethod
+    def on_outcome(
+        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """An outcome came."""
+
+    @abstractmethod
+    def on_event(self, kind: int, index: int, payload: bytes) -> None:
+        """Anything else came."""
+
+    @abstractmethod
+    def fell(self, error: EpisodeAborted) -> None:
+        """The episode is over without an outcome."""
