@@ -11,11 +11,15 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+import grpc
+from google.protobuf import duration_pb2
+
 from envmesh.env import Recovery as RecoveryClass
 from envmesh.errors import EnvmeshError
 from envmesh.leases import AttachedSlot, LeaseBinding, Slot
 from envmesh.rebuild import Loss
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import placement_pb2
 
 if TYPE_CHECKING:
     from envmesh.rebuilding import Rebuild
@@ -107,7 +111,17 @@ class LostHost:
             pause = min(MOST_PAUSE, pause * 2)
 
     async def _explain(self) -> None:
-        self._recovery.explained(self, await self._recovery.mesh.explain_loss(self.host_id))
+        """Ask the broker why it was lost, as far as it knows within a moment."""
+        mesh = self._recovery.mesh
+        request = placement_pb2.ExplainLossRequest(
+            host_id=self.host_id, timeout=duration_pb2.Duration(seconds=2)
+        )
+        try:
+            reply = await mesh.placement.ExplainLoss(request, metadata=mesh.metadata, timeout=4.0)
+        except grpc.aio.AioRpcError as error:
+            log.debug("nobody explains why host %s was lost: %s", self.host_id, error.code())
+            return
+        self._recovery.explained(self, reply.cause)
 
     async def _take_up(self, connection: HostConnection) -> None:
         """The host is there: close what is not wanted, show the leases again, take up the copies."""

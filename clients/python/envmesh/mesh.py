@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import os
 import random
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from google.protobuf import duration_pb2
 
-from envmesh import errors, values
+from envmesh import errors
 from envmesh.access import Access
 from envmesh.beginnings import beginning_of, make_beginning
+from envmesh.client_settings import ClientSettings
 from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable, NotFound
+from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable
 from envmesh.journal_file import JournalFile, Unfinished
 from envmesh.leases import LeaseBinding, LeasePool, Slot
 from envmesh.links import Links, link_trouble
+from envmesh.mesh_catalogue import Catalogue
 from envmesh.outcome import EnvironmentSpec
 from envmesh.recovery import Recovery
-from envmesh.reservation import Reservation, seconds_until
 from envmesh.session import Episode
 from envmesh.statistics import Statistics
 from envmesh.stream import HostConnection, channel_options, new_client_id
-from envmesh.v1 import environment_pb2 as pb
-from envmesh.v1 import environment_pb2_grpc, error_reason_pb2, placement_pb2, placement_pb2_grpc
+from envmesh.v1 import placement_pb2_grpc
 
 if TYPE_CHECKING:
     from envmesh.metrics import ClientMetrics
@@ -47,40 +44,6 @@ log = logging.getLogger("envmesh.client")
 TICK_SECONDS = 0.25
 GRPC_SETTLES_SECONDS = 0.01
 """grpc.aio hears of the end of a cancelled call from its own thread, and keeps a task for it until then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
-    """Bounds of a client; durations in seconds.
-
-    ``liveness_window``: after so long a silence a host is given up. ``reattach_timeout``: for so long an episode that
-    cannot be rebuilt waits for its host to be reached again. ``recovery_timeout``: for so long an episode waits to be
-    rebuilt. ``poison_losses``: after so many deaths, nobody knows by what, with the same step running, an episode ends
-    as POISON. ``checkpoint_steps`` and ``checkpoint_interval`` say how often episodes of class STATE are saved (0: as
-    their environment declares).
-    """
-
-    connect_timeout: float = 10.0
-    slot_timeout: float = 600.0
-    liveness_window: float = 10.0
-    max_message_bytes: int = 64 << 20
-    close_timeout: float = 2.0
-    reattach_timeout: float = 10.0
-    recovery_timeout: float = 600.0
-    poison_losses: int = 2
-    checkpoint_steps: int = 0
-    checkpoint_interval: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("connect_timeout", "slot_timeout", "liveness_window", "close_timeout", "reattach_timeout",
-                     "recovery_timeout"):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value <= 7 * 86400:
-                raise ValueError(f"{name} must be more than 0 and at most a week, in seconds; got {value!r}")
-        if not isinstance(self.poison_losses, int) or self.poison_losses < 1:
-            raise ValueError(f"poison_losses is a whole number of at least 1; got {self.poison_losses!r}")
-        if self.checkpoint_steps < 0 or self.checkpoint_interval < 0:
-            raise ValueError("checkpoint_steps and checkpoint_interval are at least 0")
 
 
 def connect(
@@ -121,7 +84,7 @@ def connect(
     return Mesh(target, access, ClientSettings(**settings), journal)
 
 
-class Mesh:
+class Mesh(Catalogue):
     """A connection to a mesh. Belongs to the event loop it was entered in; nothing of it outlives ``close``."""
 
     def __init__(
@@ -248,81 +211,6 @@ class Mesh:
         """The event loop's clock, in seconds."""
         return asyncio.get_running_loop().time()
 
-    # ---- what is there
-
-    async def environments(self) -> list[EnvironmentSpec]:
-        """Every environment that the mesh serves, sorted. Raises: MeshUnavailable."""
-        found = [EnvironmentSpec(info) for pool in await self.pools() for info in pool.environments]
-        specs = {spec.key: spec for spec in found}
-        return [specs[key] for key in sorted(specs)]
-
-    async def describe(self, environment: str) -> EnvironmentSpec:
-        """One environment, by ``name``, ``name@version`` or target string. Raises: NotFound, MeshUnavailable."""
-        specs = await self.environments()
-        named = [spec for spec in specs if environment in (spec.key, spec.name, spec.target)]
-        if not named:
-            known = ", ".join(spec.key for spec in specs) or "none"
-            raise NotFound(f"no environment {environment!r} in this mesh (there are: {known})")
-        return named[-1]
-
-    async def pools(self) -> list[placement_pb2.Pool]:
-        """The pools of the mesh."""
-        self.check_usable()
-        try:
-            reply = await self.placement.ListPools(
-                placement_pb2.ListPoolsRequest(),
-                metadata=self.metadata,
-                timeout=self.settings.connect_timeout,
-            )
-        except grpc.aio.AioRpcError as error:
-            raise errors.from_rpc_error(error) from None
-        for pool in reply.pools:
-            self.links.learn(pool.address, pool.server_name, reply.metadata)
-        return list(reply.pools)
-
-    async def tasks(self, environment: str, *, split: str = "", limit: int | None = None) -> list[Task]:
-        """The tasks of an environment, at most ``limit``. Raises: NotFound, MeshUnavailable."""
-        spec = await self.describe(environment)
-        address = next(
-            (pool.address for pool in await self.pools() if pool.address
-             for info in pool.environments if f"{info.name}@{info.version}" == spec.key), "",
-        )  # fmt: skip
-        if not address:
-            raise MeshUnavailable(f"no host of {spec.key} is ready to list its tasks")
-        stub = environment_pb2_grpc.EnvironmentServiceStub(self.links.channel(address))
-        found: list[Task] = []
-        token = ""
-        while limit is None or len(found) < limit:
-            request = pb.ListTasksRequest(environment=spec.key, split=split, page_token=token)
-            try:
-                page = await stub.ListTasks(request, metadata=self.links.passes(), timeout=60.0)
-            except grpc.aio.AioRpcError as error:
-                raise errors.from_rpc_error(error) from None
-            found += [_task(message) for message in page.tasks]
-            token = page.next_page_token
-            if not token:
-                break
-        return found[:limit]
-
-    async def reserve(
-        self,
-        environment: str,
-        slots: int,
-        when: dt.datetime | float | None = None,
-        *,
-        lasts: float = 300.0,
-    ) -> Reservation:
-        """Say that this client will hold ``slots`` slots in all, from ``when`` on (a moment, or seconds from now), so
-        that there are hosts by then. It counts until the slots are taken, at most ``lasts`` seconds after ``when``.
-
-        Raises:
-            NotFound: no such environment. Backpressure: beyond the tenant's quota. MeshUnavailable.
-        """
-        self.check_usable()
-        reservation = Reservation(self, environment, slots, seconds_until(when), lasts)
-        await reservation.make()
-        return reservation
-
     # ---- episodes
 
     def episode(
@@ -446,16 +334,6 @@ class Mesh:
         except TimeoutError:
             raise MeshUnavailable(f"host {address} did not answer within {timeout:g} s") from None
 
-    async def explain_loss(self, host_id: str) -> int:
-        """Why a host was lost (a ``LossCause``), as far as the broker knows within a moment."""
-        request = placement_pb2.ExplainLossRequest(host_id=host_id, timeout=duration_pb2.Duration(seconds=2))
-        try:
-            reply = await self.placement.ExplainLoss(request, metadata=self.metadata, timeout=4.0)
-        except grpc.aio.AioRpcError as error:
-            log.debug("nobody explains why host %s was lost: %s", host_id, error.code())
-            return placement_pb2.LOSS_CAUSE_UNSPECIFIED
-        return int(reply.cause)
-
     async def connection(
         self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()
     ) -> HostConnection:
@@ -485,7 +363,7 @@ class Mesh:
             checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
         )  # fmt: skip
         connection.when_lost = self._connection_lost
-        connection.when_noticed = self._noticed
+        connection.when_noticed = self.recovery.noticed
         await connection.open(self.settings.connect_timeout)
         return connection
 
@@ -523,29 +401,10 @@ class Mesh:
         if self._closed:
             return
         channel = self.links.drop(connection.address)  # what is stuck in it must hold nobody up
-        if channel is not None:
-            self.spawn(channel.close(), name=f"envmesh-close-{connection.address}")
+        self.spawn(_wind_up(connection, channel), name=f"envmesh-close-{connection.address}")
         self.recovery.connection_lost(connection, error)
         for pool in self._pools.values():
             pool.forget(connection)
-
-    def _noticed(self, connection: HostConnection, notice: pb.Notice) -> None:
-        if notice.kind == pb.NOTICE_KIND_SLOTS_RETURNED:
-            for pool in self._pools.values():
-                pool.slots_returned(connection, notice.lease_number, notice.count)
-        elif notice.kind == pb.NOTICE_KIND_DRAINING:
-            self.recovery.draining(connection)
-        elif notice.kind == pb.NOTICE_KIND_DRAIN_CANCELLED:
-            self.recovery.drain_cancelled(connection)
-        elif notice.kind in (pb.NOTICE_KIND_TAKEN_OVER, pb.NOTICE_KIND_EXPIRED, pb.NOTICE_KIND_COPIES_LOST):
-            taken_over = notice.kind == pb.NOTICE_KIND_TAKEN_OVER
-            reason = "TAKEN_OVER" if taken_over else _cause(notice.failure)
-            kind = errors.EpisodeTakenOver if taken_over else errors.EpisodeAborted
-            error = kind(notice.failure.message or "another client owns the episode now", reason=reason)
-            for handle in notice.handles:
-                session = connection.sessions.get(handle)
-                if session is not None and not self.recovery.told_of(session, error):
-                    session.fell(error)
 
     async def _tick(self) -> None:
         """The client's clock: keeps callers' deadlines and sends signs of life, without a timer a command."""
@@ -576,12 +435,8 @@ class Mesh:
                 connection.heartbeat()
 
 
-def _task(message: pb.Task) -> Task:
-    prompt = values.from_proto(message.prompt) if message.HasField("prompt") else None
-    metadata = values.from_proto(message.metadata) if message.HasField("metadata") else {}
-    return Task(id=message.id, split=message.split, prompt=prompt, metadata=metadata)
-
-
-def _cause(failure: pb.Failure) -> str:
-    name = error_reason_pb2.ErrorReason.Name(failure.cause)
-    return name.removeprefix("ERROR_REASON_") if failure.cause else "HOST_LOST"
+async def _wind_up(connection: HostConnection, channel: grpc.aio.Channel | None) -> None:
+    """End what a lost connection has left: its tasks, its calls, its channel."""
+    await connection.close()
+    if channel is not None:
+        await channel.close()

@@ -11,14 +11,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from envmesh.episode_session import LOSS_OF_REASON, EpisodeSession
-from envmesh.errors import EnvmeshError, EpisodeAborted
+from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.lane import Lane
 from envmesh.leases import AttachedSlot, Slot
 from envmesh.lost_host import LostHost
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
 from envmesh.statistics import Statistics
-from envmesh.v1 import placement_pb2
+from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import error_reason_pb2, placement_pb2
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
@@ -165,6 +166,25 @@ class Recovery:
             if rebuild.old is connection and rebuild.slot is None and rebuild.cause is Loss.DRAIN:
                 rebuild.drop()
 
+    def noticed(self, connection: HostConnection, notice: pb.Notice) -> None:
+        """A host tells something without being asked."""
+        if notice.kind == pb.NOTICE_KIND_SLOTS_RETURNED:
+            for pool in self.mesh.pools_of_slots():
+                pool.slots_returned(connection, notice.lease_number, notice.count)
+        elif notice.kind == pb.NOTICE_KIND_DRAINING:
+            self.draining(connection)
+        elif notice.kind == pb.NOTICE_KIND_DRAIN_CANCELLED:
+            self.drain_cancelled(connection)
+        elif notice.kind in (pb.NOTICE_KIND_TAKEN_OVER, pb.NOTICE_KIND_EXPIRED, pb.NOTICE_KIND_COPIES_LOST):
+            taken_over = notice.kind == pb.NOTICE_KIND_TAKEN_OVER
+            reason = "TAKEN_OVER" if taken_over else _cause(notice.failure)
+            kind = EpisodeTakenOver if taken_over else EpisodeAborted
+            error = kind(notice.failure.message or "another client owns the episode now", reason=reason)
+            for handle in notice.handles:
+                session = connection.sessions.get(handle)
+                if session is not None and not self.told_of(session, error):
+                    session.fell(error)
+
     # ---- slots
 
     def avoid(self, host_id: str, seconds: float = AVOIDED_SECONDS) -> None:
@@ -250,3 +270,8 @@ class Recovery:
         """Nothing is left to do at a lost host."""
         if self._lost.get(lost.host_id) is lost:
             del self._lost[lost.host_id]
+
+
+def _cause(failure: pb.Failure) -> str:
+    name = error_reason_pb2.ErrorReason.Name(failure.cause)
+    return name.removeprefix("ERROR_REASON_") if failure.cause else "HOST_LOST"

@@ -16,15 +16,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from envmesh.batch_players import BatchPlayers
 from envmesh.beginnings import beginning_of, make_beginning
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest, read_failure, written_failure
+from envmesh.groups import Group
 from envmesh.journal_file import EpisodeLog
 from envmesh.leases import FormerHost, Slot, StandInBinding
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
-from envmesh.players import BatchPlayers, PolicyPlayer, TaskPlayer
+from envmesh.players import PolicyPlayer, TaskPlayer
 from envmesh.policies import kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
@@ -39,17 +41,6 @@ __all__ = ["Group", "Rollouts"]
 DEFAULT_CONCURRENCY = 64
 BACKLOG_EPISODES = 256
 CLOSE_SECONDS = 5.0
-
-
-class Group(list[Trajectory]):
-    """Trajectories that share task and seed, in the order in which they finished."""
-
-    __slots__ = ("seed", "task")
-
-    def __init__(self, seed: int | None, task: str):
-        super().__init__()
-        self.seed = seed
-        self.task = task
 
 
 class Rollouts:

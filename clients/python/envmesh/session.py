@@ -7,8 +7,10 @@ import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from envmesh.env import Recovery, RewardResult
+from envmesh import episode_origins
+from envmesh.env import RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.episode_origins import PATIENCE_BEYOND_LIMIT
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import (
     DeadlineExceeded,
@@ -17,11 +19,9 @@ from envmesh.errors import (
     EpisodeEnded,
     InvalidRequest,
     MeshUnavailable,
-    NotFound,
 )
-from envmesh.journal import Journal
-from envmesh.leases import AttachedSlot, FormerHost, LeasePool, Slot, StandInBinding
-from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome, outcome_of_message
+from envmesh.leases import LeasePool, Slot
+from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome
 from envmesh.rebuilding import Rebuild
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
@@ -35,9 +35,6 @@ __all__ = ["Episode"]
 ANSWERS_ASIDE = frozenset(
     {pb.EVENT_KIND_RESUMED, pb.EVENT_KIND_REWARD, pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_DETACHED}
 )
-
-PATIENCE_BEYOND_LIMIT = 30.0
-"""Seconds that a caller waits longer than the environment may run, by default."""
 
 
 class Episode(EpisodeState, EpisodeSession):
@@ -191,17 +188,11 @@ class Episode(EpisodeState, EpisodeSession):
 
     async def take_over(self, state: dict[str, Any]) -> None:
         """Become the owner of a detached episode (``mesh.attach``): of its copy if that lives, else of a new one."""
-        self.episode_id = state["episode_id"]
-        self.epoch = ((state["epoch"] >> 32) + 1) << 32
-        self.index, self.flags, self.journal = state["index"], state["flags"], state["journal"]
-        try:
-            connection = await self._mesh.connection(state["address"], state["host_id"])
-            await self._resume(Slot(AttachedSlot(connection, self.spec)), state["attach_token"])
-        except (NotFound, MeshUnavailable):
-            if not self.journaled:
-                raise
-            self.epoch += 1
-            await self._resume_in_new_slot()
+        await episode_origins.take_over(self, state)
+
+    def take_up(self, unfinished: Unfinished) -> None:
+        """Go on with an episode that another process began (``mesh.resume``)."""
+        episode_origins.take_up(self, unfinished)
 
     async def fork(self, n: int = 1, *, reseed: bool = False, timeout: float | None = None) -> list[Episode]:
         """``n`` independent branches from the present step, each in a slot of its own, on any hosts.
@@ -215,78 +206,7 @@ class Episode(EpisodeState, EpisodeSession):
                 branches; or the environment cannot be reseeded.
             Backpressure, MeshUnavailable, DeadlineExceeded: as for a slot; no branch is left then.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
-        if self._waiter is not None:
-            raise InvalidRequest(
-                "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
-            )
-        if reseed and not self.spec.message.reseeds:
-            raise EpisodeEnded(f"{self.spec.key} has no reseed(); its branches share their randomness",
-                               reason="UNSUPPORTED")  # fmt: skip
-        if self.spec.recovery is Recovery.STATE and not self.done:
-            await self.checkpoint()
-        if not self.journaled:
-            raise EpisodeEnded(
-                f"an episode of {self.spec.key} (class {self.spec.recovery.value}) cannot be forked: "
-                "nothing says how to come to where it is", reason="UNSUPPORTED",
-            )  # fmt: skip
-        branches = [self._branch(reseed, timeout) for _ in range(n)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for branch in branches:
-                    name = f"envmesh-fork-{branch.episode_id.hex()[:8]}"
-                    group.create_task(branch._resume_in_new_slot(), name=name)
-        except BaseExceptionGroup as failures:
-            for branch in branches:
-                await branch.close()
-            raise failures.exceptions[0] from None
-        return branches
-
-    def _branch(self, reseed: bool, timeout: float | None) -> Episode:
-        assert self.journal is not None
-        branch = Episode(
-            self._mesh, self._pool, self.spec, self.beginning, timeout or self._timeout, self.step_timeout
-        )
-        branch.index, branch.flags, branch._last = self.index, self.flags, self._last
-        branch.journal = Journal.unpacked(self.journal.packed())
-        if reseed:
-            branch.journal.reseed(self._mesh.draw_seed())
-        return branch
-
-    async def _resume(self, slot: Slot, attach_token: bytes = b"") -> None:
-        """Become the owner of a copy in this slot."""
-        self._slot = slot
-        self._handle = slot.connection.bind(self)
-        self._mesh.episodes.add(self)
-        request = pb.ResumeRequest(
-            episode_id=self.episode_id,
-            epoch=self.epoch,
-            lease_number=slot.binding.number,
-            attach_token=attach_token,
-            journal=self.journal.message() if self.journaled and self.journal is not None else None,
-        )
-        limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
-        try:
-            data = await self._command(self.index, pb.COMMAND_KIND_RESUME, request.SerializeToString(), limit)
-        except EnvmeshError as error:
-            self._leave(give_back=error.reason not in ELSEWHERE)
-            raise
-        self._last = outcome_of_message(pb.ResumeResponse.FromString(data).last, self.spec)
-
-    async def _resume_in_new_slot(self) -> None:
-        """Rebuild the episode from its journal. Raises: as for a slot, and EpisodeAborted."""
-        pool = self._mesh.pool(self.spec.key)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeout
-        while True:
-            slot = await pool.take(max(0.0, until - loop.time()))
-            try:
-                return await self._resume(slot)
-            except EnvmeshError as error:
-                if error.reason not in ELSEWHERE or loop.time() >= until:
-                    raise
-            self.epoch += 1
+        return await episode_origins.fork(self, n, reseed, timeout)
 
     async def close(self) -> None:
         """End the episode and give its slot back. Never waits for the host, never raises."""
@@ -417,31 +337,6 @@ class Episode(EpisodeState, EpisodeSession):
     def _write_place(self) -> None:
         if self.log is not None and self._slot is not None:
             self.log.place(self._slot.connection.address, self._slot.connection.host_id)
-
-    def take_up(self, unfinished: Unfinished) -> None:
-        """Go on with an episode that another process began (``mesh.resume``)."""
-        journal = self._mesh.journal
-        assert journal is not None
-        self.log = journal.log_of(unfinished)
-        self.episode_id, self.epoch = unfinished.episode_id, journal.owner << 32
-        self.index = unfinished.index
-        payload, reward, self.flags, digest, info = unfinished.rows[-1]
-        decode = None if self.spec.agents else self.spec.observation_codec.decode
-        self._last = make_outcome(self.index, payload, reward, self.flags, digest, info, decode)
-        if self.keeps_journal:
-            self.journal = Journal()
-            self.journal.begin(self.beginning.entry(self.spec), unfinished.rows[0][3])
-            for action, row in zip(unfinished.actions, unfinished.rows[1:], strict=False):
-                self.journal.act(action, row[3])
-            if unfinished.checkpoint:
-                self.journal.checkpoint(pb.SealedCheckpoint.FromString(unfinished.checkpoint))
-        if len(unfinished.actions) > self.index:
-            self.expect(self.index + 1, unfinished.actions[-1])
-            self._out = (self.index + 1, pb.COMMAND_KIND_STEP, unfinished.actions[-1])
-        self._slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
-        self._handle = 1
-        self._mesh.episodes.add(self)
-        self._mesh.recovery.take_up(self, *unfinished.host)
 
     def _adopt(self, sealed: pb.SealedCheckpoint) -> None:
         """A checkpoint came: the journal restarts there once every outcome up to it is held."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from envmesh.batch_codec import BatchCodec
 from envmesh.env import Recovery
+from envmesh.episode_origins import PATIENCE_BEYOND_LIMIT
 from envmesh.errors import DeadlineExceeded, InvalidRequest, MeshUnavailable
 from envmesh.journal import Journal
-from envmesh.session import PATIENCE_BEYOND_LIMIT
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_batch import Batch, Rows

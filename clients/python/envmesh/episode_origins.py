@@ -1,0 +1,150 @@
+"""Episodes that do not begin with a reset: branches, detached ones, and those that another process has left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from envmesh.env import Recovery
+from envmesh.episode_session import ELSEWHERE
+from envmesh.errors import EnvmeshError, EpisodeEnded, InvalidRequest, MeshUnavailable, NotFound
+from envmesh.journal import Journal
+from envmesh.leases import AttachedSlot, FormerHost, Slot, StandInBinding
+from envmesh.outcome import make_outcome, outcome_of_message
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.journal_file import Unfinished
+    from envmesh.session import Episode
+
+__all__ = ["fork", "take_over", "take_up"]
+
+PATIENCE_BEYOND_LIMIT = 30.0
+"""Seconds that a caller waits longer than the environment may run, by default."""
+
+
+async def take_over(episode: Episode, state: dict[str, Any]) -> None:
+    """Become the owner of a detached episode (``mesh.attach``): of its copy if that lives, else of a new one."""
+    episode.episode_id = state["episode_id"]
+    episode.epoch = ((state["epoch"] >> 32) + 1) << 32
+    episode.index, episode.flags, episode.journal = state["index"], state["flags"], state["journal"]
+    try:
+        connection = await episode._mesh.connection(state["address"], state["host_id"])
+        await _resume(episode, Slot(AttachedSlot(connection, episode.spec)), state["attach_token"])
+    except (NotFound, MeshUnavailable):
+        if not episode.journaled:
+            raise
+        episode.epoch += 1
+        await _resume_in_new_slot(episode)
+
+
+async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) -> list[Episode]:
+    """See ``Episode.fork``."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
+    if episode._waiter is not None:
+        raise InvalidRequest(
+            "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
+        )
+    if reseed and not episode.spec.message.reseeds:
+        raise EpisodeEnded(f"{episode.spec.key} has no reseed(); its branches share their randomness",
+                           reason="UNSUPPORTED")  # fmt: skip
+    if episode.spec.recovery is Recovery.STATE and not episode.done:
+        await episode.checkpoint()
+    if not episode.journaled:
+        raise EpisodeEnded(
+            f"an episode of {episode.spec.key} (class {episode.spec.recovery.value}) cannot be forked: "
+            "nothing says how to come to where it is", reason="UNSUPPORTED",
+        )  # fmt: skip
+    branches = [_branch(episode, reseed, timeout) for _ in range(n)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for branch in branches:
+                name = f"envmesh-fork-{branch.episode_id.hex()[:8]}"
+                group.create_task(_resume_in_new_slot(branch), name=name)
+    except BaseExceptionGroup as failures:
+        for branch in branches:
+            await branch.close()
+        raise failures.exceptions[0] from None
+    return branches
+
+
+def _branch(episode: Episode, reseed: bool, timeout: float | None) -> Episode:
+    assert episode.journal is not None
+    branch = type(episode)(
+        episode._mesh,
+        episode._pool,
+        episode.spec,
+        episode.beginning,
+        timeout or episode._timeout,
+        episode.step_timeout,
+    )
+    branch.index, branch.flags, branch._last = episode.index, episode.flags, episode._last
+    branch.journal = Journal.unpacked(episode.journal.packed())
+    if reseed:
+        branch.journal.reseed(episode._mesh.draw_seed())
+    return branch
+
+
+async def _resume(episode: Episode, slot: Slot, attach_token: bytes = b"") -> None:
+    """Become the owner of a copy in this slot."""
+    episode._slot = slot
+    episode._handle = slot.connection.bind(episode)
+    episode._mesh.episodes.add(episode)
+    request = pb.ResumeRequest(
+        episode_id=episode.episode_id,
+        epoch=episode.epoch,
+        lease_number=slot.binding.number,
+        attach_token=attach_token,
+        journal=episode.journal.message() if episode.journaled and episode.journal is not None else None,
+    )
+    limit = episode.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
+    try:
+        data = await episode._command(
+            episode.index, pb.COMMAND_KIND_RESUME, request.SerializeToString(), limit
+        )
+    except EnvmeshError as error:
+        episode._leave(give_back=error.reason not in ELSEWHERE)
+        raise
+    episode._last = outcome_of_message(pb.ResumeResponse.FromString(data).last, episode.spec)
+
+
+async def _resume_in_new_slot(episode: Episode) -> None:
+    """Rebuild the episode from its journal. Raises: as for a slot, and EpisodeAborted."""
+    pool = episode._mesh.pool(episode.spec.key)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + episode._timeout
+    while True:
+        slot = await pool.take(max(0.0, until - loop.time()))
+        try:
+            return await _resume(episode, slot)
+        except EnvmeshError as error:
+            if error.reason not in ELSEWHERE or loop.time() >= until:
+                raise
+        episode.epoch += 1
+
+
+def take_up(episode: Episode, unfinished: Unfinished) -> None:
+    """Go on with an episode that another process began (``mesh.resume``)."""
+    journal = episode._mesh.journal
+    assert journal is not None
+    episode.log = journal.log_of(unfinished)
+    episode.episode_id, episode.epoch = unfinished.episode_id, journal.owner << 32
+    episode.index = unfinished.index
+    payload, reward, episode.flags, digest, info = unfinished.rows[-1]
+    decode = None if episode.spec.agents else episode.spec.observation_codec.decode
+    episode._last = make_outcome(episode.index, payload, reward, episode.flags, digest, info, decode)
+    if episode.keeps_journal:
+        episode.journal = Journal()
+        episode.journal.begin(episode.beginning.entry(episode.spec), unfinished.rows[0][3])
+        for action, row in zip(unfinished.actions, unfinished.rows[1:], strict=False):
+            episode.journal.act(action, row[3])
+        if unfinished.checkpoint:
+            episode.journal.checkpoint(pb.SealedCheckpoint.FromString(unfinished.checkpoint))
+    if len(unfinished.actions) > episode.index:
+        episode.expect(episode.index + 1, unfinished.actions[-1])
+        episode._out = (episode.index + 1, pb.COMMAND_KIND_STEP, unfinished.actions[-1])
+    episode._slot = Slot(StandInBinding(FormerHost(*unfinished.host), episode.spec))
+    episode._handle = 1
+    episode._mesh.episodes.add(episode)
+    episode._mesh.recovery.take_up(episode, *unfinished.host)

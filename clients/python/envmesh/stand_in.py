@@ -1,0 +1,204 @@
+"""An episode without a copy: what stands in for its connection, and its search for a slot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from envmesh.episode_session import EpisodeSession
+from envmesh.errors import EnvmeshError
+from envmesh.leases import Slot, StandInBinding
+from envmesh.rebuild import Loss
+from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.lost_host import LostHost
+    from envmesh.recovery import Recovery
+    from envmesh.stream import HostConnection
+
+__all__ = ["StandIn"]
+
+STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
+
+STAND_IN_HANDLE = 1
+SEEK_AGAIN_SECONDS = 1.0
+
+
+class StandIn:
+    """One episode that has lost its copy, or is to leave it. What is sent to it is ``held``; ``old`` is where a living
+    copy is left behind (a drain), None where there is none."""
+
+    lost: Any = None
+    draining = False
+    max_value_bytes = 1 << 62
+    _reading = True
+    sessions: dict[int, Any] = {}  # noqa: RUF012 - nobody is ever bound to a stand-in
+
+    def __init__(self, recovery: Recovery, episode: EpisodeSession, loss: Loss, lost: LostHost | None,
+                 error: EnvmeshError | None = None):  # fmt: skip
+        self.recovery = recovery
+        self.episode = episode
+        self.cause = loss
+        self.lost_host = lost
+        self.error = error
+        self.started = recovery.mesh.loop_time()
+        episode.take_stock()
+        self.held = episode.out()
+        self.old_slot, self.old_handle = episode.place
+        self.old: HostConnection | None = None
+        self.slot: Slot | None = None
+        self.handle = 0
+        self.alone = self.over = self.standing = self.at_boundary = self.stands = False
+        self.attempts = self.replayed = 0
+        self.trouble = ""
+        self.rows = self
+        self.seeking = False
+        self._waiter: asyncio.Future[Slot] | None = None
+        self._sent_bytes = 0
+        episode.rebuild = self  # type: ignore[assignment]  # only rebuilds are made
+        recovery.rebuilds.add(self)  # type: ignore[arg-type]
+        if loss is Loss.DRAIN:
+            self.old = self.old_slot.connection
+        elif loss in (Loss.WORKER_LOST, Loss.WORKER_CRASHED, Loss.COPY_GONE):
+            self.slot = self.old_slot
+
+    def __repr__(self) -> str:
+        return f"<Rebuild {self.episode.episode_id.hex()[:8]} {self.cause} {self.waits_for()}>"
+
+    @property
+    def running(self) -> bool:
+        """Whether a reset or step was out when the copy was lost."""
+        return self.held is not None and self.held[1] in (STEP, RESET)
+
+    @property
+    def live_copy(self) -> bool:
+        """Whether the episode plays on meanwhile."""
+        return not self.standing
+
+    def waits_for(self) -> str:
+        """What is missing, for people."""
+        if self.slot is not None:
+            return f"rebuilding on {self.slot.connection.address}"
+        if self._waiter is not None:
+            pool = self.recovery.mesh.pool(self.episode.spec.key)
+            return self.trouble or pool.queued or "asking for a slot"
+        return self.trouble or "trying to reach its host again"
+
+    def why(self, loss: Loss, reason: str) -> str:
+        """What to say when the episode falls."""
+        if reason == "POISON":
+            step = self.episode.index + 1
+            return f"step {step} has killed or stopped what served it as often as is allowed"
+        if self.error is not None:
+            return Exception.__str__(self.error)
+        host = self.old_slot.connection.address
+        return f"host {host} was lost ({loss}), and {self.episode.spec.key} cannot be rebuilt"
+
+    # ---- the stand-in for a connection
+
+    @property
+    def address(self) -> str:
+        """Where the episode was."""
+        return self.old_slot.connection.address
+
+    @property
+    def host_id(self) -> str:
+        """The host it was on."""
+        return self.old_slot.connection.host_id
+
+    def stand_in(self) -> None:
+        """Take what the episode sends from now on."""
+        if self.standing:
+            return
+        self.standing = True
+        if self.old is None and self.lost_host is None:  # the host says that there is no copy
+            self.old_slot.connection.unbind(self.old_handle)
+        binding = StandInBinding(self, self.episode.spec)
+        self.episode.stand_by(Slot(binding), STAND_IN_HANDLE)
+
+    def add(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command."""
+        self.send(handle, index, kind, payload)
+
+    def send(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command; CLOSE ends the rebuilding."""
+        if kind == CLOSE:
+            self.abandon()
+        elif kind != pb.COMMAND_KIND_ACKNOWLEDGE:
+            self.held = (index, kind, payload)
+
+    async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+        """Keep a command."""
+        self.send(handle, index, kind, payload)
+
+    def wake(self) -> None:
+        """There is nothing to write to."""
+
+    def unbind(self, handle: int) -> None:
+        """There is nothing bound."""
+
+    # ---- a slot
+
+    def seek(self) -> None:
+        """Ask for a slot elsewhere."""
+        if self.over or self.slot is not None or self._waiter is not None:
+            return
+        self.seeking = True
+        pool = self.recovery.mesh.pool(self.episode.spec.key)
+        waiter = pool.want(1, self._slot_came, self._no_slot, relocation=True)[0]
+        if not waiter.done():
+            self._waiter = waiter
+
+    def _slot_came(self, slot: Slot) -> None:
+        self._waiter = None
+        if self.over or self.slot is not None:
+            self.episode.pool.give(slot)
+            return
+        self.seeking = False
+        spec = slot.binding.spec
+        if spec is not None and self.recovery.refuses(spec, self.episode.spec.build):
+            slot.connection.send(slot.binding.number, 1, pb.COMMAND_KIND_RETURN, b"")
+            self.recovery.avoid(slot.connection.host_id)
+            self.seeking = True
+            self._no_slot(EnvmeshError(f"only build {spec.build[:12]} is served, which diverges"))
+            return
+        self.slot = slot
+        if self.old is None:
+            self.recovery.resume(self)  # type: ignore[arg-type]
+            return
+        self.episode.take_stock()
+        self.held = self.episode.out()
+        self.old_slot, self.old_handle = self.episode.place
+        self.stand_in()
+        self.old.sessions[self.old_handle] = self  # type: ignore[assignment]
+        self.at_boundary = self.held is not None
+        if not self.at_boundary:
+            self.recovery.resume(self)  # type: ignore[arg-type]
+
+    def _no_slot(self, error: EnvmeshError) -> None:
+        self._waiter = None
+        self.trouble = str(error)
+        if error.reason == "CREDENTIAL_INVALID" and not self.recovery.mesh.access.renewable:
+            self.fall(self.trouble, error.reason)  # it was revoked, and no file will bring another
+        elif self.seeking and not self.over:
+            asyncio.get_running_loop().call_later(SEEK_AGAIN_SECONDS, self.seek)
+
+    def return_to(self, slot: Slot) -> None:
+        """The old host is there again, and the slot still ours."""
+        self._stop_seeking()
+        self.slot = slot
+        self.recovery.resume(self)  # type: ignore[arg-type]
+
+    def _stop_seeking(self) -> None:
+        self.seeking = False
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+
+    def abandon(self) -> None:
+        """The episode is not wanted any more."""
+        raise NotImplementedError
+
+    def fall(self, message: str, reason: str) -> None:
+        """The episode cannot be saved."""
+        raise NotImplementedError
