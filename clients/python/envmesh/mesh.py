@@ -401,7 +401,9 @@ class Mesh(Catalogue):
         if self._closed:
             return
         channel = self.links.drop(connection.address)  # what is stuck in it must hold nobody up
-        self.spawn(_wind_up(connection, channel), name=f"envmesh-close-{connection.address}")
+        self.spawn(connection.close(), name=f"envmesh-end-{connection.address}")
+        if channel is not None:
+            self.spawn(channel.close(), name=f"envmesh-close-{connection.address}")
         self.recovery.connection_lost(connection, error)
         for pool in self._pools.values():
             pool.forget(connection)
@@ -433,10 +435,3 @@ class Mesh(Catalogue):
             beaten = now
             for connection in self._open_connections():
                 connection.heartbeat()
-
-
-async def _wind_up(connection: HostConnection, channel: grpc.aio.Channel | None) -> None:
-    """End what a lost connection has left: its tasks, its calls, its channel."""
-    await connection.close()
-    if channel is not None:
-        await channel.close()

@@ -228,8 +228,7 @@ class Rollouts:
 
     def _take_up_unfinished(self) -> None:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
-        journal = self.mesh.journal
-        if journal is None or self.spec is None:
+        if (journal := self.mesh.journal) is None or self.spec is None:
             return
         self._skipped |= journal.done.get(self._run, set())
         for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._run]:
