@@ -123,6 +123,10 @@ dashboards-check: setup ## Fails when the committed dashboards differ from tools
 bench: setup ## The benchmark: envmesh and its peers side by side, JSON under benchmarks/results
 	$(bin)/python -m benchmarks $(ARGUMENTS)
 
+.PHONY: chaos
+chaos: setup ## Accidents of every kind for MINUTES=5 to a mesh with 1,000 episodes; SEED=... repeats a schedule
+	$(bin)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGUMENTS)
+
 .PHONY: screenshots
 screenshots: setup ## The documentation's pictures of the pages, in light and dark (needs chromium and chromium-driver)
 	$(bin)/python tools/take_screenshots.py
