@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from envmesh.env import Recovery
 from envmesh.errors import ENDS_EPISODE, Refusal
+from envmesh.rebuild import Loss, Standing, Suspicion, Way, judge_loss
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import error_reason_pb2
 
@@ -42,3 +46,35 @@ def test_the_table_of_commands_is_the_proto_s():
 def test_what_the_page_points_at_is_there():
     for target in re.findall(r"\]\((\.\./[^)#]+)\)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
+
+
+LOSSES = re.findall(
+    r"^\| ([a-z_]+) \| ((?:not )?rebuildable[a-z, ]*) \| ([a-z]+)(?:: ([A-Z_]+))? \| (as before|suspected|poison) \|$",
+    PAGE,
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("loss", "words", "way", "reason", "step"), LOSSES)
+def test_every_row_of_the_table_of_losses_is_the_client_s_judgement(loss, words, way, reason, step):
+    known = set(words.split(", "))
+    held = Suspicion(index=4, deaths=1) if "suspected" in known else None
+    standing = Standing(
+        recovery=Recovery.NONE if "not rebuildable" in known else Recovery.REPLAY,
+        index=3,
+        running="idle" not in known,
+        journaled=True,
+        suspicion=held,
+        alone="alone" in known,
+    )
+    judged = judge_loss(standing, Loss(loss), poison_losses=2, explained="explained" in known)
+    assert judged.way is (Way.FALL if way == "ends" else Way(way))
+    assert judged.reason == reason
+    wanted = {"as before": held, "suspected": Suspicion(4, 1), "poison": Suspicion(4, 2)}[step]
+    assert judged.suspicion == wanted
+
+
+def test_the_table_of_losses_has_every_loss_for_both_kinds_of_episode():
+    assert {(loss, words.startswith("not")) for loss, words, *_ in LOSSES} == {
+        (str(loss), kind) for loss in Loss for kind in (False, True)
+    }

@@ -36,7 +36,8 @@ LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
 
 class LostHost:
     """One host that is out of reach. ``members`` are the episodes that were there and are not settled yet,
-    ``abandoned`` the copies there (episode id to epoch) that nobody wants any more."""
+    ``abandoned`` the copies there (episode id to epoch) that nobody wants any more, ``explained`` whether it is known
+    that no step did it, ``unknown`` whether nobody has said yet what did; ``accused`` would be poison if one did."""
 
     def __init__(self, recovery: Recovery, connection: HostConnection):
         self.address = connection.address
@@ -44,6 +45,9 @@ class LostHost:
         self.silent = connection.silent
         self.members: dict[Rebuild, None] = {}
         self.suspects: set[Rebuild] = set()
+        self.accused: dict[Rebuild, Loss] = {}
+        self.explained = False
+        self.unknown = True
         self.abandoned: dict[bytes, int] = {}
         self._recovery = recovery
         self._old = connection
@@ -90,7 +94,7 @@ class LostHost:
             await self._take_up(connection)
         finally:
             recovery.forget(self)
-            if not self.suspects:
+            if not self.suspects and not self.accused:
                 explaining.cancel()
 
     async def _reach(self) -> HostConnection | None:
@@ -120,8 +124,10 @@ class LostHost:
             reply = await mesh.placement.ExplainLoss(request, metadata=mesh.metadata, timeout=4.0)
         except grpc.aio.AioRpcError as error:
             log.debug("nobody explains why host %s was lost: %s", self.host_id, error.code())
-            return
-        self._recovery.explained(self, reply.cause)
+            cause = placement_pb2.LOSS_CAUSE_UNSPECIFIED
+        else:
+            cause = reply.cause
+        self._recovery.explained(self, cause)
 
     async def _take_up(self, connection: HostConnection) -> None:
         """The host is there: close what is not wanted, show the leases again, take up the copies."""

@@ -115,12 +115,12 @@ def unexplained(loss: Loss) -> bool:
     return loss in (Loss.HOST_SILENT, Loss.HOST_GONE, Loss.WORKER_CRASHED)
 
 
-def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int) -> Judgement:
+def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int, explained: bool = False) -> Judgement:
     """Where an episode goes on after a loss.
 
     A step that was running at an unexplained death is suspected; from then on it runs alone, and another death there
-    counts again. At ``poison_losses`` of them the episode ends as POISON. Drains, preemptions, lost links and explained
-    deaths count nothing.
+    counts again. At ``poison_losses`` of them the episode ends as POISON. Drains, preemptions, lost links and deaths
+    that are ``explained`` already count nothing.
     """
     held = (
         standing.suspicion if standing.suspicion and standing.suspicion.index == standing.index + 1 else None
@@ -131,7 +131,8 @@ def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int) -> Judgeme
         if loss in (Loss.LINK_LOST, Loss.HOST_SILENT, Loss.CLIENT_RESTARTED):
             return Judgement(Way.RETURN)
         return Judgement(Way.FALL, _REASONS.get(loss, "HOST_LOST"))
-    if standing.running and unexplained(loss) and (held is None or standing.alone):
+    suspicious = standing.running and unexplained(loss) and not explained
+    if suspicious and (held is None or standing.alone):
         held = Suspicion(standing.index + 1, held.deaths + 1 if held else 1)
         if held.deaths >= poison_losses:
             return Judgement(Way.FALL, "POISON", held)

@@ -131,7 +131,7 @@ class Rebuild(StandIn):
         if ahead not in (0, 1) or (ahead == 1 and not self.running):
             self.fall(f"its host resumed it at step {last.index}, not {episode.index}", "REPLAY_DIVERGED")
             return
-        self.stands, self.replayed = True, response.replayed
+        self.stands, self.replayed, self.fell_alone = True, response.replayed, False
         self._leave_lane()
         self._close_old()
         if self.held is not None and self.held[1] == RESUME:  # it was being resumed when its host was lost
@@ -276,8 +276,9 @@ class Rebuild(StandIn):
         self.stands = False
         if connection.lost is not None:
             self.slot = None
-        self.recovery.judge(self, loss)
+        self.fell_alone = self.alone
         self.alone = False
+        self.recovery.judge(self, loss)
         lane.cleared(self)
 
     # ---- losses on the way, and the end
@@ -293,7 +294,9 @@ class Rebuild(StandIn):
         self._leave_lane()
         lost.abandoned[self.episode.episode_id] = self.episode.epoch
         if self.alone:
-            self.lost_host = self.lost_host or lost
+            if self.lost_host is not None and self.lost_host is not lost:
+                self.lost_host.left(self, None)
+            self.lost_host = lost  # from now on, what explains this loss counts
             lost.suspects.add(self)
             self._fell_again(loss)
             return

@@ -80,9 +80,15 @@ class Recovery:
     def explained(self, lost: LostHost, cause: int) -> None:
         """It is known why a host was lost."""
         if cause in (placement_pb2.LOSS_CAUSE_OUTSIDE, placement_pb2.LOSS_CAUSE_ALIVE):
+            lost.explained = True
             for rebuild in list(lost.suspects):
                 rebuild.acquit()
         lost.suspects.clear()
+        lost.unknown = False
+        accused, lost.accused = lost.accused, {}
+        for rebuild, loss in accused.items():
+            if not rebuild.over and rebuild.slot is None and not rebuild.seeking:
+                self.judge(rebuild, loss)
 
     def take_up(self, episode: EpisodeSession, address: str, host_id: str) -> None:
         """Go on with an episode of the journal's former owner: its copy at this host, or a new one."""
@@ -123,11 +129,21 @@ class Recovery:
         episode, lost = rebuild.episode, rebuild.lost_host
         standing = Standing(
             recovery=episode.spec.recovery, index=episode.index, running=rebuild.running,
-            journaled=episode.journaled, suspicion=episode.suspicion, alone=rebuild.alone,
+            journaled=episode.journaled, suspicion=episode.suspicion, alone=rebuild.alone or rebuild.fell_alone,
         )  # fmt: skip
-        judgement = judge_loss(standing, loss, poison_losses=self.mesh.settings.poison_losses)
+        gone = lost if loss in (Loss.HOST_SILENT, Loss.HOST_GONE) else None
+        explained = gone is not None and gone.explained
+        judgement = judge_loss(
+            standing, loss, poison_losses=self.mesh.settings.poison_losses, explained=explained
+        )
+        if judgement.reason == "POISON" and gone is not None and gone.unknown:
+            rebuild.stand_in()  # nobody is convicted before it is known how the host was lost
+            gone.accused[rebuild] = loss
+            return
+        if unexplained(loss):
+            rebuild.fell_alone = False
         episode.suspicion = judgement.suspicion
-        if judgement.suspicion is not None and lost is not None and unexplained(loss):
+        if judgement.suspicion is not None and lost is not None and unexplained(loss) and not explained:
             lost.suspects.add(rebuild)
         if judgement.way is Way.FALL:
             rebuild.fall(rebuild.why(loss, judgement.reason), judgement.reason)

@@ -49,6 +49,7 @@ class StandIn:
         self.slot: Slot | None = None
         self.handle = 0
         self.alone = self.over = self.standing = self.at_boundary = self.stands = False
+        self.fell_alone = False  # whether its step, being suspected, ran alone when the last copy was lost
         self.attempts = self.replayed = 0
         self.trouble = ""
         self.rows = self
