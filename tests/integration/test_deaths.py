@@ -1,4 +1,4 @@
-"""What deaths and drains do to episodes: kills from outside convict nobody, and what cannot leave is told so."""
+"""What a death does to episodes: the one that kills what serves it ends as POISON, and nobody else notices."""
 
 import asyncio
 import signal
@@ -14,6 +14,43 @@ from envmesh_cli.local_mesh import LocalMesh
 from tests.integration.command_line import started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+SEEDS = range(20, 32)
+
+
+async def neighbours(mesh: envmesh.Mesh) -> dict[int, list[int]]:
+    """The digests of episodes that harm nobody."""
+    found = {}
+    async for trajectory in mesh.rollouts("fatal", lambda seen: "slow 0.01", seeds=SEEDS, concurrency=12):
+        assert trajectory.failure is None, trajectory.failure
+        found[trajectory.seed] = list(trajectory.digests)
+    return found
+
+
+async def poisonous(mesh: envmesh.Mesh, deed: str) -> str:
+    """Play an episode whose third step does something fatal; the reason for which it ends."""
+    async with mesh.episode("fatal", seed=1) as episode:
+        for action in ("go", "go"):
+            await episode.step(action)
+        with pytest.raises(EpisodeAborted) as ended:
+            await episode.step(deed)
+    return ended.value.reason
+
+
+@pytest.mark.parametrize(
+    ("target", "deed"),
+    [("Fatal", "segfault"), ("FatalInWorker", "segfault")],
+)
+async def test_an_episode_that_kills_what_serves_it_ends_as_poison_and_alone(target, deed):
+    async with (
+        LocalMesh([f"fatal=tests.environments.fatal:{target}"], hosts=2) as local,
+        envmesh.connect(local.address) as mesh,
+    ):
+        undisturbed = await neighbours(mesh)
+        beside = asyncio.ensure_future(neighbours(mesh))  # noqa: TID251 - awaited below
+        assert await poisonous(mesh, deed) == "POISON"
+        assert await beside == undisturbed
+        assert await neighbours(mesh) == undisturbed
 
 
 async def busy_host(local: LocalMesh, besides: str = "") -> Child:
