@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 PYTHON ?=                       # the interpreter of .venv; empty: the newest of 3.11 to 3.13 on PATH
 WORKERS ?= auto                 # processes that run the tests
-TESTS ?= tests                  # what `make test` runs
+TESTS ?= tests --ignore=tests/cluster --ignore=tests/chart/test_api_server.py   # what `make test` runs
 ARGUMENTS ?=                    # more arguments for pytest, the demo or the benchmark
 
 bin := $(VENV)/bin
@@ -49,8 +49,12 @@ $(VENV)/.installed-dev: pyproject.toml
 # ---- checks
 
 .PHONY: test
-test: setup ## All tests, in parallel
+test: setup ## All tests, in parallel, but those that want a Kubernetes (make test-cluster)
 	$(bin)/pytest -n $(WORKERS) $(TESTS) $(ARGUMENTS)
+
+.PHONY: test-cluster
+test-cluster: setup ## The tests that want a Kubernetes of their own, one after the other; the slow ones are for make cluster
+	$(bin)/pytest -n 1 --timeout 300 tests/cluster tests/chart/test_api_server.py $(ARGUMENTS)
 
 .PHONY: test-pythons
 test-pythons: ## The unit tests on Python 3.11, 3.12 and 3.13, each in its own virtual environment
