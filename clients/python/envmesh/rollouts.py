@@ -20,8 +20,8 @@ from envmesh.batch_players import BatchPlayers
 from envmesh.beginnings import beginning_of, make_beginning
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import InvalidRequest, read_failure, written_failure
-from envmesh.groups import Group
+from envmesh.errors import read_failure, written_failure
+from envmesh.groups import Group, check_counts
 from envmesh.journal_file import EpisodeLog
 from envmesh.leases import FormerHost, Slot, StandInBinding
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
@@ -82,14 +82,7 @@ class Rollouts:
         timeout: float | None = None,
         step_timeout: float | None = None,
     ):
-        for name, value, least in (("concurrency", concurrency, 1), ("group_size", group_size, 1),
-                                   ("spares", spares, 0), ("retries", retries, 0)):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidRequest(f"{name} is a whole number of at least {least}; got {value!r}")
-        if episodes is not None and (episodes < 0 or episodes % group_size):
-            raise InvalidRequest(
-                f"episodes is a multiple of group_size ({group_size}), at least 0; got {episodes!r}"
-            )
+        check_counts(episodes, concurrency=concurrency, group_size=group_size, spares=spares, retries=retries)
         self.mesh = mesh
         self.environment = environment
         self.policy = policy
