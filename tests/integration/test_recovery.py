@@ -106,12 +106,12 @@ def alike(one: envmesh.Trajectory, other: envmesh.Trajectory) -> bool:
     ("name", "how"),
     [
         ("Replayed", "kill"),
-        ("Replayed", "freeze"),
-        ("Replayed", "terminate"),
+        pytest.param("Replayed", "freeze", marks=pytest.mark.slow),
+        pytest.param("Replayed", "terminate", marks=pytest.mark.slow),
         ("ReplayedInWorker", "kill worker"),
-        ("Saved", "kill"),
+        pytest.param("Saved", "kill", marks=pytest.mark.slow),
         ("Saved", "drain"),
-        ("SavedInWorker", "kill worker"),
+        pytest.param("SavedInWorker", "kill worker", marks=pytest.mark.slow),
     ],
 )
 async def test_a_loss_is_a_pause_and_nothing_else(name, how):
@@ -127,6 +127,7 @@ async def test_a_loss_is_a_pause_and_nothing_else(name, how):
         assert not mesh.recovery.rebuilds
 
 
+@pytest.mark.slow
 async def test_an_episode_by_hand_and_a_vector_survive_too():
     async with (
         connected("Saved") as (local, mesh),
@@ -271,6 +272,7 @@ async def crashing_run(address: str, journal: Path, calls: int) -> tuple[int, li
     return process.returncode or 0, output.decode().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Replayed", "Saved", "Paying"])
 async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
     settings = {"ENVMESH_TEST_LEDGER": str(tmp_path / "ledger")}
