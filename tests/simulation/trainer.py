@@ -59,7 +59,12 @@ class Player:
     def later(self, seconds: float, work: Any, *arguments: Any) -> None:
         """Do something later, unless the episode is on another errand by then."""
         errand = self.errand
-        self.world.after(seconds, lambda: self.errand == errand and work(*arguments))
+
+        def do() -> None:
+            if self.errand == errand:
+                work(*arguments)
+
+        self.world.after(seconds, do)
 
     def turn_to(self, phase: str) -> None:
         """Another errand: whatever was to come of the former one comes no more."""

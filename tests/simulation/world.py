@@ -11,7 +11,7 @@ import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from envmesh.env import Definition
 from envmesh.errors import Refusal
@@ -272,11 +272,11 @@ class SimulatedHost:
         self.links: list[Link] = []
         self.hosted = []
         for definition, served in DEFINITIONS.values():
-            one = Hosted(served.info, served=None, runner=SimulatedRunner(self, served), reuse=False,
-                         definition=definition)  # type: ignore[arg-type]  # fmt: skip
+            one = Hosted(served.info, served=None, runner=cast(Any, SimulatedRunner(self, served)), reuse=False,
+                         definition=definition)  # fmt: skip
             one.checkpoint_steps = 3
             self.hosted.append(one)
-        self.engine = Engine(self.hosted, SlotTable(SLOTS), Rights(world), clock=lambda: world.now)  # type: ignore[arg-type]
+        self.engine = Engine(self.hosted, SlotTable(SLOTS), cast(Any, Rights(world)), clock=lambda: world.now)
         self.session = 0
         self.register()
 
