@@ -28,7 +28,7 @@ from tests.simulation import played
 from tests.simulation.trainer import Trainer, policy
 from tests.simulation.world import DEFINITIONS, SimulatedHost, Violation, World
 
-HISTORIES = int(os.environ.get("HISTORIES", "700"))
+HISTORIES = int(os.environ.get("HISTORIES", "300"))
 SEED = os.environ.get("HISTORY_SEED")
 SHARDS = 10
 MOST_SECONDS = 600.0

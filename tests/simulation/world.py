@@ -173,7 +173,7 @@ class SimulatedRunner:
         self._served = served
         self._workers = [Worker(), Worker()]
 
-    def seat(self) -> Seat:
+    def seat(self, *, apart: bool = False) -> Seat:
         return Seat()
 
     def submit(self, job: Job) -> None:
