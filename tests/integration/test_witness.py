@@ -141,6 +141,7 @@ async def test_a_host_that_leaves_in_good_order_is_no_crash():
         assert eventually(lambda: not is_alive(witness), 5.0)
 
 
+@pytest.mark.slow  # wants the machine for itself: beside others the witness is late
 async def test_a_host_that_is_stopped_and_goes_on():
     async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
         watched, host = Watched(local, channel), local.hosts[0]
@@ -160,6 +161,7 @@ async def test_a_host_that_is_stopped_and_goes_on():
         assert "killed from outside" in answer.message
 
 
+@pytest.mark.slow  # wants the machine for itself: beside others the witness is late
 async def test_a_host_whose_loop_is_held_for_a_while():
     async with meshed(PATIENT) as local, grpc.aio.insecure_channel(local.address) as channel:
         watched = Watched(local, channel)
