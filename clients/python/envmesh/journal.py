@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.wire import varint
 
 __all__ = ["FORMAT_VERSION", "Journal"]
 
@@ -127,7 +128,7 @@ class Journal:
 
     def _append(self, entry: pb.JournalEntry) -> None:
         data = entry.SerializeToString(deterministic=True)
-        self._entries += bytes((_ENTRY,)) + _varint(len(data)) + data
+        self._entries += bytes((_ENTRY,)) + varint(len(data)) + data
 
     def _overflow(self) -> None:
         """At the bound the episode goes on and can no longer be recovered."""
@@ -135,18 +136,9 @@ class Journal:
         self._entries.clear()
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _act_head(size: int) -> bytes:
-    act = bytes((_ACT,)) + _varint(size)
-    return bytes((_ENTRY,)) + _varint(len(act) + size + _DIGEST_BYTES) + act
+    act = bytes((_ACT,)) + varint(size)
+    return bytes((_ENTRY,)) + varint(len(act) + size + _DIGEST_BYTES) + act
 
 
 _HEADS = [_act_head(size) for size in range(512)]

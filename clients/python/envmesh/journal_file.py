@@ -13,7 +13,6 @@ import os
 import secrets
 import struct
 import zlib
-from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -244,13 +243,3 @@ class EpisodeLog:
         """Nobody needs it any more."""
         numbers = [self._number] if self._number >= 0 else []
         self._file._append(DONE, self._key, json.dumps({"run": self._run, "numbers": numbers}).encode())
-
-
-def packed_text(data: bytes | None) -> str | None:
-    """Bytes in JSON."""
-    return None if data is None else b64encode(data).decode()
-
-
-def unpacked_text(text: str | None) -> bytes | None:
-    """And back."""
-    return None if text is None else b64decode(text)

@@ -13,6 +13,7 @@ from envmesh.rebuild import Loss
 from envmesh.stand_in import StandIn
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.wire import varint
 
 if TYPE_CHECKING:
     from envmesh.lost_host import LostHost
@@ -22,7 +23,7 @@ __all__ = ["Rebuild"]
 
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 RESUME = pb.COMMAND_KIND_RESUME
-FAILURE, OUTCOME, RESUMED = pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_RESUMED
+FAILURE, RESUMED = pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_RESUMED
 CHECKPOINT_EVENT, CHECKPOINT = pb.EVENT_KIND_CHECKPOINT, pb.COMMAND_KIND_CHECKPOINT
 
 NOTHING_EXPECTED = -1
@@ -379,10 +380,4 @@ class Rebuild(StandIn):
 
 def _field(number: int, data: bytes) -> bytes:
     """A length-delimited protobuf field."""
-    out = bytearray((number << 3 | 2,))
-    size = len(data)
-    while size > 0x7F:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out) + data
+    return bytes((number << 3 | 2,)) + varint(len(data)) + data
