@@ -26,6 +26,12 @@ __all__ = ["Membership"]
 log = logging.getLogger("envmesh.host")
 
 
+_PLACEMENT = {
+    "pack": fleet_pb2.PLACEMENT_POLICY_PACK,
+    "spread": fleet_pb2.PLACEMENT_POLICY_SPREAD,
+}
+
+
 class Membership:
     """Keeps a host registered with its broker."""
 
@@ -66,6 +72,7 @@ class Membership:
             environments=[hosted.info for _, hosted in sorted(host.engine.hosted.items())],
             software_version=build_info().version,
             name=host.settings.name or host.host_id[:8],
+            placement=_PLACEMENT[host.settings.placement],
             server_name=host.server_name,
             environment_slots=[
                 fleet_pb2.EnvironmentSlots(environment=key, slots=slots)

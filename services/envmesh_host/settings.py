@@ -26,6 +26,11 @@ class HostSettings(PortSettings):
     pool: str = setting("default", "the pool this host belongs to")
     name: str = setting("", "its name for people; empty: made from its id")
     host_id: str = setting("", "unique over time (a pod's uid); empty: random")
+    placement: str = setting(
+        "pack",
+        "how its pool is filled: the fullest host first, or the emptiest",
+        choices=("pack", "spread"),
+    )
     slots: int = setting(4096, "episodes at once", at_least=1, at_most=1_000_000)
     undeclared_slots: int = setting(
         16, "episodes at once of an environment that declares nothing", at_least=1, at_most=100_000

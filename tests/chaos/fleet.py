@@ -25,6 +25,7 @@ __all__ = ["ChaosMesh", "plans"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ASK_SECONDS = 2.0
+TAKE_BACK_SECONDS = 20.0
 TARGETS = {
     "replayed": "replayed=tests.chaos.worlds:Replayed?length=250",
     "worker": "worker=tests.chaos.worlds:ReplayedInWorker?length=120",
@@ -44,7 +45,8 @@ SETTINGS = {
     "ENVMESH_HOST_LIVENESS_WINDOW": str(WINDOW),
     "ENVMESH_HOST_DRAIN_DEADLINE": "3",
     "ENVMESH_HOST_CHECKPOINT_STEPS": "20",
-    "ENVMESH_HOST_WORKERS": "1",
+    "ENVMESH_HOST_WORKERS": "2",
+    "ENVMESH_HOST_PLACEMENT": "spread",
 }
 
 
@@ -110,7 +112,10 @@ class ChaosMesh(LocalMesh):
             pool = self.pools[int(fault.chance * len(self.pools))]
             self._begin(self._host(pool, f"{pool.name}-{len(self.proxies) + 1}", self._seal_key))
         else:
-            name = sorted(self.proxies)[fault.victim or 0]
+            names = sorted(self.proxies)
+            if fault.kind == "worker_kill":  # of a pool that has workers
+                names = [name for name in names if name.startswith("kept")]
+            name = names[(fault.victim or 0) % len(names)]
             child = next((child for child in self.hosts if child.name == name), None)
             if child is not None:
                 await getattr(self, f"_{fault.kind}")(child, fault)
@@ -175,7 +180,11 @@ class ChaosMesh(LocalMesh):
         host_id = await self._order(child, drain=True)
         if host_id is not None:
             await asyncio.sleep(fault.seconds)
-            await self._order(child, drain=False)
+            async with asyncio.timeout(
+                TAKE_BACK_SECONDS
+            ):  # the broker may be away, or not know the host just now
+                while child.process_id and await self._order(child, drain=False) is None:
+                    await asyncio.sleep(0.5)
         else:
             self.cannot.append(fault.kind)
 
@@ -203,25 +212,29 @@ class ChaosMesh(LocalMesh):
 
     # ---- what there is
 
-    async def held_slots(self) -> dict[str, int]:
-        """Slots that are not free, by host name; "?" where the broker does not answer or does not hear every host."""
-        held: dict[str, int] = {}
+    async def held_slots(self) -> dict[str, str]:
+        """What is not free, by host name; "?" where the broker does not answer or does not hear every host."""
+        held: dict[str, str] = {}
         try:
             async with grpc.aio.insecure_channel(self.broker.address) as channel:
                 stub = fleet_pb2_grpc.FleetServiceStub(channel)
                 fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest(), timeout=ASK_SECONDS)).fleet
-        except grpc.aio.AioRpcError:
-            return {"?": 1}
+        except grpc.aio.AioRpcError as error:
+            return {"?": f"the broker does not answer: {error.code()}"}
         for host in fleet.hosts:
             if host.state == fleet_pb2.HOST_STATE_SILENT:
                 continue
-            reported = sum(lease.in_use + lease.idle for lease in host.report.leases) + host.report.unleased
-            slots = max(reported, host.in_use + host.idle) + host.provisional
-            if slots:
-                held[host.identity.name] = slots
+            in_use = sum(lease.in_use for lease in host.report.leases)
+            idle = sum(lease.idle for lease in host.report.leases)
+            if in_use or idle or host.report.unleased or host.in_use or host.idle or host.provisional:
+                held[host.identity.name] = (
+                    f"reported {in_use} in use, {idle} idle, {host.report.unleased} unleased; the broker counts "
+                    f"{host.in_use} in use, {host.idle} idle, {host.provisional} provisional"
+                )
         heard = {host.identity.name for host in fleet.hosts if host.state == fleet_pb2.HOST_STATE_READY}
-        if not {child.name for child in self.hosts} <= heard:
-            held["?"] = 1
+        if missing := {child.name for child in self.hosts} - heard:
+            states = {host.identity.name: fleet_pb2.HostState.Name(host.state) for host in fleet.hosts}
+            held["?"] = ", ".join(f"{name} is {states.get(name, 'unknown')}" for name in sorted(missing))
         return held
 
 

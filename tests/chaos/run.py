@@ -35,7 +35,7 @@ class Half:
         self.faults: list[Fault] = []
         self.played = Played()
         self.said: deque[str] = deque(maxlen=LAST_LINES)
-        self.leaked: dict[str, int] = {}
+        self.leaked: dict[str, str] = {}
         self.cannot: list[str] = []
         self.statistics: dict[str, Any] = {}
         self.seconds = 0.0
@@ -105,9 +105,9 @@ async def _accidents(half: Half, local: ChaosMesh, schedule: Sequence[Fault], be
             group.create_task(local.suffer(fault), name=f"chaos-fault-{number}")
 
 
-async def _settled(local: ChaosMesh) -> dict[str, int]:
+async def _settled(local: ChaosMesh) -> dict[str, str]:
     """Wait until no slot is held. Returns those that still are, when that has taken too long."""
-    held: dict[str, int] = {}
+    held: dict[str, str] = {}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_SECONDS):
             while held := await local.held_slots():  # noqa: ASYNC110 - the broker is asked, it does not call
@@ -168,8 +168,9 @@ def _report(seed: int, half: Half, findings: Findings) -> dict[str, Any]:
         "steps": half.played.steps,
         "faults": {kind: count for kind, count in sorted(counts.items()) if count > 0},
         "episodes": findings.episodes,
+        "resumed": findings.resumed,
         **half.statistics,
-        "leaked_slots": sum(half.leaked.values()),
+        "leaked_slots": half.leaked,
         "wrong": findings.wrong,
         "schedule": [fault.record() for fault in half.faults],
         "said": list(half.said),
@@ -187,15 +188,19 @@ def report(found: dict[str, Any]) -> str:
         f"{found['episodes_at_once']:,} episodes at once, {found['steps']:,} steps, {sum(faults.values())} faults"
     )
     rows = [(name, *(counts[column] for column in columns)) for name, counts in episodes.items()]
+    resumed = [
+        (name, row["times"], *(f"{row[key]:.3f} s" for key in ("p50", "p99", "max")))
+        for name, row in found["resumed"].items()
+    ]
     foot = (
         f"recovery: {seconds or 'nothing was lost'}; {found['replayed_steps']:,} steps replayed, "
-        f"{found['divergences']} divergences, {found['leaked_slots']} leaked slots"
+        f"{found['divergences']} divergences, {len(found['leaked_slots'])} hosts with leaked slots"
     )
     parts = [
         head,
         table([("fault", "times"), *faults.items()]),
         table([("environment", *columns), *rows]),
-        table([("episodes resumed", "times"), *found["resumes"].items()]),
+        table([("episodes resumed after", "times", "p50", "p99", "max"), *resumed]),
         foot,
     ]
     wrong = found["wrong"]

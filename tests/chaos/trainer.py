@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envmesh.mesh import Mesh
-from envmesh.outcome import Trajectory
+from envmesh.outcome import Resume, Trajectory
 from envmesh.rollouts import Rollouts
 
 __all__ = ["EPISODES", "Kept", "Played", "play"]
@@ -48,7 +48,7 @@ class Kept:
     flags: int
     cause: str
     reward_valid: bool
-    resumes: int
+    resumes: tuple[Resume, ...]
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> Kept:
@@ -58,7 +58,7 @@ class Kept:
         return cls(
             digests=array("Q", trajectory.digests), rewards=array("d", trajectory.rewards), actions=tuple(actions),
             flags=trajectory.flags, cause=failure.cause if failure else "",
-            reward_valid=failure.reward_valid if failure else True, resumes=len(trajectory.resumes),
+            reward_valid=failure.reward_valid if failure else True, resumes=tuple(trajectory.resumes),
         )  # fmt: skip
 
     def difference(self, other: Kept) -> str:

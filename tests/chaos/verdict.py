@@ -20,6 +20,7 @@ class Findings:
     """``wrong`` is empty where every promise was kept."""
 
     episodes: dict[str, dict[str, int]]
+    resumed: dict[str, dict[str, float]]
     wrong: list[str]
 
 
@@ -62,7 +63,22 @@ def examine(disturbed: Played, calm: Played, acts: Mapping[tuple[int, int], int]
         missing = [index for index in range(1, len(kept.rewards) + 1) if not acts.get((seed, index))]
         if missing:
             wrong.append(f"paying seed {seed}: step {missing[0]} is in the trajectory and was never done")
-    return Findings(episodes, wrong)
+    return Findings(episodes, _resumed(disturbed), wrong)
+
+
+def _resumed(played: Played) -> dict[str, dict[str, float]]:
+    """By cause, and by whether it was replayed: how many resumes, and how many seconds they took."""
+    seconds: dict[str, list[float]] = {}
+    for ended in played.ended.values():
+        for kept in ended.values():
+            for resume in kept.resumes:
+                kind = "replayed" if resume.replayed else "live copy"
+                seconds.setdefault(f"{resume.cause}, {kind}", []).append(resume.seconds)
+    return {
+        name: {"times": len(found), "p50": percentile(found, 0.5) or 0.0, "p99": percentile(found, 0.99) or 0.0,
+               "max": max(found)}
+        for name, found in sorted(seconds.items())
+    }  # fmt: skip
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

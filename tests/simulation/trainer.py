@@ -8,7 +8,7 @@ from typing import Any
 from envmesh.env import Recovery
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.outcome import EnvironmentSpec, columns_of_message
-from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
+from envmesh.rebuild import Loss, Standing, Way, acquit, judge_loss, unexplained
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import decode, encode
@@ -42,7 +42,8 @@ class Player:
         self.lease: tuple[SimulatedHost, bytes, int] | None = None
         self.phase = "new"
         self.errand = 0
-        self.alone = False
+        self.alone = self.fell_alone = False
+        self.lost_host: LostHost | None = None
         self.attempts = 0
         self.cause = ""
         self.asked = 0
@@ -165,7 +166,7 @@ class Player:
         if ahead == 0 and last.digest != self.trajectory[-1][2]:
             raise Violation(f"{self} was resumed with another outcome of step {last.index}")
         self.turn_to("playing")
-        self.alone = False
+        self.alone = self.fell_alone = False
         if ahead == 1:
             self._settle(last.index, *columns_of_message(last)[:4])
         elif running and state.suspicion is not None:
@@ -206,7 +207,7 @@ class Player:
         reason = error.reason
         losses = {
             "WORKER_LOST": Loss.WORKER_LOST, "WORKER_CRASHED": Loss.WORKER_CRASHED,
-            "WORKER_SUSPECTED": Loss.WORKER_CRASHED, "EPISODE_UNKNOWN": Loss.HOST_GONE,
+            "WORKER_SUSPECTED": Loss.WORKER_CRASHED, "EPISODE_UNKNOWN": Loss.COPY_GONE,
         }  # fmt: skip
         if self.phase in ("showing", "attaching", "returning") and reason in (
             "LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING"
@@ -225,26 +226,26 @@ class Player:
     def lost(self, loss: Loss) -> None:
         """The copy is lost: the real judgement says what comes."""
         state = self.state
+        if self.alone:
+            self.fell_alone = True
+        self.trainer.cleared(self)
         standing = Standing(
             recovery=state.spec.recovery, index=state.index, running=state.expected != NOTHING_EXPECTED,
             journaled=state.journal is not None and not state.journal.overflowed, suspicion=state.suspicion,
-            alone=self.alone,
+            alone=self.fell_alone,
         )  # fmt: skip
-        host_id = self.lease[0].host_id if self.lease is not None else ""
-        explained = loss is not Loss.WORKER_CRASHED and host_id in self.trainer.acquitted
+        gone = self.lost_host if loss in (Loss.HOST_SILENT, Loss.HOST_GONE) else None
+        explained = gone is not None and gone.explained
         judgement = judge_loss(standing, loss, poison_losses=2, explained=explained)
-        if judgement.reason == "POISON" and unexplained(loss) and host_id not in self.trainer.verdicts and (
-            loss is not Loss.WORKER_CRASHED
-        ):  # fmt: skip
+        if judgement.reason == "POISON" and gone is not None and gone.unknown:
             self.turn_to("accused")
-            self.later(EXPLAINED, self.lost, loss)
+            gone.accused[self] = loss
             return
-        was_alone = self.alone
-        state.suspicion = judgement.suspicion
-        self.trainer.cleared(self)
-        self.alone = was_alone and judgement.way is Way.RETURN
-        if unexplained(loss) and judgement.suspicion is not None and self.lease is not None:
-            self.trainer.suspected.setdefault(self.lease[0].host_id, set()).add(self)
+        if unexplained(loss):
+            self.fell_alone = False
+        before, state.suspicion = state.suspicion, judgement.suspicion
+        if judgement.suspicion is not None and judgement.suspicion != before and gone is not None:
+            gone.suspects[self] = judgement.suspicion.index
         self.world.counts[f"{loss} {judgement.way.name}"] += 1
         if judgement.way is Way.FALL:
             self.end(judgement.reason)
@@ -286,6 +287,17 @@ class Player:
         self.turn_to("over")
 
 
+class LostHost:
+    """One loss of a host: who was suspected of it (with the index of the step), who would be convicted of it."""
+
+    def __init__(self, host_id: str):
+        self.host_id = host_id
+        self.suspects: dict[Player, int] = {}
+        self.accused: dict[Player, Loss] = {}
+        self.explained = False
+        self.unknown = True
+
+
 class Trainer:
     """All episodes of one client."""
 
@@ -295,11 +307,6 @@ class Trainer:
         self.players: list[Player] = []
         self.links: dict[str, Link] = {}
         self.abandoned: dict[str, dict[bytes, int]] = {}
-        self.suspected: dict[str, set[Player]] = {}
-        self.verdicts: set[str] = set()
-        """Hosts of which somebody has said how they were lost."""
-        self.acquitted: set[str] = set()
-        """Hosts that are known to have been lost by no step's doing."""
         self.waiting: deque[Player] = deque()
         self.alone: Player | None = None
         self.closed = False
@@ -323,8 +330,6 @@ class Trainer:
             return link
         if not host.alive or max(host.cut_until, host.frozen_until) > self.world.now:
             return None
-        self.acquitted.discard(host.host_id)
-        self.verdicts.discard(host.host_id)
         link = self.links[host.host_id] = Link(host, self._hear, self._link_lost)
         for episode_id, epoch in self.abandoned.pop(host.host_id, {}).items():
             request = pb.CloseRequest(episode_id=episode_id, epoch=epoch)
@@ -352,26 +357,33 @@ class Trainer:
 
     def _link_lost(self, link: Link, loss: Loss = Loss.LINK_LOST) -> None:
         sessions, link.sessions = list(dict.fromkeys(link.sessions.values())), {}
+        lost = LostHost(link.host.host_id)
         for player in sessions:
-            if player.phase == "showing" and player.state.index < 0:
-                player.seek()
-            elif not player.over:
+            if player.over:
+                continue
+            none = player.state.index >= 0 and player.state.spec.recovery is Recovery.NONE
+            if player.phase in ("showing", "attaching", "returning") and not none:
+                self.abandon(link.host, player)
+                player.seek()  # its step was not running there
+            else:
+                player.lost_host = lost
                 player.lost(loss)
-        host_id = link.host.host_id
-        self.world.after(EXPLAINED, self._explained, host_id)
+        self.world.after(EXPLAINED, self._explained, lost)
 
-    def _explained(self, host_id: str) -> None:
+    def _explained(self, lost: LostHost) -> None:
         """The broker knows whether the host was ended from outside, or is there: then no step did it."""
-        players = self.suspected.pop(host_id, set())
-        self.verdicts.add(host_id)
-        if host_id in self.world.explained or any(host.host_id == host_id for host in self.world.hosts):
-            self.acquitted.add(host_id)
-            for player in players:
-                if not player.alone:
-                    player.state.suspicion = None
-                    if player in self.waiting:
-                        self.waiting.remove(player)
-                        player.step()
+        alive = any(host.host_id == lost.host_id for host in self.world.hosts)
+        lost.unknown, lost.explained = False, alive or lost.host_id in self.world.explained
+        if lost.explained:
+            for player, index in lost.suspects.items():
+                player.state.suspicion = acquit(player.state.suspicion, index)
+                if player.state.suspicion is None and player in self.waiting:
+                    self.waiting.remove(player)
+                    player.step()
+        accused, lost.accused = lost.accused, {}
+        for player, loss in accused.items():
+            if player.phase == "accused":
+                player.lost(loss)
 
     def close(self) -> None:
         """The client goes."""

@@ -36,7 +36,7 @@ LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
 
 class LostHost:
     """One host that is out of reach. ``members`` are the episodes that were there and are not settled yet,
-    ``abandoned`` the copies there (episode id to epoch) that nobody wants any more, ``explained`` whether it is known
+    ``suspects`` those whose step (index) is held to have done it, ``abandoned`` the copies there (episode id to epoch) that nobody wants any more, ``explained`` whether it is known
     that no step did it, ``unknown`` whether nobody has said yet what did; ``accused`` would be poison if one did."""
 
     def __init__(self, recovery: Recovery, connection: HostConnection):
@@ -44,7 +44,7 @@ class LostHost:
         self.host_id = connection.host_id
         self.silent = connection.silent
         self.members: dict[Rebuild, None] = {}
-        self.suspects: set[Rebuild] = set()
+        self.suspects: dict[Rebuild, int] = {}
         self.accused: dict[Rebuild, Loss] = {}
         self.explained = False
         self.unknown = True

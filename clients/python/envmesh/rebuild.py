@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from envmesh.env import Recovery
 
-__all__ = ["Judgement", "Loss", "Standing", "Suspicion", "Way", "judge_loss", "unexplained"]
+__all__ = ["Judgement", "Loss", "Standing", "Suspicion", "Way", "acquit", "judge_loss", "unexplained"]
 
 
 class Loss(enum.StrEnum):
@@ -113,6 +113,13 @@ _WAYS = {
 def unexplained(loss: Loss) -> bool:
     """Whether a step that ran may have been what did it, as long as nobody knows better."""
     return loss in (Loss.HOST_SILENT, Loss.HOST_GONE, Loss.WORKER_CRASHED)
+
+
+def acquit(suspicion: Suspicion | None, index: int) -> Suspicion | None:
+    """What is held against an episode's step, once one of the deaths with step ``index`` running is explained."""
+    if suspicion is None or suspicion.index != index:
+        return suspicion
+    return Suspicion(index, suspicion.deaths - 1) if suspicion.deaths > 1 else None
 
 
 def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int, explained: bool = False) -> Judgement:

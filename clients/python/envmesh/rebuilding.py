@@ -9,7 +9,7 @@ from envmesh.episode_session import ELSEWHERE, LOSS_OF_REASON, WORKER_DEATHS
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.leases import Slot
 from envmesh.outcome import Resume, columns_of_message
-from envmesh.rebuild import Loss
+from envmesh.rebuild import Loss, acquit
 from envmesh.stand_in import StandIn
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
@@ -202,7 +202,7 @@ class Rebuild(StandIn):
                 recovery.judge(self, Loss.HOST_GONE)
         elif error.reason == "EPISODE_UNKNOWN":
             self._give_back(slot)
-            recovery.judge(self, Loss.HOST_GONE)
+            recovery.judge(self, Loss.COPY_GONE)
         elif error.reason in WORKER_DEATHS and self.attempts < ATTEMPTS:
             recovery.resume(self)
         elif error.reason == "LIMIT_EXCEEDED" and self.attempts < ATTEMPTS:
@@ -251,10 +251,10 @@ class Rebuild(StandIn):
         self.alone = True
         self._send(self.held)
 
-    def acquit(self) -> None:
-        """It is known that the step did not do it."""
-        self.episode.suspicion = None
-        if self.stands and not self.over and not self.alone and self.slot is not None:
+    def acquit(self, index: int) -> None:
+        """It is known that one of the deaths with step ``index`` running was not its doing."""
+        self.episode.suspicion = acquit(self.episode.suspicion, index)
+        if self.episode.suspicion is None and self.stands and not self.over and not self.alone and self.slot is not None:
             self.recovery.lane(self.slot.connection).acquitted(self)
             self.let_go()
 
@@ -298,7 +298,6 @@ class Rebuild(StandIn):
             if self.lost_host is not None and self.lost_host is not lost:
                 self.lost_host.left(self, None)
             self.lost_host = lost  # from now on, what explains this loss counts
-            lost.suspects.add(self)
             self._fell_again(loss)
             return
         self.slot, self.stands = None, False

@@ -81,8 +81,8 @@ class Recovery:
         """It is known why a host was lost."""
         if cause in (placement_pb2.LOSS_CAUSE_OUTSIDE, placement_pb2.LOSS_CAUSE_ALIVE):
             lost.explained = True
-            for rebuild in list(lost.suspects):
-                rebuild.acquit()
+            for rebuild, index in lost.suspects.items():
+                rebuild.acquit(index)
         lost.suspects.clear()
         lost.unknown = False
         accused, lost.accused = lost.accused, {}
@@ -142,9 +142,9 @@ class Recovery:
             return
         if unexplained(loss):
             rebuild.fell_alone = False
-        episode.suspicion = judgement.suspicion
-        if judgement.suspicion is not None and lost is not None and unexplained(loss) and not explained:
-            lost.suspects.add(rebuild)
+        before, episode.suspicion = episode.suspicion, judgement.suspicion
+        if judgement.suspicion is not None and judgement.suspicion != before and gone is not None:
+            gone.suspects[rebuild] = judgement.suspicion.index
         if judgement.way is Way.FALL:
             rebuild.fall(rebuild.why(loss, judgement.reason), judgement.reason)
         elif judgement.way is Way.STAY:
