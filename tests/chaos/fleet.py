@@ -180,10 +180,9 @@ class ChaosMesh(LocalMesh):
         host_id = await self._order(child, drain=True)
         if host_id is not None:
             await asyncio.sleep(fault.seconds)
-            async with asyncio.timeout(
-                TAKE_BACK_SECONDS
-            ):  # the broker may be away, or not know the host just now
-                while child.process_id and await self._order(child, drain=False) is None:
+            # The broker may be away, or not know the host just now.
+            async with asyncio.timeout(TAKE_BACK_SECONDS):
+                while child.process_id and await self._order(child, drain=False) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.5)
         else:
             self.cannot.append(fault.kind)
