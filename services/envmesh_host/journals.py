@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
+from envmesh.journal import MOST_ENTRIES
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["JOURNAL_FORMAT", "MOST_ENTRIES", "Survey", "survey"]
+__all__ = ["JOURNAL_FORMAT", "Survey", "survey"]
 
 JOURNAL_FORMAT = 1
-
-MOST_ENTRIES = 250_000
-"""A longer journal is refused: to look through one of this length takes a host about a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)

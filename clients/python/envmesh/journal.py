@@ -11,9 +11,11 @@ from struct import Struct
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.wire import varint
 
-__all__ = ["FORMAT_VERSION", "Journal"]
+__all__ = ["FORMAT_VERSION", "MOST_ENTRIES", "Journal"]
 
 FORMAT_VERSION = 1
+MOST_ENTRIES = 250_000
+"""A longer journal is refused: to look through one of this length takes a host about a tenth of a second."""
 
 _ENTRY = 0x12  # Journal.entries = 2, length-delimited
 _ACT = 0x12  # JournalEntry.act = 2, length-delimited
@@ -56,7 +58,7 @@ class Journal:
         entries += action
         entries += _DIGEST(_DIGEST_TAG, digest)
         self.steps += 1
-        if len(entries) > self.limit:
+        if len(entries) > self.limit or self.steps >= MOST_ENTRIES - 2:  # with room for a reset and a reseed
             self._overflow()
 
     def reseed(self, seed: int) -> None:

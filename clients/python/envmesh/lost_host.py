@@ -35,9 +35,12 @@ LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
 
 
 class LostHost:
-    """One host that is out of reach. ``members`` are the episodes that were there and are not settled yet,
-    ``suspects`` those whose step (index) is held to have done it, ``abandoned`` the copies there (episode id to epoch) that nobody wants any more, ``explained`` whether it is known
-    that no step did it, ``unknown`` whether nobody has said yet what did; ``accused`` would be poison if one did."""
+    """One host that is out of reach.
+
+    ``members`` are the episodes that were there and are not settled yet, ``abandoned`` the copies there (episode id to
+    epoch) that nobody wants any more. ``suspects`` are those whose step, by its index, is held to have done it,
+    ``accused`` would be poison if one did; ``explained`` says whether it is known that no step did, ``unknown`` whether
+    nobody has said yet."""
 
     def __init__(self, recovery: Recovery, connection: HostConnection):
         self.address = connection.address

@@ -265,7 +265,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     @property
     def journaled(self) -> bool:
         """Whether a journal leads to where the episode is: the trajectory holds everything."""
-        return self.index >= 0 and (self.keeps_journal or self._checkpoint is not None)
+        kept = self.index >= 0 and (self.keeps_journal or self._checkpoint is not None)
+        return kept and not self.packed_journal().overflowed
 
     @property
     def place(self) -> tuple[Slot, int]:

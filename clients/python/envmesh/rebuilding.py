@@ -229,6 +229,14 @@ class Rebuild(StandIn):
             self.old, self.slot, self.handle = None, self.old_slot, self.old_handle
             self.let_go()
             return
+        if error.reason == "REPLAY_DIVERGED" and build != episode.spec.build:
+            self._give_back(
+                slot
+            )  # the journal holds for the build that wrote it: it waits for a host of that
+            self.differed = True
+            self.trouble = str(error)
+            self.seek()
+            return
         known = error.reason in ("REPLAY_DIVERGED", "VERSION_MISMATCH", "NOT_YOURS", "MALFORMED")
         self.fall(Exception.__str__(error), error.reason if known else "REPLAY_DIVERGED")
 
@@ -254,7 +262,13 @@ class Rebuild(StandIn):
     def acquit(self, index: int) -> None:
         """It is known that one of the deaths with step ``index`` running was not its doing."""
         self.episode.suspicion = acquit(self.episode.suspicion, index)
-        if self.episode.suspicion is None and self.stands and not self.over and not self.alone and self.slot is not None:
+        if (
+            self.episode.suspicion is None
+            and self.stands
+            and not self.over
+            and not self.alone
+            and self.slot is not None
+        ):
             self.recovery.lane(self.slot.connection).acquitted(self)
             self.let_go()
 

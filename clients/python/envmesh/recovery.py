@@ -269,7 +269,8 @@ class Recovery:
         for rebuild in list(self.rebuilds):
             if not rebuild.live_copy and now - rebuild.started > timeout:
                 rebuild.fall(
-                    f"it could not be rebuilt within {timeout:g} s: {rebuild.waits_for()}", "HOST_LOST"
+                    f"it could not be rebuilt within {timeout:g} s: {rebuild.waits_for()}",
+                    "REPLAY_DIVERGED" if rebuild.differed else "HOST_LOST",
                 )
         for lane in self._lanes.values():
             lane.release_suspects(now)

@@ -52,6 +52,7 @@ class StandIn:
         self.fell_alone = False  # whether its step, being suspected, ran alone when the last copy was lost
         self.attempts = self.replayed = 0
         self.trouble = ""
+        self.differed = False  # whether another build has not repeated the journal
         self.rows = self
         self.seeking = False
         self._waiter: asyncio.Future[Slot] | None = None

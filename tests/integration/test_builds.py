@@ -1,0 +1,96 @@
+"""A change of build under running episodes: one that does not repeat what was ends none, and raises an alarm."""
+
+import asyncio
+import logging
+import os
+import signal
+
+import grpc
+import pytest
+
+import envmesh
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
+from envmesh_cli.local_mesh import LocalMesh
+from envmesh_cli.pools import PoolPlan
+
+pytestmark = pytest.mark.timeout(120)
+
+SEEDS = list(range(12))
+WALK = '''
+"""Walks; a build of it."""
+import random, time
+import envmesh
+
+@envmesh.environment(recovery="replay", isolation="inline")
+class Walk:
+    def reset(self, *, seed=None, options=None):
+        self.dice, self.steps = random.Random(seed), 0
+        return 0, {}
+
+    def step(self, action):
+        time.sleep(0.003)
+        self.steps += 1
+        return self.dice.randint(0, 9) FACTOR, 1.0, self.steps == 60, False, {}
+'''
+
+
+def policy(observation) -> int:
+    return int(observation)
+
+
+async def play(mesh: envmesh.Mesh) -> dict[int | None, envmesh.Trajectory]:
+    rollouts = mesh.rollouts("walk", policy, seeds=SEEDS, concurrency=len(SEEDS))
+    return {trajectory.seed: trajectory async for trajectory in rollouts}
+
+
+async def drain(local: LocalMesh, pool: str, *, take_back: bool = False) -> None:
+    """Drain the pool's host, or take that back."""
+    async with grpc.aio.insecure_channel(local.address) as channel:
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
+        (host,) = (host for host in fleet.hosts if host.identity.pool == pool)
+        if take_back:
+            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
+        else:
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
+
+
+async def in_use(local: LocalMesh, pool: str) -> int:
+    """Slots of the pool that have an episode."""
+    async with grpc.aio.insecure_channel(local.address) as channel:
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
+        return sum(
+            lease.in_use for host in fleet.hosts if host.identity.pool == pool for lease in host.report.leases
+        )
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+async def test_a_build_that_diverges_ends_no_episode_and_raises_one_alarm(tmp_path, caplog, end):
+    plans = []
+    for pool, factor in (("old", ""), ("new", "+ self.steps // 3")):
+        (tmp_path / pool).mkdir()
+        (tmp_path / pool / "walkers.py").write_text(WALK.replace("FACTOR", factor))
+        settings = {"PYTHONPATH": str(tmp_path / pool), "ENVMESH_HOST_DRAIN_DEADLINE": "60"}
+        plans.append(PoolPlan(name=pool, targets=("walk=walkers:Walk",), settings=settings))
+    async with LocalMesh(plans) as local, envmesh.connect(local.address, liveness_window=2.0) as mesh:
+        await drain(local, "new")
+        undisturbed = await play(mesh)
+        with caplog.at_level(logging.INFO, logger="envmesh.client"):
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                playing = group.create_task(play(mesh), name="playing")
+                while await in_use(local, "old") < len(SEEDS):  # noqa: ASYNC110 - the broker is asked
+                    await asyncio.sleep(0.02)
+                await drain(local, "new", take_back=True)
+                (host,) = (child for child in local.hosts if child.name.startswith("old"))
+                assert host.process_id is not None
+                os.kill(host.process_id, signal.SIGKILL if end == "kill" else signal.SIGTERM)
+        disturbed = playing.result()
+        assert {seed: trajectory.failure for seed, trajectory in disturbed.items()} == dict.fromkeys(SEEDS)
+        assert {seed: each.digests for seed, each in disturbed.items()} == {
+            seed: each.digests for seed, each in undisturbed.items()
+        }
+        alarms = [record for record in caplog.records if "does not repeat what build" in record.getMessage()]
+        assert len(alarms) == 1
+        assert alarms[0].levelno == logging.ERROR
+        assert mesh.statistics.divergences >= 1
