@@ -116,6 +116,7 @@ class Core:
             if draining == order[0] or now - order[1] > self.bounds.order_patience:
                 del self._orders[host_id]
                 order = None
+                self.ledger.leave(host_id, False)  # from now on its own word counts
         return Directives(self._recalls.get(host_id, {}), order[0] if order is not None else None)
 
     def disconnected(self, host_id: str, session: int, now: float) -> bool:
@@ -132,6 +133,7 @@ class Core:
         if host_id not in self.ledger.hosts:
             return False
         self._orders[host_id] = (drain, now)
+        self.ledger.leave(host_id, drain)
         return True
 
     # ---- clients

@@ -111,6 +111,8 @@ class HostRecord:
     silent: bool = False
     suspended: bool = False
     """Its witness says that its loop does not turn, and nothing was heard since."""
+    leaving: bool = False
+    """It was told to drain, or will be with the next answer to it."""
     report: Report | None = None
     grants: dict[bytes, Grant] = field(default_factory=dict)
     load: Load = field(default_factory=Load)
@@ -121,7 +123,7 @@ class HostRecord:
     def placeable(self) -> bool:
         """Whether something new can be placed here."""
         report = self.report
-        there = self.connected and not self.silent and not self.suspended
+        there = self.connected and not self.silent and not self.suspended and not self.leaving
         return there and report is not None and report.state is HostState.READY
 
     def count(self) -> Load:
@@ -199,6 +201,13 @@ class Ledger:
             self._remembered.pop(environment, None)
         self._refresh(record)
         return record.session
+
+    def leave(self, host_id: str, leaving: bool) -> None:
+        """A host is told to drain, or is not any more: nothing new is placed there meanwhile."""
+        record = self.hosts.get(host_id)
+        if record is not None and record.leaving is not leaving:
+            record.leaving = leaving
+            self._refresh(record)
 
     def report(self, record: HostRecord, report: Report, now: float) -> None:
         """Take a host's table."""

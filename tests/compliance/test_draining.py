@@ -33,6 +33,7 @@ async def test_it_says_so_takes_nothing_new_saves_goes_on_and_ends_as_soon_as_it
             tally, saved, late = Episode("tally"), Episode("saved"), Episode("tally")
             await wire.reset(tally, seed=7)
             await wire.reset(saved, seed=7)
+            await wire.step(saved, 1, 5)
             unshown = await acquire(channel, "tally")
             await wire.slot(late)  # an idle slot
 
@@ -41,7 +42,7 @@ async def test_it_says_so_takes_nothing_new_saves_goes_on_and_ends_as_soon_as_it
             assert 290 <= notice.deadline.seconds <= 300
 
             kept = await stream.next_event(lambda event: event.kind == pb.EVENT_KIND_CHECKPOINT)
-            assert pb.SealedCheckpoint.FromString(kept.payload).index == 0
+            assert pb.SealedCheckpoint.FromString(kept.payload).index == 1
             for refused_call in (
                 wire.bind(unshown.token), wire.reset(late), unary.reset(Episode("tally")), acquire(channel, "tally"),
             ):  # fmt: skip

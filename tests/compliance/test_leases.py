@@ -20,8 +20,6 @@ from tests.compliance.wire import StreamWire, UnaryWire, Wires, acquire, called
 
 INVALID = "PERMISSION_DENIED LEASE_INVALID"
 
-pytestmark = pytest.mark.xdist_group("scarce")
-
 
 async def refusal(command: Any) -> Refused:
     with pytest.raises(Refused) as refused:

@@ -262,6 +262,3 @@ async def test_resets_and_resumptions_that_are_refused_hold_no_slot(unary_wire: 
         assert (await refusal(wire.reset(Episode("scarce"), options={"no": 1}))).reason == "OPTION_UNKNOWN"
     await wire.reset(Episode("scarce"))
     await wire.reset(Episode("scarce"))
-
-
-pytestmark = pytest.mark.xdist_group("scarce")

@@ -28,17 +28,27 @@ class Walk:
         return 0, {}
 
     def step(self, action):
-        time.sleep(0.003)
+        time.sleep(0.005)
         self.steps += 1
-        return self.dice.randint(0, 9) FACTOR, 1.0, self.steps == 60, False, {}
+        return self.dice.randint(0, 9) FACTOR, 1.0, self.steps == 80, False, {}
 '''
 
 
-def policy(observation) -> int:
-    return int(observation)
+class Player:
+    """A policy; ``under_way`` is set once every episode has done more steps than the two builds share."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.under_way = asyncio.Event()
+
+    def __call__(self, observation) -> int:
+        self.asked += 1
+        if self.asked == 10 * len(SEEDS):
+            self.under_way.set()
+        return int(observation)
 
 
-async def play(mesh: envmesh.Mesh) -> dict[int | None, envmesh.Trajectory]:
+async def play(mesh: envmesh.Mesh, policy: Player) -> dict[int | None, envmesh.Trajectory]:
     rollouts = mesh.rollouts("walk", policy, seeds=SEEDS, concurrency=len(SEEDS))
     return {trajectory.seed: trajectory async for trajectory in rollouts}
 
@@ -55,16 +65,6 @@ async def drain(local: LocalMesh, pool: str, *, take_back: bool = False) -> None
             await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
 
 
-async def in_use(local: LocalMesh, pool: str) -> int:
-    """Slots of the pool that have an episode."""
-    async with grpc.aio.insecure_channel(local.address) as channel:
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
-        return sum(
-            lease.in_use for host in fleet.hosts if host.identity.pool == pool for lease in host.report.leases
-        )
-
-
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 async def test_a_build_that_diverges_ends_no_episode_and_raises_one_alarm(tmp_path, caplog, end):
     plans = []
@@ -75,12 +75,12 @@ async def test_a_build_that_diverges_ends_no_episode_and_raises_one_alarm(tmp_pa
         plans.append(PoolPlan(name=pool, targets=("walk=walkers:Walk",), settings=settings))
     async with LocalMesh(plans) as local, envmesh.connect(local.address, liveness_window=2.0) as mesh:
         await drain(local, "new")
-        undisturbed = await play(mesh)
+        undisturbed = await play(mesh, Player())
         with caplog.at_level(logging.INFO, logger="envmesh.client"):
             async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-                playing = group.create_task(play(mesh), name="playing")
-                while await in_use(local, "old") < len(SEEDS):  # noqa: ASYNC110 - the broker is asked
-                    await asyncio.sleep(0.02)
+                policy = Player()
+                playing = group.create_task(play(mesh, policy), name="playing")
+                await policy.under_way.wait()
                 await drain(local, "new", take_back=True)
                 (host,) = (child for child in local.hosts if child.name.startswith("old"))
                 assert host.process_id is not None

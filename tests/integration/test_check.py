@@ -13,7 +13,22 @@ from envmesh.target import load
 from envmesh_cli.check import Verdict, render, run_check
 from tests.integration.runner_play import descendants
 
+pytestmark = pytest.mark.spread
+
 ROOT = str(Path(__file__).parents[2])
+ALWAYS = {
+    "BlocksInline", "CrashesLater", "ExitsAtBadAction", "ForgetsItsGenerator", "IgnoresSeed", "LeaksMemory",
+    "NanReward", "NotDeterministic", "PrintsMuch", "SharesGlobalGenerator", "SoundDeclared", "Undeclared",
+}  # fmt: skip
+"""Each check takes seconds of both cores: these are run always, the others by whoever has the time."""
+
+
+def cases(rows):
+    """Parameters, those that take time marked so; the first two words of each name it."""
+    return [
+        pytest.param(*row, id=f"{row[0]}-{row[1]}", marks=[] if row[0] in ALWAYS else pytest.mark.slow)
+        for row in rows
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +57,14 @@ def found(report, verdict):
 @pytest.mark.parametrize(
     "name",
     [
-        "SoundDeclared", "SoundLater", "KeepsState", "Pair", "SharesGlobalGeneratorAndSaysSo",
-        "envmesh_environments.echo:Echo", "envmesh_environments.counter:Counter",
+        "SoundDeclared",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "SoundLater", "KeepsState", "Pair", "SharesGlobalGeneratorAndSaysSo",
+                "envmesh_environments.echo:Echo", "envmesh_environments.counter:Counter",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_a_sound_environment_passes(name):
@@ -84,7 +105,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "finding", "says"), FAULTS, ids=[fault[0] for fault in FAULTS])
+@pytest.mark.parametrize(("name", "finding", "says"), cases(FAULTS))
 def test_every_fault_is_found_and_nothing_else(name, finding, says):
     report = check(name)
     failed = found(report, Verdict.FAIL)
@@ -122,9 +143,7 @@ WARNINGS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "finding", "says", "advises"), WARNINGS, ids=[f"{case[0]}-{case[1]}" for case in WARNINGS]
-)
+@pytest.mark.parametrize(("name", "finding", "says", "advises"), cases(WARNINGS))
 def test_what_will_cost_somebody_is_told(name, finding, says, advises):
     report = check(name)
     warned = found(report, Verdict.WARN)
