@@ -106,6 +106,10 @@ class Meters:
             "envmesh_tenant_quota_slots", "Slots a tenant may hold; 0: no bound.", ("tenant",), self._quotas
         )
         gauge(
+            "envmesh_other_label_values", "Different values that count as `other`, by what they are of.", ("what",),
+            lambda: {("tenant",): float(self._tenant.overflowed), ("pool",): float(self._pool.overflowed)},
+        )  # fmt: skip
+        gauge(
             "envmesh_fleet_complete", "Whether every host of the last minutes is heard, or known to be gone.", (),
             lambda: {(): float(core.ledger.complete(self._clock()))},
         )  # fmt: skip

@@ -26,6 +26,7 @@ from envmesh_host.player import raised
 from envmesh_host.refusals import overran
 from envmesh_host.served import OutcomeColumns, Row
 from envmesh_host.testimony import BEGAN, LIMIT
+from envmesh_host.tool_calls import note_tool_calls
 from envmesh_host.watchdog import StepOverrun
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class StepBatches:
             self._settle_singly(batch, results)
             return
         observed.observation_bytes += size
+        if environment.takes_tools:
+            note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
         record = (batch.payloads, outcomes)
         for position, (copy, reward) in enumerate(zip(batch.copies, outcomes[1], strict=True)):
             copy.record = record

@@ -26,6 +26,7 @@ from envmesh_host.saving import Saving
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
+from envmesh_host.tool_calls import note_tool_calls
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Engine"]
@@ -274,6 +275,9 @@ class Engine(Saving):
             and (tap := self.taps.get(copy.episode_id)) is not None
         ):
             tap.note_row(running.index, running.action, result, seconds)
+        if copy.environment.takes_tools and kind == STEP:
+            said = result if isinstance(result, Refusal) else result[4]
+            note_tool_calls(copy.environment.observed, ((running.action, said),))
         if isinstance(result, Refusal):
             reply_kind = pb.EVENT_KIND_FAILURE
             self._refused(copy, running, kind, result)

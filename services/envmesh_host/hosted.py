@@ -61,6 +61,7 @@ class Hosted:
         "step_cost",
         "step_limit",
         "steps",
+        "takes_tools",
         "write_outcomes",
     )
 
@@ -86,6 +87,7 @@ class Hosted:
         self.saves = info.recovery == pb.RECOVERY_CLASS_STATE and info.checkpoints
         self.checkpoint_steps = definition.declaration.checkpoint_steps or 50
         self.checkpoint_seconds = definition.declaration.checkpoint_seconds or 30.0
+        self.takes_tools = info.action_space.HasField("tools")
         self.begun = 0
         self.ended = 0
         self.failed = 0

@@ -101,6 +101,11 @@ class HostMeters:
         self.failures = counter(
             "envmesh_failures_total", "Episodes that ended without an outcome.", (*one, "cause")
         )
+        self.tool_calls = counter(
+            "envmesh_tool_calls_total",
+            "Calls of tools, where the action space lists them: carried out, failed (as the info says), or refused.",
+            (*one, "result"),
+        )
         self.action_bytes = counter(
             "envmesh_action_bytes_total", "Bytes of the actions of steps.", one, known
         )
@@ -180,6 +185,11 @@ class HostMeters:
             "envmesh_oldest_drain_seconds", "Age of the drain under way, in seconds; 0 without one.", (),
             lambda: {(): engine.clock() - engine.draining_since if engine.draining else 0.0},
         )  # fmt: skip
+        gauge(
+            "envmesh_other_label_values", "Different values that count as `other`, by what they are of.", ("what",),
+            lambda: {(what,): float(bound.overflowed)
+                     for what, bound in ({"environment": self._environment} | self._bounds).items()},
+        )  # fmt: skip
         gauge("envmesh_leaked_slots", "Slots in use by no live episode; always 0.", (), self._leaked)
         descendants = Descendants()
         self._descendants = descendants
@@ -227,6 +237,8 @@ class HostMeters:
             self._component(labels, name).observe_many(values)
         for valid, count in seen.grades.items():
             self.grades.add(count, *labels, "true" if valid else "false")
+        for result, count in seen.tool_calls.items():
+            self.tool_calls.add(count, *labels, result)
         for outcome, count in seen.outcomes.items():
             self.episodes.add(count, *labels, outcome)
         for cause, count in seen.failures.items():

@@ -14,8 +14,8 @@ class Observed:
     """Observations of one environment on their way into the metrics.
 
     Durations in seconds. ``outcomes`` counts episodes that are over, by outcome; ``failures`` those that failed, by
-    cause; ``grades`` replies to Reward by whether they were valid; ``action_bytes`` and ``observation_bytes`` what
-    steps carried.
+    cause; ``grades`` replies to Reward by whether they were valid; ``tool_calls`` calls of tools by what came of them;
+    ``action_bytes`` and ``observation_bytes`` what steps carried.
     """
 
     step_seconds: list[float] = field(default_factory=list)
@@ -28,6 +28,7 @@ class Observed:
     failures: dict[str, int] = field(default_factory=dict)
     grades: dict[bool, int] = field(default_factory=dict)
     components: dict[str, list[float]] = field(default_factory=dict)
+    tool_calls: dict[str, int] = field(default_factory=dict)
     action_bytes: int = 0
     observation_bytes: int = 0
 

@@ -58,7 +58,7 @@ class Roster:
         self._emptied = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.on_slot_taken: Callable[[], None] = lambda: None
-        self.counts: dict[str, int] = {"fenced": 0, "leaked": 0}
+        self.counts: dict[str, int] = {"fenced": 0}
         self.traffic = Traffic()
 
     def take_traffic(self) -> Traffic:

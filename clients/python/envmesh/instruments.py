@@ -26,6 +26,7 @@ __all__ = [
     "BoundedLabel",
     "Counter",
     "CounterSeries",
+    "Exemplar",
     "Family",
     "Gauge",
     "Histogram",
@@ -58,6 +59,19 @@ _FEW = 32
 
 Labels = tuple[str, ...]
 
+HistogramRow = tuple[Labels, list[int], "dict[int, Exemplar]", float, float, int]
+"""A copy of one histogram: labels, cumulative counts, exemplars by bucket, gain, loss, changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One value of many, and where to read more of it: ``labels`` have its ``trace_id``. ``timestamp`` in seconds since
+    1970. Only the OpenMetrics format has them."""
+
+    labels: Mapping[str, str]
+    value: float
+    timestamp: float
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -67,7 +81,7 @@ class Sample:
     labels: Mapping[str, str]
     value: float
     timestamp: float | None = None
-    exemplar: None = None
+    exemplar: Exemplar | None = None
     native_histogram: None = None
 
 
@@ -81,9 +95,11 @@ class Family:
     unit: str = ""
     samples: list[Sample] = field(default_factory=list)
 
-    def add_sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
+    def add_sample(
+        self, name: str, labels: Mapping[str, str], value: float, exemplar: Exemplar | None = None
+    ) -> None:
         """One more series."""
-        self.samples.append(Sample(name, labels, value))
+        self.samples.append(Sample(name, labels, value, exemplar=exemplar))
 
 
 Build = Callable[[], Iterable[Family]]
@@ -168,7 +184,9 @@ class Counter:
 class HistogramSeries:
     """One histogram with its labels. The hot path appends to ``pending``; ``flush`` buckets what is there."""
 
-    __slots__ = ("_bounds", "_bounds_array", "_last", "changes", "counts", "gain", "loss", "pending")
+    __slots__ = (
+        "_bounds", "_bounds_array", "_last", "changes", "counts", "exemplars", "gain", "loss", "pending"
+    )  # fmt: skip
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -179,6 +197,12 @@ class HistogramSeries:
         """How many values differed from the one before."""
         self._last = float("nan")
         self.pending: list[float] = []
+        self.exemplars: dict[int, Exemplar] = {}
+        """By bucket, the last value of it that has a trace."""
+
+    def show(self, exemplar: Exemplar) -> None:
+        """A value that is observed anyway has a trace: its bucket points to that from now on."""
+        self.exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar
 
     def observe(self, value: float) -> None:
         """Take in one value."""
@@ -254,10 +278,13 @@ class Histogram:
 
     def snapshot(self) -> Build:
         """A copy, as families still to be built."""
-        rows = [(v, list(accumulate(s.counts)), s.gain, s.loss, s.changes) for v, s in self._series.items()]
+        rows = [
+            (v, list(accumulate(s.counts)), dict(s.exemplars), s.gain, s.loss, s.changes)
+            for v, s in self._series.items()
+        ]
         return lambda: self._families(rows)
 
-    def _families(self, rows: list[tuple[Labels, list[int], float, float, int]]) -> Iterable[Family]:
+    def _families(self, rows: list[HistogramRow]) -> Iterable[Family]:
         family = Family(self.name, self.documentation, "histogram")
         gain = Family(f"{self.name}_gain", f"Sum of the positive values: {self.documentation}", "counter")
         loss = Family(
@@ -268,10 +295,10 @@ class Histogram:
         changes = Family(
             f"{self.name}_changes", f"Values that differ from the one before: {self.documentation}", "counter"
         )
-        for values, cumulative, gained, lost, changed in rows:
+        for values, cumulative, exemplars, gained, lost, changed in rows:
             labels = dict(zip(self.label_names, values, strict=True))
-            for edge, count in zip(self._edges, cumulative, strict=True):
-                family.add_sample(f"{self.name}_bucket", {**labels, "le": edge}, count)
+            for at, (edge, count) in enumerate(zip(self._edges, cumulative, strict=True)):
+                family.add_sample(f"{self.name}_bucket", {**labels, "le": edge}, count, exemplars.get(at))
             family.add_sample(f"{self.name}_count", labels, cumulative[-1])
             if self._signed:
                 gain.add_sample(f"{self.name}_gain_total", labels, gained)

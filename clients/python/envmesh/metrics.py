@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any
 
 from envmesh.instruments import (
     COARSE_DURATION_BUCKETS,
@@ -162,6 +163,11 @@ class ClientMetrics(Instruments):
             REWARD_BUCKETS,
             [(lag,) for lag in LAGS],
         )
+        self._tokens = self.counter(
+            "envmesh_client_tokens_total",
+            "Tokens of actions, where annotations tell: `tokens` (how many) or `token_ids`.",
+            one,
+        )
         self._groups = self.counter(
             "envmesh_client_groups_total",
             "Groups by whether the returns of their members differ.",
@@ -210,6 +216,8 @@ class ClientMetrics(Instruments):
         failed = trajectory.failure is not None
         outcome = "failed" if failed else "terminated" if trajectory.terminated else "truncated"
         self._episodes.add(1, *labels, outcome)
+        if trajectory.annotations:
+            self._tokens.add(sum(map(_tokens_of, trajectory.annotations.values())), *labels)
         value = trajectory.return_
         if failed or value is None:
             return
@@ -285,3 +293,14 @@ class ClientMetrics(Instruments):
 
     def _live(self) -> Mapping[Labels, float]:
         return {(): float(sum(len(connection.sessions) for connection in self._mesh._open_connections()))}
+
+
+def _tokens_of(annotation: Any) -> float:
+    """How many tokens an action had, as far as its annotation says."""
+    if not isinstance(annotation, Mapping):
+        return 0.0
+    count = annotation.get("tokens")
+    if isinstance(count, int | float):
+        return float(count) if 0 <= count < math.inf else 0.0
+    ids = annotation.get("token_ids")
+    return float(len(ids)) if isinstance(ids, Sized) else 0.0

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from envmesh.errors import Refusal
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.wire import Json
 from envmesh_host.connection import Connection
 from envmesh_host.counting import note_failure
 from envmesh_host.engine import Engine
@@ -134,3 +135,41 @@ def test_a_host_stays_within_5000_series_whatever_it_serves():
     assert total(found, "envmesh_reward_component_count") == 10_000
     assert total(found, "envmesh_failures_total") == 10_000
     assert len(found) < 5_000
+
+
+def test_what_became_other_is_counted():
+    hosted = [hosted_as(f"environment-{number}") for number in range(40)]
+    registry = Registry()
+    meters = HostMeters(registry, Engine(hosted, SlotTable(40), cast(Any, None)), LoopLag())
+    meters.flush()
+    found = samples(registry)
+    assert total(found, "envmesh_other_label_values", what="environment") == 40 - (MAX_ENVIRONMENTS - 1)
+    assert total(found, "envmesh_other_label_values", what="component") == 0
+
+
+def test_a_slot_in_use_by_no_episode_is_seen_as_leaked():
+    connection, _ = connection_with("envmesh_environments.echo:Echo", 3)
+    _, registry = meters_of(connection)
+    lost = next(iter(connection.engine.episodes))
+    assert total(samples(registry), "envmesh_leaked_slots") == 0
+    del connection.engine.episodes[lost]  # a defect that forgets an episode and not its slot
+    found = samples(registry)
+    assert total(found, "envmesh_leaked_slots") == 1
+    assert total(found, "envmesh_slots", state="in_use") == 3
+
+
+def test_calls_of_tools_are_counted_by_what_came_of_them():
+    connection, hosted = connection_with("tests.environments.tools:Desk", 2)
+    meters, registry = meters_of(connection)
+    calls: list[Any] = [
+        [Json({"name": "add", "arguments": {"left": 1, "right": 2}}), Json("hm")],
+        [Json([{"name": "divide", "arguments": {"by": by}} for by in (0, 1, 2)]), Json("I am done")],
+        [Json({"name": "divide", "arguments": {"by": 0}}), Json({"name": "shout"})],
+    ]
+    for index, actions in enumerate(calls, 1):
+        step_all(connection, 2, index, actions)
+    meters.flush()
+    found = samples(registry)
+    own = {"environment": hosted.info.name, "version": hosted.info.version}
+    told = {r: total(found, "envmesh_tool_calls_total", result=r, **own) for r in ("ok", "failed", "refused")}
+    assert told == {"ok": 3, "failed": 2, "refused": 1}

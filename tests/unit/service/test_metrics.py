@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from envmesh_service.metrics import (
     DURATION_BUCKETS,
     REWARD_BUCKETS,
     BoundedLabel,
+    Exemplar,
     Exporter,
     HistogramSeries,
     Registry,
@@ -93,6 +95,35 @@ def test_a_label_keeps_its_first_values_and_counts_the_rest():
     label = BoundedLabel(2)
     assert [label(value) for value in "abcacd"] == ["a", "b", "other", "a", "other", "other"]
     assert label.overflowed == 2
+
+
+async def test_openmetrics_has_exemplars_and_the_plain_format_none():
+    registry = Registry()
+    series = registry.histogram("envmesh_wait_seconds", "Waits.").labels()
+    registry.counter("envmesh_things_total", "Things.").add(3)
+    series.observe_many([0.0011, 0.0012, 3.0])
+    series.show(Exemplar({"trace_id": "0af7651916cd43dd8448eb211c80319c"}, 0.0012, 1_700_000_000.5))
+    exporter = Exporter(registry)
+    exporter.start("127.0.0.1", 0)
+
+    def scrape(accept):
+        url = f"http://127.0.0.1:{exporter.port}/metrics"
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept})) as response:
+            return response.headers["Content-Type"], response.read().decode()
+
+    try:
+        kind, text = await asyncio.to_thread(scrape, "application/openmetrics-text;version=1.0.0")
+        assert kind.startswith("application/openmetrics-text")
+        families = {family.name: family for family in openmetrics_families(text)}
+        shown = [s for s in families["envmesh_wait_seconds"].samples if s.exemplar]
+        assert [(s.labels["le"], s.exemplar.value) for s in shown] == [("0.0025", 0.0012)]
+        assert shown[0].exemplar.labels == {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
+        assert families["envmesh_things"].samples[0].value == 3
+        _, text = await asyncio.to_thread(scrape, "text/plain;version=0.0.4")
+        assert "trace_id" not in text
+        assert 'envmesh_wait_seconds_bucket{le="0.0025"} 2.0' in text
+    finally:
+        await exporter.stop()
 
 
 async def test_the_port_serves_from_the_loop_that_owns_the_numbers():
