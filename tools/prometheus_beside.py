@@ -54,7 +54,7 @@ async def prometheus_beside(
     (directory / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     command = (
         "prometheus", f"--config.file={directory}/prometheus.yaml", f"--storage.tsdb.path={directory}/prometheus",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--enable-feature=exemplar-storage",
     )  # fmt: skip
     log = directory / "prometheus.log"
     with log.open("wb") as written:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from envmesh.spans import Spans
 from envmesh.v1 import fleet_pb2_grpc, placement_pb2_grpc
 from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator, Credentials, Everybody
@@ -26,6 +27,7 @@ from envmesh_broker.page.server import LivePage
 from envmesh_broker.servicer import Placement
 from envmesh_broker.settings import BrokerSettings, parse_pools
 from envmesh_broker.token_reviews import TokenReviews
+from envmesh_broker.traced import BrokerTraces
 from envmesh_service.clock import Clock, monotonic, wall
 from envmesh_service.kubernetes_api import ClusterApi
 from envmesh_service.leases import LeaseSigner, read_lease_keys
@@ -144,6 +146,11 @@ class _Broker:
         self.watched += [server.identity for server in servers.all if server.identity is not None]
         self._losses = losses = Losses(clock, core.ledger.last_heard)
         self._page = self._live_page() if settings.page_listen else None
+        self._traces = (
+            BrokerTraces(Spans(settings.traces, "envmesh-broker", secrets.token_hex(8)))
+            if settings.traces
+            else None
+        )
         placement = Placement(
             self._desk,
             self._sessions,
@@ -154,6 +161,7 @@ class _Broker:
             wall=wall,
             status_interval=settings.status_interval,
             validity=settings.lease_validity,
+            traces=self._traces,
         )
         servers.trainers.add(
             placement_pb2_grpc.add_PlacementServiceServicer_to_server,
@@ -227,6 +235,8 @@ class _Broker:
                 await self._page.stop()
             await self._probes.stop()
             await self._exporter.stop()
+            if self._traces is not None:
+                await self._traces.close()
 
     async def _tick(self) -> None:
         """Every half second: what time alone changes, metrics, credentials.

@@ -16,6 +16,7 @@ from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
 from envmesh_broker.reservations import Reservation
 from envmesh_broker.scheduler import Decision
+from envmesh_broker.traced import BrokerTraces, placing_of
 from envmesh_service.asks import Ask, read_ask, read_reservation
 from envmesh_service.clock import Clock
 from envmesh_service.credentials import Caller
@@ -42,7 +43,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         wall: Clock,
         status_interval: float = 5.0,
         validity: float = LEASE_VALIDITY,
+        traces: BrokerTraces | None = None,
     ) -> None:
+        self._traces = traces
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
         self._signer = signer
         self._meters, self._losses, self._wall = meters, losses, wall
@@ -74,7 +77,8 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
             raise self._refusal(waiting)
         self._meters.asked(tenant)
         granted = 0
-        with desk.enter(waiting) as ticket:
+        metadata = context.invocation_metadata() or ()
+        with desk.enter(waiting) as ticket, placing_of(self._traces, metadata, ask, tenant) as placing:
             await ticket.wait(self._status_interval)  # the pass at the end of this turn of the loop
             while True:
                 while ticket.news:
@@ -84,6 +88,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                     grant = self._grant(news, caller)
                     self._meters.granted(tenant, news, desk.clock() - entered, warm)
                     granted += ask.count - news.remaining - granted
+                    placing.granted(grant)
                     yield placement_pb2.AcquireResponse(grant=grant)
                     if news.remaining == 0:
                         return
@@ -93,7 +98,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                         return
                     raise self._too_late(ticket, ask, granted)
                 self._authenticator.check_standing(caller)
-                yield placement_pb2.AcquireResponse(queued=self._status(ticket, entered))
+                status = self._status(ticket, entered)
+                placing.queued(status)
+                yield placement_pb2.AcquireResponse(queued=status)
                 await ticket.wait(min(self._status_interval, left))
 
     async def Release(

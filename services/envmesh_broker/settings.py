@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from envmesh.spans import collector_mistake
 from envmesh_broker.core import CoreBounds, DeclaredPool
 from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import QueueBounds
@@ -55,6 +56,11 @@ class BrokerSettings(PortSettings):
     )
     page_beyond_loopback: bool = setting(
         False, "show the page beyond this machine too: it is plain text, and asks nobody who they are"
+    )
+    traces: str = setting(
+        "",
+        "a collector (OTLP/gRPC) for the episodes whose clients trace them, as http://host:port or https://host:port; "
+        "empty: none",
     )
     log_level: str = setting("info", "how much is logged", choices=LEVELS)
     log_form: str = setting("auto", "how logs look", choices=("auto", "text", "json"))
@@ -128,6 +134,8 @@ class BrokerSettings(PortSettings):
     def mistakes(self) -> Iterable[Mistake]:
         """What no single field can tell."""
         yield from self.port_mistakes(credentials_expected=True)
+        if self.traces and (wrong := collector_mistake(self.traces)):
+            yield Mistake(self.variable_of("traces"), *wrong)
         if self.report_interval * 2 > self.liveness:
             yield Mistake(
                 self.variable_of("liveness"),

@@ -123,6 +123,8 @@ class Asides(Roster):
             copy.environment.observed.reward_seconds.append(seconds)
             if not isinstance(result, Refusal):
                 self._note_grade(copy, result)
+        if copy.trace is not None:
+            copy.trace.note(copy, kind, running.index, running.begun, seconds, result)
         self._aside_over(copy, kind, running, result)
 
     def _aside_over(self, copy: EpisodeCopy, kind: int, running: RunningStep, result: Row | Refusal) -> None:

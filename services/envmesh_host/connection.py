@@ -18,6 +18,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.batches import STRETCH_SECONDS, StepBatches
 from envmesh_host.columns import Columns
 from envmesh_host.copy import EpisodeCopy, acknowledge
+from envmesh_host.counting import named
 from envmesh_host.engine import Engine
 from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
 from envmesh_host.player import EMPTY_ROW
@@ -197,11 +198,12 @@ class Connection:
 
     def _defect(self, handle: int, index: int, error: Exception) -> None:
         """A defect of ours ends the episode it happened to, and nothing else."""
-        log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error)
+        copy = self.bindings.get(handle)
+        who = {"client": self.client_id.hex()} | (named(copy) if copy is not None else {})
+        log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error, extra=who)
         refusal = Refusal(
             f"a defect of envmesh ({type(error).__name__}); the host's log has it", reason="INTERNAL"
         )
-        copy = self.bindings.get(handle)
         if copy is not None and copy.running is not None:
             self.engine.abort(copy, refusal)
         else:

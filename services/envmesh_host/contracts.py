@@ -11,7 +11,7 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.served import Row
 from envmesh_host.slots import Claim, Holding
 
-__all__ = ["Rights", "Sink", "Tap"]
+__all__ = ["Rights", "Sink", "Tap", "Trace", "Traces"]
 
 
 class Sink(Protocol):
@@ -30,6 +30,39 @@ class Tap(Protocol):
 
     def note_row(self, index: int, action: bytes, result: Row | Refusal, seconds: float | None) -> None:
         """A reset or step ended. ``seconds`` is the environment's time, None where it is not known."""
+        ...
+
+
+class Trace(Protocol):
+    """The trace of one copy."""
+
+    @property
+    def trace_id(self) -> str:
+        """As it stands in logs."""
+        ...
+
+    def note(
+        self,
+        copy: EpisodeCopy,
+        kind: int,
+        index: int,
+        begun: float,
+        seconds: float | None,
+        result: Row | Refusal,
+    ) -> None:
+        """A command is over, that began at ``begun`` (performance counter; 0: unknown)."""
+        ...
+
+    def end(self, copy: EpisodeCopy, refusal: Refusal | None) -> None:
+        """The copy is gone."""
+        ...
+
+
+class Traces(Protocol):
+    """Who keeps traces."""
+
+    def begin(self, copy: EpisodeCopy, traceparent: str) -> None:
+        """A copy begins to live here, and its client has a trace: the copy gets its ``trace`` if there is room."""
         ...
 
 

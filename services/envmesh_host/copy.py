@@ -37,7 +37,8 @@ class EpisodeCopy:
     ``action`` and ``row`` say the same one by one: the last reply's index, the action's bytes that led to it, and the
     reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
     ``grade`` is the reply to Reward and the index it was given at. ``saved_index`` and ``saved_at`` say when it was
-    saved last, ``stored`` which checkpoints of it are in the store, the oldest first.
+    saved last, ``stored`` which checkpoints of it are in the store, the oldest first, ``trace`` its trace, where
+    it has one.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class EpisodeCopy:
         "seat",
         "stored",
         "tenant",
+        "trace",
     )
 
     def __init__(
@@ -101,6 +103,7 @@ class EpisodeCopy:
         self.saved_index = 0
         self.saved_at = now
         self.stored: tuple[Stored, ...] = ()
+        self.trace: Any = None
 
     @property
     def index(self) -> int:

@@ -10,7 +10,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import RecentFailure
 
-__all__ = ["note_ended", "note_failure", "note_over"]
+__all__ = ["named", "note_ended", "note_failure", "note_over"]
 
 FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "POISON", "REPLAY_DIVERGED", "LIMIT_EXCEEDED"})
 """Reasons after which nobody goes on with an episode, whatever its recovery class."""
@@ -49,9 +49,14 @@ def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
     failure = RecentFailure(copy.episode_id, copy.index, refusal.reason, message, time.monotonic())
     environment.recent_failures.append(failure)
     level = logging.INFO if refusal.reason in ("EXPIRED", "TAKEN_OVER") else logging.WARNING
-    named = {"episode": copy.episode_id.hex(), "lease": copy.holding.lease_id.hex()}
     log.log(level, "episode %s of %s failed at step %d: %s", copy.episode_id.hex()[:8], copy.environment.key,
-            copy.index, refusal, extra=named)  # fmt: skip
+            copy.index, refusal, extra=named(copy))  # fmt: skip
+
+
+def named(copy: EpisodeCopy) -> dict[str, str]:
+    """What a log line about a copy says beside its text: made when there is a line, so no step pays for it."""
+    names = {"episode": copy.episode_id.hex(), "lease": copy.holding.lease_id.hex()}
+    return names if copy.trace is None else {**names, "trace": copy.trace.trace_id}
 
 
 def note_over(copy: EpisodeCopy, now: float) -> None:

@@ -78,7 +78,7 @@ class Engine(Saving):
             return copy
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        copy = self._new_copy(request.episode_id, request.epoch, holding(), sink)
+        copy = self._new_copy(request, holding(), sink)
         if bind is not None:
             bind(copy)
         if copy.environment.served is None:
@@ -99,8 +99,7 @@ class Engine(Saving):
         try:
             player = copy.seat = environment.player()
             result = player.reset(request)
-            if environment.read_actions is not None and not environment.saves:
-                copy.play = player.step_instance
+            open_to_frames(copy)
         except Refusal as refusal:
             result = refusal
         except StepOverrun:
@@ -109,8 +108,9 @@ class Engine(Saving):
             watch[BEGAN] = watch[LIMIT] = 0.0
         seconds = time.perf_counter() - started
         unusual = isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES
-        if unusual or (environment.saves and not environment.info.deterministic):
+        if unusual or copy.trace is not None or (environment.saves and not environment.info.deterministic):
             running = copy.running = running_step(0, payload, waiter)
+            running.begun = started
             self.settled(copy, running, RESET, result, seconds)
             return
         environment.observed.reset_seconds.append(seconds)
@@ -156,7 +156,7 @@ class Engine(Saving):
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
         slot = holding(seen.environment)
-        copy = self._new_copy(request.episode_id, request.epoch, slot, sink, apart=request.apart)
+        copy = self._new_copy(request, slot, sink, apart=request.apart)
         running = RunningStep(seen.last_index, seen.last_action, None, "the resumption", payload)
         running.waiters = [waiter]
         running.base = seen.base
@@ -179,8 +179,7 @@ class Engine(Saving):
             return copy.seat.resume_by_steps(request)  # type: ignore[no-any-return]
 
         def done(result: Row | Refusal, seconds: float) -> None:
-            if environment.read_actions is not None and not environment.saves and copy.seat is not None:
-                copy.play = copy.seat.step_instance
+            open_to_frames(copy)
             self.settled(copy, running, pb.COMMAND_KIND_RESUME, result, seconds)
 
         self._replays.add(
@@ -254,8 +253,7 @@ class Engine(Saving):
             return player.step(payload)  # type: ignore[no-any-return]
         if player is None:
             player = copy.seat = copy.environment.player()
-            if copy.environment.read_actions is not None and not copy.environment.saves:
-                copy.play = player.step_instance
+            open_to_frames(copy)
         return player.reset(pb.ResetRequest.FromString(payload))  # type: ignore[no-any-return]
 
     def settled(
@@ -267,6 +265,8 @@ class Engine(Saving):
             return
         if seconds is not None:
             self._note_time(copy, running, kind, seconds)
+        if copy.trace is not None:
+            copy.trace.note(copy, kind, running.index, running.begun, seconds, result)
         waiters, running.waiters = running.waiters, []
         reply_kind = REPLY_KINDS[kind]
         if (
@@ -360,6 +360,14 @@ class Engine(Saving):
         copy.epoch = request.epoch
         copy.client_id = sink.client_id
         return True
+
+
+def open_to_frames(copy: EpisodeCopy) -> None:
+    """Let whole frames step the copy, where its environment can be, and nobody looks at single steps."""
+    environment = copy.environment
+    alone = environment.read_actions is None or environment.saves or copy.trace is not None
+    if copy.seat is not None and not alone:
+        copy.play = copy.seat.step_instance
 
 
 def beginning_of(request: pb.ResetRequest) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
+from envmesh.spans import Spans
 from envmesh.v1 import placement_pb2_grpc
 from envmesh_host.callers import Callers
 from envmesh_host.checkpoint_store import CheckpointStore
@@ -29,12 +30,14 @@ from envmesh_host.servicer import EnvironmentServicer, add_to_server
 from envmesh_host.settings import HostSettings
 from envmesh_host.slots import SlotTable
 from envmesh_host.testimony import Testimony
+from envmesh_host.traced import HostTraces
 from envmesh_host.upkeep import Upkeep
 from envmesh_host.watchdog import Watchdog
 from envmesh_service.clock import monotonic
 from envmesh_service.credentials import Tokens, read_tokens
 from envmesh_service.leases import LeaseSigner, LeaseVerifier, Sealer, read_lease_keys, read_seal_keys
 from envmesh_service.lifecycle import Process
+from envmesh_service.logs import identify
 from envmesh_service.loop_lag import LoopLag
 from envmesh_service.metrics import Exporter, Registry
 from envmesh_service.probes import ProbePort
@@ -73,6 +76,7 @@ class Host:
         self._testimony = testimony
         self._leaving = False
         self.host_id = settings.host_id or secrets.token_hex(8)
+        identify(host=self.host_id)
         self.registry = Registry()
         self.exporter = Exporter(self.registry)
         self.engine: Engine
@@ -115,6 +119,8 @@ class Host:
         hosted = list(await asyncio.gather(*(self._start(process, each) for each in self.definitions)))
         self._assemble(hosted)
         self.meters = meters = HostMeters(self.registry, self.engine, lag)
+        traces = self._traces()
+        self.engine.traces = traces
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
         watchdog = self._watchdog()
@@ -149,6 +155,8 @@ class Host:
             await self.probes.stop()
             await self.exporter.stop()
             await asyncio.gather(*(h.runner.stop(2.0) for h in hosted if h.runner is not None))
+            if traces is not None:
+                await traces.close()
         if self._testimony is not None:
             self._testimony.left()
 
@@ -271,6 +279,13 @@ class Host:
             if self.callers.is_revoked(connection.caller):
                 log.info("a stream ends: its credential was revoked", extra={"tenant": connection.tenant})
                 connection.end(refusal)
+
+    def _traces(self) -> HostTraces | None:
+        settings = self.settings
+        if not settings.traces:
+            return None
+        spans = Spans(settings.traces, "envmesh-host", self.host_id)
+        return HostTraces(spans, self.host_id, settings.traced_episodes, self.meters.show)
 
     def _watchdog(self) -> Watchdog:
         testimony = self._testimony

@@ -9,6 +9,7 @@ import numpy as np
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.copy import EpisodeCopy
 from envmesh_host.descendants import Descendants
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
@@ -20,6 +21,7 @@ from envmesh_service.metrics import (
     REWARD_BUCKETS,
     SLOW_DURATION_BUCKETS,
     BoundedLabel,
+    Exemplar,
     Histogram,
     HistogramSeries,
     Registry,
@@ -277,6 +279,17 @@ class HostMeters:
         for outcome, count in seen.drains.items():
             self.drains.add(count, outcome)
         self.drain.labels().observe_many(seen.drain_seconds)
+
+    def show(self, copy: EpisodeCopy, kind: int, seconds: float, trace_id: str) -> None:
+        """A traced command took so long in its environment: its bucket points to the trace."""
+        into: dict[int, Histogram] = {
+            pb.COMMAND_KIND_STEP: self.step, pb.COMMAND_KIND_RESET: self.reset, pb.COMMAND_KIND_REWARD: self.reward,
+        }  # fmt: skip
+        if kind in into:
+            series = into[kind].labels(*self._labels(copy.environment))
+            series.show(Exemplar({"trace_id": trace_id}, seconds, time.time()))
+        elif kind == pb.COMMAND_KIND_RESUME:
+            self.resume.labels().show(Exemplar({"trace_id": trace_id}, seconds, time.time()))
 
     def step_buckets(self, hosted: Hosted) -> list[int]:
         """The environment's steps by their duration, in COARSE_DURATION_BUCKETS and beyond; empty where it shares its

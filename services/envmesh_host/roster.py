@@ -11,9 +11,9 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.contracts import Rights, Sink, Tap
+from envmesh_host.contracts import Rights, Sink, Tap, Traces
 from envmesh_host.copy import EpisodeCopy, judge_epoch
-from envmesh_host.counting import note_failure, note_over
+from envmesh_host.counting import named, note_failure, note_over
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.runner import Job
 from envmesh_host.observed import Traffic
@@ -51,6 +51,7 @@ class Roster:
         """When the steps of the batch that runs, or ran last, began and ended."""
         self.episodes: dict[bytes, EpisodeCopy] = {}
         self.taps: dict[bytes, Tap] = {}
+        self.traces: Traces | None = None
         self.draining = False
         self.draining_since = 0.0
         self.drain_until: float | None = None
@@ -136,8 +137,11 @@ class Roster:
             self._retire(copy)
         elif copy.seat is not None:
             environment.runner.submit(
-                Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _ignore)
+                Job(pb.COMMAND_KIND_CLOSE, copy.seat, 0, b"", environment.reset_limit, _closed(copy))
             )
+        if copy.trace is not None:
+            copy.trace.end(copy, refusal)
+            copy.trace = None
         self.slots.leave(copy.holding, copy.episode_id, self.clock())
         if self.draining and copy.holding.idle:
             self.slots.give_back(copy.holding, 0)
@@ -185,8 +189,14 @@ class Roster:
             copy.connection.unbind(copy)
 
     def _new_copy(
-        self, episode_id: bytes, epoch: int, holding: Holding, sink: Sink, *, apart: bool = False
+        self,
+        request: pb.ResetRequest | pb.ResumeRequest,
+        holding: Holding,
+        sink: Sink,
+        *,
+        apart: bool = False,
     ) -> EpisodeCopy:
+        episode_id, epoch = request.episode_id, request.epoch
         environment = self.hosted[holding.environment]
         self.slots.take(holding, episode_id)
         copy = EpisodeCopy(episode_id, epoch, sink.client_id, sink.tenant, environment, holding, self.clock())
@@ -194,6 +204,8 @@ class Roster:
             copy.seat = environment.runner.seat(apart=apart)  # type: ignore[union-attr]
         self.episodes[episode_id] = copy
         environment.begun += 1
+        if request.traceparent and self.traces is not None:
+            self.traces.begin(copy, request.traceparent)
         return copy
 
     def copies_lost(self, seats: Sequence[Any], refusal: Refusal) -> None:
@@ -223,7 +235,7 @@ class Roster:
         try:
             player.close()
         except Refusal as refusal:
-            log.warning("closing an episode of %s: %s", environment.key, refusal)
+            log.warning("closing an episode of %s: %s", environment.key, refusal, extra=named(copy))
 
 
 def version_order(version: str) -> list[tuple[int, int | str]]:
@@ -231,6 +243,11 @@ def version_order(version: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in version.replace("-", ".").split(".")]
 
 
-def _ignore(job: Job, result: Row | Refusal) -> None:
-    if isinstance(result, Refusal) and result.reason != "CANCELLED":
-        log.warning("closing an episode: %s", result)
+def _closed(copy: EpisodeCopy) -> Callable[[Job, Row | Refusal], None]:
+    """Who hears that a copy's environment has closed."""
+
+    def closed(job: Job, result: Row | Refusal) -> None:
+        if isinstance(result, Refusal) and result.reason != "CANCELLED":
+            log.warning("closing an episode of %s: %s", copy.environment.key, result, extra=named(copy))
+
+    return closed

@@ -18,6 +18,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.asides import CHECKPOINT, Asides, answer
 from envmesh_host.checkpoint_store import CheckpointStore
 from envmesh_host.copy import EpisodeCopy, RunningStep
+from envmesh_host.counting import named
 from envmesh_host.hosted import Waiter
 from envmesh_host.kept import Stored, known_from, retold, without_outdated
 from envmesh_host.player import outcome_of_row
@@ -211,7 +212,7 @@ class Saving(Asides):
     def _note_not_saved(self, copy: EpisodeCopy, index: int, refusal: Refusal) -> None:
         self.traffic.checkpoint_failures += 1
         copy.saved_index = min(copy.saved_index, index - 1)
-        log.warning("an episode of %s is not saved: %s", copy.environment.key, refusal)
+        log.warning("an episode of %s is not saved: %s", copy.environment.key, refusal, extra=named(copy))
 
     def _keep(self, copy: EpisodeCopy, running: RunningStep, row: Row) -> None:
         """Seal a state; a large one goes into the store, and is told once it is safe there. Whoever asked for it waits

@@ -27,6 +27,7 @@ from envmesh_host.settings import HostSettings
 from envmesh_host.slots import Claim, Holding
 from envmesh_host.stream import FrameWriter, StreamSession
 from envmesh_host.tasks import list_tasks
+from envmesh_host.traced import traceparent_in
 from envmesh_service.credentials import ANYBODY, Caller
 
 __all__ = ["EnvironmentServicer", "add_to_server"]
@@ -119,6 +120,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         call = UnaryCall(request.client_id, self.caller_of(context).tenant)
         environment = self.engine.environment(request.environment)
         patience = _patience(request.timeout, environment.reset_limit)
+        request.traceparent = traceparent_in(request, context)
         self.engine.reset(
             request,
             request.SerializeToString(deterministic=True),
@@ -185,6 +187,7 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
                 raise Refusal(slow, reason="NO_CAPACITY", retry_after=1.0) from None
             if refusal is not None:
                 raise refusal
+        request.traceparent = traceparent_in(request, context)
         copy = self.engine.resume(
             request,
             lambda named: self._holding(request.lease, self._served_version(named), call),

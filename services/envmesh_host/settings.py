@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from envmesh.spans import collector_mistake
 from envmesh_service.port_settings import PortSettings
 from envmesh_service.settings import Mistake, setting
 
@@ -108,6 +109,14 @@ class HostSettings(PortSettings):
     )
     lease_keys_file: Path | None = setting(None, "PEM Ed25519 keys, where this host signs for itself")
     seal_keys_file: Path | None = setting(None, "keys that hosts share, for checkpoints and attach tokens")
+    traces: str = setting(
+        "",
+        "a collector (OTLP/gRPC) for the episodes whose clients trace them, as http://host:port or https://host:port; "
+        "empty: none",
+    )
+    traced_episodes: int = setting(
+        64, "of the episodes whose clients trace them, so many at once", at_least=0, at_most=100_000
+    )
     log_level: str = setting("info", "what is logged", choices=("debug", "info", "warning", "error"))
 
     def mistakes(self) -> Iterator[Mistake]:
@@ -118,6 +127,8 @@ class HostSettings(PortSettings):
                 f"{self.max_value_bytes} does not fit into max_message_bytes ({self.max_message_bytes})",
                 "at least 64 KiB less is right",
             )
+        if self.traces and (wrong := collector_mistake(self.traces)):
+            yield Mistake(self.variable_of("traces"), *wrong)
         yield from self.port_mistakes(credentials_expected=not self.broker)
         if self.broker and self.credentials_file is not None:
             yield Mistake(

@@ -2,6 +2,10 @@
 
 Code logs a short sentence and puts what varies into ``extra``: ``log.info("host lost", extra={"host": host_id})``.
 
+What is the same in every line of a process, such as which host it is, ``identify`` adds to the JSON ones. Lines about
+an episode bear its ids, its lease's and its trace's; where they are made says so with ``extra``, so nothing is kept
+ready for lines that nobody writes.
+
 The level can be changed while a process runs: SIGUSR1 turns ``debug`` on, another one turns it off again.
 """
 
@@ -16,11 +20,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["LEVELS", "configure"]
+__all__ = ["LEVELS", "configure", "identify"]
 
 LEVELS = ("debug", "info", "warning", "error")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_IDENTITY: dict[str, str] = {}
 _COLOURS = {"DEBUG": "\033[2m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
 
 
@@ -50,6 +55,11 @@ def configure(level: str = "info", *, service: str, form: str = "auto", stream: 
     logging.captureWarnings(True)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, lambda number, frame: _turn(root, level.upper()))
+
+
+def identify(**fields: str) -> None:
+    """From now on each JSON line of this process says this too, unless it says something else under that name."""
+    _IDENTITY.update(fields)
 
 
 def _turn(root: logging.Logger, configured: str) -> None:
@@ -94,6 +104,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        entry.update(_IDENTITY)
         entry.update(_extras(record))
         if record.exc_info is not None:
             entry["traceback"] = self.formatException(record.exc_info)

@@ -50,7 +50,11 @@ LIST: dict[str, tuple[str, str, set[str]]] = {
     "envmesh_interrupted_episodes_total": (BROKER, "counter", {"reason"}),
     # machinery
     "envmesh_pool_hosts": (BROKER, "gauge", {"pool", "state"}),
-    "envmesh_plan_hosts": (AUTOSCALER, "gauge", {"pool", "state"}),  # the wanted: its one exporter is the leader
+    "envmesh_plan_hosts": (
+        AUTOSCALER,
+        "gauge",
+        {"pool", "state"},
+    ),  # the wanted: its one exporter is the leader
     "envmesh_plan_slots": (AUTOSCALER, "gauge", {"pool", "term"}),
     "envmesh_leader": (AUTOSCALER, "gauge", set()),
     "envmesh_drain_duration_seconds": (HOST, "histogram", set()),

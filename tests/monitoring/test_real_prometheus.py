@@ -15,9 +15,10 @@ import prometheus_client
 import pytest
 
 import envmesh
-from envmesh.errors import EnvmeshError
+from envmesh.errors import EnvmeshError, InvalidRequest
 from envmesh.metrics import ClientMetrics
 from envmesh.policies import Act
+from envmesh.wire import Json
 from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
 from envmesh_cli.pools import PoolPlan
@@ -75,14 +76,18 @@ FAULTS = {
 
 
 def plan(name: str, target: str, hosts: int = 1, **settings: str) -> PoolPlan:
-    target = f"{name}=tests.environments.faulty:{target}"
+    target = (
+        f"{name}=tests.environments.{target}"
+        if ":" in target
+        else f"{name}=tests.environments.faulty:{target}"
+    )
     variables = {f"ENVMESH_HOST_{key.upper()}": value for key, value in settings.items()}
     return PoolPlan(name=name, targets=(target,), hosts=hosts, settings=variables)
 
 
 def versioned(observation: Any) -> Act:
     versioned.calls += 1  # type: ignore[attr-defined]
-    return Act("go", {"policy_version": versioned.calls // 40})  # type: ignore[attr-defined]
+    return Act("go", {"policy_version": versioned.calls // 40, "tokens": 3})  # type: ignore[attr-defined]
 
 
 versioned.calls = 0  # type: ignore[attr-defined]
@@ -109,6 +114,14 @@ class Faults:
             held = await episode.detach()
         async with await mesh.attach(held) as episode:
             await episode.step("go")
+
+    async def tools(self) -> None:
+        """Calls of tools that work, fail, and are none."""
+        async with self.mesh.episode("desk") as episode:
+            for by in (1, 0):
+                await episode.step(Json({"name": "divide", "arguments": {"by": by}}))
+            with contextlib.suppress(InvalidRequest):
+                await episode.step(Json({"name": "shout"}))
 
     async def faulty(self) -> None:
         """Episodes that raise, crash their worker, and cannot begin."""
@@ -158,6 +171,7 @@ class Faults:
     async def run(self) -> None:
         while True:
             await self.load()
+            await self.tools()
             await self.faulty()
             await self.drifting()
             await self.too_many()
@@ -169,6 +183,7 @@ async def watched_mesh(directory: Path) -> AsyncIterator[tuple[Prometheus, Fault
     plans = [
         plan("graded", "Graded", hosts=2), plan("kept", "Kept"), plan("drifting", "Drifting"),
         plan("faulty", "Faulty", drain_deadline="1s"), plan("small", "Graded", slots="2"),
+        plan("desk", "tools:Desk"),
     ]  # fmt: skip
     async with LocalMesh(plans) as local, envmesh.connect(local.address) as mesh:
         registry = prometheus_client.CollectorRegistry()

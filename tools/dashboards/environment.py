@@ -168,11 +168,32 @@ POLICY = Row(
     ],
 )  # fmt: skip
 
+AGENTS = Row(
+    "What do the agents do?",
+    [
+        stacked(
+            "Calls of tools", [(f"sum by (result) (rate(envmesh_tool_calls_total{{{HOST}}}[{RATE}]))", "{{result}}")],
+            "short", "Calls a second, where the action space lists tools. Failed: the environment says so in the info. Refused: no such tool, or not its arguments.",
+        ),
+        lines(
+            "Calls that come to nothing",
+            [(f'sum by (environment) (rate(envmesh_tool_calls_total{{{HOST},result!="ok"}}[5m])) / (sum by (environment) (rate(envmesh_tool_calls_total{{{HOST}}}[5m])) > 0)', "{{environment}}")],
+            "percentunit", "Share of calls that failed or were refused: high and level, the tool is broken; falling, the policy learns it.",
+            most=1, steps=((None, "green"), (0.5, "orange")),
+        ),
+        lines(
+            "Tokens an episode",
+            [(f"sum by (environment) (rate(envmesh_client_tokens_total{{{HOST}}}[5m])) / (sum by (environment) (rate(envmesh_client_episodes_total{{{HOST}}}[5m])) > 0)", "{{environment}}")],
+            "short", "Where a trainer annotates its actions with tokens or token_ids.",
+        ),
+    ],
+)  # fmt: skip
+
 PAGE = Page(
     uid="envmesh-environment",
     title="envmesh / Environment",
     why="Is the environment slow, is it broken, or is it the policy?",
-    rows=[GLANCE, SLOW, BROKEN, POLICY],
+    rows=[GLANCE, SLOW, BROKEN, POLICY, AGENTS],
     variables=[
         ("environment", "Environment", f"envmesh_episodes_total{{{FLEET}}}"),
         ("version", "Version", f'envmesh_episodes_total{{{FLEET},environment=~"$environment"}}'),

@@ -77,6 +77,8 @@ def _queries(panel: Any, queries: Sequence[Query], *, form: PromQueryFormat, ins
             .ref_id(chr(ord("A") + number))
             .datasource(DATASOURCE)
         )
+        if form is PromQueryFormat.HEATMAP:  # points that lead to the traces behind them
+            query = query.exemplar(True)
         panel = panel.with_target(query.instant() if instant else query.range())
     return panel.datasource(DATASOURCE)
 

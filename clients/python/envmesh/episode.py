@@ -18,6 +18,7 @@ from envmesh.v1 import value_pb2
 
 if TYPE_CHECKING:
     from envmesh.journal_file import EpisodeLog
+    from envmesh.traces import EpisodeTrace
 
 __all__ = ["FIRST_EPOCH", "NOTHING_EXPECTED", "Beginning", "EpisodeState"]
 
@@ -50,11 +51,11 @@ class Beginning:
         self.run = ""
         self.number = -1
 
-    def request(self, episode_id: bytes, epoch: int, lease_number: int) -> bytes:
+    def request(self, episode_id: bytes, epoch: int, lease_number: int, traceparent: str = "") -> bytes:
         """The payload of a RESET row."""
         return pb.ResetRequest(
             episode_id=episode_id, epoch=epoch, lease_number=lease_number, seed=self.seed, options=self.options_value,
-            task=self.task, split=self.split,
+            task=self.task, split=self.split, traceparent=traceparent,
         ).SerializeToString(deterministic=True)  # fmt: skip
 
     def written(self, spec: EnvironmentSpec, episode_id: bytes) -> dict[str, Any]:
@@ -94,6 +95,7 @@ class EpisodeState:
         "pending",
         "spec",
         "suspicion",
+        "trace",
     )
 
     def __init__(self, spec: EnvironmentSpec, episode_id: bytes, beginning: Beginning):
@@ -108,6 +110,12 @@ class EpisodeState:
         self.journal: Journal | None = None
         self.log: EpisodeLog | None = None
         self.suspicion: Suspicion | None = None
+        self.trace: EpisodeTrace | None = None
+
+    @property
+    def traceparent(self) -> str:
+        """What others need to add to the episode's trace; empty where it is not traced."""
+        return "" if self.trace is None else self.trace.parent
 
     @property
     def done(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.env import Recovery
 from envmesh.episode_session import ELSEWHERE
+from envmesh.episode_trace import begin_trace
 from envmesh.errors import EnvmeshError, EpisodeEnded, InvalidRequest, MeshUnavailable, NotFound
 from envmesh.journal import Journal
 from envmesh.leases import AttachedSlot, FormerHost, Slot, StandInBinding
@@ -96,6 +97,7 @@ async def _resume(episode: Episode, slot: Slot, attach_token: bytes = b"") -> No
         epoch=episode.epoch,
         lease_number=slot.binding.number,
         attach_token=attach_token,
+        traceparent=begin_trace(episode, slot),
         journal=episode.journal.message() if episode.journaled and episode.journal is not None else None,
     )
     limit = episode.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT

@@ -67,6 +67,11 @@ class EpisodeSession(ABC):
     def last_digest(self) -> int | None:
         """The digest of the last outcome, where it is known."""
 
+    @property
+    def traceparent(self) -> str:
+        """What others need to add to the episode's trace; empty where it is not traced."""
+        return ""
+
     def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
         """Bring ``index`` up to date, where the fast path leaves that for later."""
 

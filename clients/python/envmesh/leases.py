@@ -16,6 +16,7 @@ from envmesh import errors
 from envmesh.errors import Backpressure, DeadlineExceeded, EnvmeshError, MeshUnavailable
 from envmesh.outcome import EnvironmentSpec
 from envmesh.stream import HostConnection, failure_of
+from envmesh.traces import with_traceparent
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2
 
@@ -50,6 +51,11 @@ class Slot:
         if not isinstance(binding, LeaseBinding):
             return False
         return binding.connection.lost is None and not binding.connection.draining
+
+    @property
+    def acquired(self) -> str:
+        """The traceparent of the request that brought it, where it has a trace of its own."""
+        return self.binding.acquired if isinstance(self.binding, LeaseBinding) else ""
 
     @property
     def connection(self) -> HostConnection:
@@ -96,12 +102,13 @@ class StandInBinding:
 class LeaseBinding:
     """A lease that was shown to its host: a session for the events that name it."""
 
-    __slots__ = ("bound", "connection", "count", "expected", "number", "pool", "spec", "token")
+    __slots__ = ("acquired", "bound", "connection", "count", "expected", "number", "pool", "spec", "token")
 
     def __init__(self, pool: LeasePool, connection: HostConnection, token: bytes):
         self.pool = pool
         self.connection = connection
         self.token = token
+        self.acquired = ""
         self.expected = -1
         self.count = 0
         self.spec: EnvironmentSpec | None = None
@@ -138,14 +145,16 @@ class LeaseBinding:
 
 class Line:
     """Those who wait for slots: ordinary ones, or (``relocation``) episodes that lost their host and go first.
-    ``asked`` is how many slots have been asked of the broker for them."""
+    ``asked`` is how many slots have been asked of the broker for them, ``traceparent`` the trace of one of them, for
+    the next request to be in."""
 
-    __slots__ = ("asked", "relocation", "waiters")
+    __slots__ = ("asked", "relocation", "traceparent", "waiters")
 
     def __init__(self, *, relocation: bool):
         self.relocation = relocation
         self.waiters: deque[asyncio.Future[Slot]] = deque()
         self.asked = 0
+        self.traceparent = ""
 
     @property
     def waiting(self) -> int:
@@ -179,8 +188,8 @@ class LeasePool:
 
     # ---- taking and giving
 
-    async def take(self, timeout: float) -> Slot:
-        """A slot, as soon as one is there.
+    async def take(self, timeout: float, traceparent: str = "") -> Slot:
+        """A slot, as soon as one is there, for an episode whose trace that is.
 
         Raises:
             NotFound: no such environment. Backpressure: the queue is full, or beyond quota, for ``timeout`` seconds.
@@ -192,6 +201,7 @@ class LeasePool:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Slot] = loop.create_future()
         self._line.waiters.append(waiter)
+        self._line.traceparent = traceparent or self._line.traceparent
         self._place_soon()
         started = loop.time()
         taken = False
@@ -326,11 +336,15 @@ class LeasePool:
         """Ask for slots until they have come or nobody wants them any more."""
         remaining = count
         backoff = REFUSED_PAUSE
+        traces, own = self._mesh.traces, None
+        traceparent, line.traceparent = line.traceparent, ""
+        if traces is not None and not traceparent:
+            own, traceparent = traces.acquire(self.environment, count, line.relocation)
         try:
             while remaining > 0 and line.waiting:
                 try:
-                    async for grant in self._grants(line, remaining):
-                        got = await self._take_up(line, grant)
+                    async for grant in self._grants(line, remaining, traceparent):
+                        got = await self._take_up(line, grant, traceparent if own is not None else "")
                         remaining -= got
                         line.asked -= got
                         backoff = REFUSED_PAUSE
@@ -346,8 +360,10 @@ class LeasePool:
                     return
         finally:
             line.asked -= remaining
+            if own is not None:
+                own.end()
 
-    async def _grants(self, line: Line, count: int):  # type: ignore[no-untyped-def]
+    async def _grants(self, line: Line, count: int, traceparent: str):  # type: ignore[no-untyped-def]
         request = placement_pb2.AcquireRequest(
             environment=self.environment,
             count=count,
@@ -358,7 +374,8 @@ class LeasePool:
             relocation=line.relocation,
             avoid_hosts=self._mesh.recovery.avoided(),
         )
-        call = self._mesh.placement.Acquire(request, metadata=self._mesh.metadata)
+        metadata = with_traceparent(self._mesh.metadata, traceparent)
+        call = self._mesh.placement.Acquire(request, metadata=metadata)
         try:
             async for response in call:
                 if response.WhichOneof("event") == "grant":
@@ -374,11 +391,11 @@ class LeasePool:
         finally:
             call.cancel()
 
-    async def _take_up(self, line: Line, grant: placement_pb2.Grant) -> int:
+    async def _take_up(self, line: Line, grant: placement_pb2.Grant, acquired: str) -> int:
         """Show the leases of a grant to their hosts. Returns how many slots came of it."""
-        return sum(await asyncio.gather(*(self._show(line, lease) for lease in grant.leases)))
+        return sum(await asyncio.gather(*(self._show(line, lease, acquired) for lease in grant.leases)))
 
-    async def _show(self, line: Line, lease: placement_pb2.Lease) -> int:
+    async def _show(self, line: Line, lease: placement_pb2.Lease, acquired: str) -> int:
         """Show a lease to its host. Returns how many slots it gives: none where the host refuses or cannot be
         reached."""
         self._mesh.links.learn(lease.address, lease.server_name, lease.metadata)
@@ -390,6 +407,7 @@ class LeasePool:
             async with asyncio.timeout(patience):
                 connection = await self._mesh.connection(lease.address, lease.host_id, metadata)
                 binding = LeaseBinding(self, connection, lease.token)
+                binding.acquired = acquired
                 count = await binding.show()
         except (EnvmeshError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, EnvmeshError):

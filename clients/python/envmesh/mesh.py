@@ -35,6 +35,7 @@ from envmesh.v1 import placement_pb2_grpc
 if TYPE_CHECKING:
     from envmesh.metrics import ClientMetrics
     from envmesh.rollouts import Rollouts
+    from envmesh.traces import ClientTraces
     from envmesh.vector import Vector
 
 __all__ = ["ClientSettings", "Mesh", "connect"]
@@ -104,7 +105,8 @@ class Mesh(Catalogue):
         self._journal_path = journal
         self._runs: dict[str, int] = {}
         self.meters: ClientMetrics | None = None
-        """Set by ``envmesh.metrics.ClientMetrics``."""
+        self.traces: ClientTraces | None = None
+        """Both set by those classes themselves."""
         self._random = random.Random()
         self._connections: dict[str, asyncio.Task[HostConnection]] = {}
         self._pools: dict[str, LeasePool] = {}
@@ -114,8 +116,7 @@ class Mesh(Catalogue):
         self._closed = False
 
     def __repr__(self) -> str:
-        state = "open" if self._open else "closed" if self._closed else "not entered"
-        return f"<Mesh {self.target} {state}>"
+        return f"<Mesh {self.target} {'open' if self._open else 'closed' if self._closed else 'not entered'}>"
 
     # ---- life
 
@@ -169,6 +170,8 @@ class Mesh(Catalogue):
         self._connections.clear()
         await self.links.close()
         await asyncio.sleep(GRPC_SETTLES_SECONDS)
+        if self.traces is not None:
+            await self.traces.close()
         if self.journal is not None:
             self.journal.close()
 

@@ -66,7 +66,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         if self.block is not None:
             self.block.players[self.handle] = self
         self.started = self.sent_at = time.perf_counter()
-        payload = self.beginning.request(self.episode_id, self.epoch, self.slot.binding.number)
+        number = self.slot.binding.number
+        payload = self.beginning.request(self.episode_id, self.epoch, number, self.traceparent)
         self.expect(0, payload)
         connection.send(self.handle, 0, RESET, payload)
 
@@ -341,7 +342,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def enlist(self) -> None:
         """Take the events of the handle."""
         self.connection.sessions[self.handle] = self
-        self.block = self.rollouts.block(self.slot, self.spec)
+        self.block = self.rollouts.block(self.slot, self.spec) if self.trace is None else None
         if self.block is not None:
             self.block.players[self.handle] = self
 

@@ -46,12 +46,14 @@ class Rebuild(StandIn):
         if episode.index < 0:
             kind, payload = (
                 RESET,
-                episode.beginning.request(episode.episode_id, episode.epoch, slot.binding.number),
+                episode.beginning.request(
+                    episode.episode_id, episode.epoch, slot.binding.number, episode.traceparent
+                ),
             )
         else:
             request = pb.ResumeRequest(
                 episode_id=episode.episode_id, epoch=episode.epoch, lease_number=slot.binding.number,
-                apart=episode.suspicion is not None,
+                apart=episode.suspicion is not None, traceparent=episode.traceparent,
             ).SerializeToString()  # fmt: skip
             journal = episode.journal_bytes()
             kind, payload = RESUME, request + _field(4, journal) if journal else request

@@ -32,6 +32,7 @@ from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
 from envmesh.stream import HostConnection
+from envmesh.traced import player_of
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
@@ -334,7 +335,7 @@ class Rollouts:
             spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
             split=beginning.split, group=beginning.group,
         )  # fmt: skip
-        player = self._player_kind(self, slot, spec, beginning, trajectory, retries, self.block(slot, spec))
+        player = player_of(self, self._player_kind, slot, spec, beginning, trajectory, retries)
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)

@@ -12,6 +12,7 @@ from envmesh.env import RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.episode_origins import PATIENCE_BEYOND_LIMIT
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
+from envmesh.episode_trace import begin_trace, end_trace, take_slot, trace_command
 from envmesh.errors import (
     DeadlineExceeded,
     EnvmeshError,
@@ -113,12 +114,20 @@ class Episode(EpisodeState, EpisodeSession):
     async def begin(self) -> Outcome:
         """Take a slot and reset. Raises: as ``LeasePool.take``, and InvalidRequest or EpisodeAborted of the reset."""
         self._mesh.check_usable()
+        try:
+            return await self._begin()
+        except BaseException as error:
+            end_trace(self, str(error))
+            raise
+
+    async def _begin(self) -> Outcome:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
+        traceparent = begin_trace(self)
         while True:
-            slot = await self.pool.take(max(0.0, until - loop.time()))
+            slot = await take_slot(self, max(0.0, until - loop.time()))
             self._settle_in(slot)
-            payload = self.beginning.request(self.episode_id, self.epoch, slot.binding.number)
+            payload = self.beginning.request(self.episode_id, self.epoch, slot.binding.number, traceparent)
             self.expect(0, payload)
             limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
             try:
@@ -184,6 +193,7 @@ class Episode(EpisodeState, EpisodeSession):
         assert slot is not None
         data = self._mesh.detached(self, slot, token)
         self._leave(give_back=False)
+        end_trace(self)
         return data
 
     async def take_over(self, state: dict[str, Any]) -> None:
@@ -218,6 +228,7 @@ class Episode(EpisodeState, EpisodeSession):
         if self._handle and self._slot is not None:
             self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
         self._leave(give_back=True)
+        end_trace(self)
 
     # ---- plumbing
 
@@ -250,6 +261,7 @@ class Episode(EpisodeState, EpisodeSession):
         self._out = (index, kind, payload)
         self.deadline = self.away_since or self._mesh.now
         self.deadline += timeout
+        trace_command(self, kind, index, waiter)
         await connection.send_alone(self._handle, index, kind, payload)
         try:
             return await waiter
@@ -389,6 +401,8 @@ class Episode(EpisodeState, EpisodeSession):
         self.away_since = 0.0
         self._write_place()
         self.resumes = (*self.resumes, resume)
+        if self.trace is not None:
+            self.trace.resumed(resume)
 
     def enlist(self) -> None:
         """Take the events of the handle."""

@@ -339,7 +339,7 @@ def run_worker_loop(
             spawn: Spawn = functools.partial(tasks.create_task)
 
             def note(handle: int, since: float) -> None:
-                running[handle] = since
+                running[handle] = since or -abs(running[handle])
                 running[0] = handle
 
             worker.episodes = AsyncEpisodes(served, spawn, worker.answer, note, global_random)

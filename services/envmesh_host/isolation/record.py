@@ -1,7 +1,8 @@
 """What a worker process is doing, readable from outside: a little memory it shares with its host.
 
 One float64 a seat: the moment (``time.monotonic``, one clock for all processes of a machine) at which the environment's
-code was called for that seat's command, or 0 where none runs. One before them: the seat whose code was called last. A
+code was called for that seat's command; where none runs, that of the last one with a minus sign, or 0. One before them:
+the seat whose code was called last. One behind them: the worker's process id. A
 store of eight aligned bytes is whole or not at all, so neither side needs a lock, and a dead worker's record can still
 be read.
 """
@@ -18,11 +19,27 @@ __all__ = ["RunningRecord"]
 class RunningRecord:
     """One worker's record. ``since[handle]`` is the entry of a seat, from 1."""
 
-    __slots__ = ("_memory", "since")
+    __slots__ = ("_all", "_memory", "since")
 
     def __init__(self, file: int, seats: int):
-        self._memory = mmap.mmap(file, 8 * (seats + 1))
-        self.since = memoryview(self._memory).cast("d")
+        self._memory = mmap.mmap(file, 8 * (seats + 2))
+        self._all = memoryview(self._memory).cast("d")
+        self.since = self._all[: seats + 1]
+
+    def introduce(self) -> None:
+        """The worker says which process it is."""
+        self._all[-1] = float(os.getpid())
+
+    @property
+    def process_id(self) -> int:
+        """The worker's process, as it says; 0 before it has."""
+        number = self._all[-1]
+        return int(number) if 0 < number < 1 << 31 else 0
+
+    def began(self, handle: int) -> float:
+        """When the last command of a seat was begun that is over (``time.monotonic``); 0 where none is."""
+        moment = self.since[handle]
+        return -moment if moment < 0 else 0.0
 
     def running(self) -> list[int]:
         """The seats whose commands run now; where none does, the one whose command ran last.
@@ -36,6 +53,7 @@ class RunningRecord:
     def close(self) -> None:
         """Free the memory on this side."""
         self.since.release()
+        self._all.release()
         self._memory.close()
 
 
@@ -46,5 +64,5 @@ def create(seats: int) -> tuple[int, RunningRecord]:
     else:
         with tempfile.TemporaryFile() as unnamed:
             file = os.dup(unnamed.fileno())
-    os.ftruncate(file, 8 * (seats + 1))
+    os.ftruncate(file, 8 * (seats + 2))
     return file, RunningRecord(file, seats)

@@ -62,6 +62,7 @@ def prepare(configuration: Mapping[str, Any]) -> Callable[[socket.socket, int], 
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # `random` does so by itself
         running = RunningRecord(record, seats)
+        running.introduce()
         os.close(record)
         _serve(connection, running, definition, seats, most_bytes)
 
@@ -199,7 +200,7 @@ class Worker:
             except BaseException as error:  # sys.exit() in an environment is its own failure only
                 result = raised(during(kind), error)
             ended = clock()
-            running[handle] = 0.0
+            running[handle] = -started
             if result is None:
                 continue  # a journal, to be played in its turn
             replies.add(handle, kind, result, ended - started)
@@ -255,7 +256,7 @@ class Worker:
                 result = refusal
             except BaseException as error:  # as above
                 result = raised(during(RESUME), error)
-            running[handle] = 0.0
+            running[handle] = -started
             replay.seconds += clock() - started
             if result is None:
                 self._replays.append(replay)

@@ -75,3 +75,21 @@ for _ in sys.stdin:
         assert ask() == []
         process.stdin.close()
         assert process.wait(timeout=20) == 0
+
+
+def test_what_a_process_is_stands_in_each_json_line_unless_the_line_says_otherwise():
+    program = """
+import logging, sys
+from envmesh_service.logs import configure, identify
+configure("info", service="host", form="json", stream=sys.stdout)
+identify(host="h7")
+log = logging.getLogger("envmesh.host")
+log.info("draining")
+log.warning("an episode failed", extra={"episode": "00ff", "lease": "1234", "host": "another"})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["host"], first["message"]) == ("h7", "draining")
+    assert (second["host"], second["episode"], second["lease"]) == ("another", "00ff", "1234")

@@ -727,6 +727,7 @@ class ResetRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     episode_id: _builtins.bytes
     """16 random bytes, made by the client. *"""
     epoch: _builtins.int
@@ -745,6 +746,8 @@ class ResetRequest(_message.Message):
     """The lease's token. Empty: only a host alone takes that."""
     client_id: _builtins.bytes
     """16 bytes, which client instance this is."""
+    traceparent: _builtins.str
+    """W3C's traceparent of the episode's trace, where it is sampled; a unary call may have it as metadata of that name. *"""
     @_builtins.property
     def options(self) -> _value_pb2.Value:
         """Reset options by name; an unknown one is refused. A map. *"""
@@ -767,10 +770,11 @@ class ResetRequest(_message.Message):
         lease: _builtins.bytes = ...,
         client_id: _builtins.bytes = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "options", b"options", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "client_id", b"client_id", "environment", b"environment", "episode_id", b"episode_id", "epoch", b"epoch", "lease", b"lease", "lease_number", b"lease_number", "options", b"options", "seed", b"seed", "split", b"split", "task", b"task", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "client_id", b"client_id", "environment", b"environment", "episode_id", b"episode_id", "epoch", b"epoch", "lease", b"lease", "lease_number", b"lease_number", "options", b"options", "seed", b"seed", "split", b"split", "task", b"task", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -1289,6 +1293,7 @@ class ResumeRequest(_message.Message):
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     APART_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     episode_id: _builtins.bytes
     """The episode; a new id makes a fork. *"""
     epoch: _builtins.int
@@ -1307,6 +1312,8 @@ class ResumeRequest(_message.Message):
     """The episode is suspected of having killed what served it: in a worker process, it shall have one of its own until it
     has been stepped once. *
     """
+    traceparent: _builtins.str
+    """W3C's traceparent of the episode's trace, where it is sampled; a unary call may have it as metadata of that name. *"""
     @_builtins.property
     def journal(self) -> Global___Journal:
         """Since the last checkpoint; absent with `attach_token`, where a live copy is expected. *"""
@@ -1328,10 +1335,11 @@ class ResumeRequest(_message.Message):
         client_id: _builtins.bytes = ...,
         timeout: _duration_pb2.Duration | None = ...,
         apart: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["journal", b"journal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "attach_token", b"attach_token", "client_id", b"client_id", "episode_id", b"episode_id", "epoch", b"epoch", "journal", b"journal", "lease", b"lease", "lease_number", b"lease_number", "return_outcomes", b"return_outcomes", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apart", b"apart", "attach_token", b"attach_token", "client_id", b"client_id", "episode_id", b"episode_id", "epoch", b"epoch", "journal", b"journal", "lease", b"lease", "lease_number", b"lease_number", "return_outcomes", b"return_outcomes", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
