@@ -52,19 +52,22 @@ def one(spans: list[Span], name: str, service: str = "") -> Span:
 
 
 async def test_an_episode_is_one_trace_of_client_broker_host_and_worker():
-    async with collector() as kept, mesh_with(kept, IN_WORKERS) as local:
-        async with envmesh.connect(local.address) as mesh:
-            ClientTraces(mesh, kept.url, share=1.0, service="trainer")
-            async with mesh.episode("walk", seed=7) as episode:
-                for _ in range(3):
-                    await episode.step(1)
-            trace = episode.episode_id.hex()
+    async with (
+        collector() as kept,
+        mesh_with(kept, IN_WORKERS) as local,
+        envmesh.connect(local.address) as mesh,
+    ):
+        ClientTraces(mesh, kept.url, share=1.0, service="trainer")
+        async with mesh.episode("walk", seed=7) as episode:
+            for _ in range(3):
+                await episode.step(1)
+        trace = episode.episode_id.hex()
         wanted = {"trainer", "envmesh-broker", "envmesh-host", "envmesh-worker"}
         spans = of(
             await kept.until(
                 lambda spans: (
                     {s.service for s in of(spans, trace)} >= wanted
-                    and any(s.name == "copy" for s in of(spans, trace))
+                    and {"episode", "copy"} <= {s.name for s in of(spans, trace)}
                 )
             ),
             trace,
@@ -98,20 +101,21 @@ async def test_an_episode_is_one_trace_of_client_broker_host_and_worker():
 
 
 async def test_rollouts_are_sampled_by_the_episodes_ids_and_their_request_has_a_trace_of_its_own():
-    async with collector() as kept, mesh_with(kept, INLINE, ENVMESH_HOST_TRACED_EPISODES="100") as local:
-        async with envmesh.connect(local.address) as mesh:
-            ClientTraces(mesh, kept.url, share=0.25)
-            played = [
-                trajectory
-                async for trajectory in mesh.rollouts(
-                    "walk", lambda observation: 1, episodes=40, concurrency=20
-                )
-            ]
+    async with (
+        collector() as kept,
+        mesh_with(kept, INLINE, ENVMESH_HOST_TRACED_EPISODES="100") as local,
+        envmesh.connect(local.address) as mesh,
+    ):
+        ClientTraces(mesh, kept.url, share=0.25)
+        played = [
+            trajectory
+            async for trajectory in mesh.rollouts("walk", lambda observation: 1, episodes=40, concurrency=20)
+        ]
         expected = {t.episode_id.hex() for t in played if int.from_bytes(t.episode_id[9:]) < 2**54}
         spans = await kept.until(
             lambda spans: (
-                {s.trace_id for s in spans if s.name == "copy"} >= expected
-                and any(s.name == "place" for s in spans)
+                all({s.trace_id for s in spans if s.name == n} >= expected for n in ("copy", "episode"))
+                and {"place", "acquire"} <= {s.name for s in spans}
             )
         )
         text = await scraped(next(url for name, url in local.metrics.items() if name != "broker"))
@@ -144,18 +148,21 @@ async def scraped(url: str) -> str:
 
 
 async def test_a_lost_host_and_the_one_that_goes_on_are_in_one_trace():
-    async with collector() as kept, mesh_with(kept, INLINE, hosts=2) as local:
-        async with envmesh.connect(local.address) as mesh:
-            ClientTraces(mesh, kept.url, share=1.0)
-            async with mesh.episode("walk", seed=1) as episode:
-                for _ in range(3):
-                    await episode.step(1)
-                address = episode.place[0].connection.address
-                host = next(child for child in local.hosts if child.address == address)
-                assert host.process_id is not None
-                os.kill(host.process_id, signal.SIGKILL)
+    async with (
+        collector() as kept,
+        mesh_with(kept, INLINE, hosts=2) as local,
+        envmesh.connect(local.address) as mesh,
+    ):
+        ClientTraces(mesh, kept.url, share=1.0)
+        async with mesh.episode("walk", seed=1) as episode:
+            for _ in range(3):
                 await episode.step(1)
-            trace = episode.episode_id.hex()
+            address = episode.place[0].connection.address
+            host = next(child for child in local.hosts if child.address == address)
+            assert host.process_id is not None
+            os.kill(host.process_id, signal.SIGKILL)
+            await episode.step(1)
+        trace = episode.episode_id.hex()
         spans = of(
             await kept.until(
                 lambda spans: {"episode", "rebuild", "resume", "copy"} <= {s.name for s in of(spans, trace)}
@@ -170,16 +177,15 @@ async def test_a_lost_host_and_the_one_that_goes_on_are_in_one_trace():
 
 
 async def test_failures_are_marked_and_what_nobody_traces_is_not():
-    async with collector() as kept, mesh_with(kept, INLINE) as local:
-        async with envmesh.connect(local.address) as mesh:
-            async with mesh.episode("walk", seed=1) as untraced:
-                await untraced.step(1)
-            ClientTraces(mesh, kept.url, share=1.0)
-            async with mesh.episode("walk", seed=1) as episode:
-                with pytest.raises(InvalidRequest):
-                    await episode.step(99)
-            trace = episode.episode_id.hex()
-        spans = await kept.until(lambda spans: any(s.name == "copy" for s in of(spans, trace)))
+    async with collector() as kept, mesh_with(kept, INLINE) as local, envmesh.connect(local.address) as mesh:
+        async with mesh.episode("walk", seed=1) as untraced:
+            await untraced.step(1)
+        ClientTraces(mesh, kept.url, share=1.0)
+        async with mesh.episode("walk", seed=1) as episode:
+            with pytest.raises(InvalidRequest):
+                await episode.step(99)
+        trace = episode.episode_id.hex()
+        spans = await kept.until(lambda spans: {"episode", "copy"} <= {s.name for s in of(spans, trace)})
     assert of(spans, untraced.episode_id.hex()) == []
     refused = [span for span in of(spans, trace) if span.name.endswith("step 1")]
     assert refused
