@@ -106,6 +106,14 @@ MATRIX: dict[str, dict[str, Any]] = {
             {"namespaceSelector": {"matchLabels": {"name": "models"}}, "ports": [{"port": "http"}]},
         ]
     ),
+    "traces": {
+        "broker": {
+            "settings": {"traces": "http://collector.observability:4317"},
+            "egress": [
+                {"namespaceSelector": {"matchLabels": {"name": "observability"}}, "ports": [{"port": 4317}]}
+            ],
+        }
+    },
     "no network policies": {"networkPolicy": {"enabled": False}},
     "closed network": {
         "networkPolicy": {

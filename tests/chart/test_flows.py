@@ -110,6 +110,13 @@ def test_egress_opens_what_it_names_and_never_the_metadata_address() -> None:
     assert allowed(open_, HOST, models, 8000)
 
 
+def test_brokers_reach_a_collector_of_traces_where_they_are_told_one() -> None:
+    collector = Endpoint("collector", {}, "observability", {"name": "observability"}, "10.1.4.4")
+    assert allowed(policies("traces"), BROKER, collector, 4317)
+    assert not allowed(policies("traces"), BROKER, collector, 4318)
+    assert not allowed(policies("two pools"), BROKER, collector, 4317)
+
+
 @pytest.mark.parametrize("cidr", ["160.0.0.0/4", "169.0.0.0/8", "169.254.0.0/16", "128.0.0.0/1"])
 def test_every_block_around_the_metadata_address_leaves_it_out(cidr: str) -> None:
     open_ = list(of_kind(render(pool(egress=[{"cidr": cidr}])), "NetworkPolicy").values())

@@ -72,3 +72,23 @@
       {{- toYaml . | nindent 6 }}
     {{- end }}
 {{- end -}}
+
+{{/* What values name as places that pods may connect to: "egress", and "where" it stands. */}}
+{{- define "envmesh.namedEgress" -}}
+{{- $where := .where }}
+{{- range $number, $rule := .egress }}
+- to:
+    {{- if $rule.cidr }}
+    {{- include "envmesh.cidrPeer" (dict "cidr" $rule.cidr "except" $rule.except "where" (printf "%s.egress[%d].cidr" $where $number)) | nindent 4 }}
+    {{- else }}
+    - {{- toYaml (omit $rule "ports") | nindent 6 }}
+    {{- end }}
+  {{- with $rule.ports }}
+  ports:
+    {{- range . }}
+    - port: {{ if kindIs "string" .port }}{{ .port }}{{ else }}{{ int .port }}{{ end }}
+      protocol: {{ .protocol | default "TCP" }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
