@@ -12,9 +12,11 @@ from typing import Any
 
 from envmesh_cli.main import main
 from envmesh_host.batches import Batch, StepBatches
+from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
 from envmesh_host.meters import HostMeters
 from envmesh_host.observed import Traffic
+from envmesh_host.testimony import BEGAN
 
 __all__ = ["unobserve"]
 
@@ -29,14 +31,14 @@ def unobserve() -> None:
         except Exception:
             self._row_by_row(batch)
             return
-        begun = self._watch[0] = time.perf_counter()
+        begun = self._watch[BEGAN] = time.perf_counter()
         try:
             results = [copy.play(action) for copy, action in zip(batch.copies, actions, strict=True)]
         except BaseException:  # nothing fails here; were it so, the whole would be measured twice, and wrong
             observed_step(self, environment, batch, arrived)
             return
         finally:
-            self._watch[0] = 0.0
+            self._watch[BEGAN] = 0.0
         environment.step_cost += 0.2 * ((time.perf_counter() - begun) / len(results) - environment.step_cost)
         self._settle(environment, batch, results)
 
@@ -50,6 +52,7 @@ def unobserve() -> None:
 
     StepBatches._step = step  # type: ignore[method-assign]
     HostMeters.flush = drop  # type: ignore[method-assign]
+    Engine._note_time = nothing  # type: ignore[method-assign]
     for name in ("note_command", "note_seconds", "note_resume"):
         setattr(Traffic, name, nothing)
 
