@@ -18,7 +18,9 @@ async def test_the_example_traces_a_share_of_the_episodes():
         example = example.replace("localhost:7070", local.address).replace("http://localhost:4317", kept.url)
         example = example.replace("share=0.01", "share=1.0")
         body = "".join(f"    {line}\n" for line in example.splitlines())
-        body += "        async with mesh.episode('echo') as episode:\n            await episode.step(bytes(50))\n"
+        body += (
+            "        async with mesh.episode('echo') as episode:\n            await episode.step(bytes(50))\n"
+        )
         body += "        return episode.episode_id.hex()\n"
         names: dict[str, object] = {}
         exec(f"async def main():\n{body}", names)

@@ -117,6 +117,10 @@ class EpisodeState:
         """What others need to add to the episode's trace; empty where it is not traced."""
         return "" if self.trace is None else self.trace.parent
 
+    def reset_payload(self, lease_number: int) -> bytes:
+        """The payload of its RESET row."""
+        return self.beginning.request(self.episode_id, self.epoch, lease_number, self.traceparent)
+
     @property
     def done(self) -> bool:
         """Whether the episode is over by itself."""

@@ -66,8 +66,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         if self.block is not None:
             self.block.players[self.handle] = self
         self.started = self.sent_at = time.perf_counter()
-        number = self.slot.binding.number
-        payload = self.beginning.request(self.episode_id, self.epoch, number, self.traceparent)
+        payload = self.reset_payload(self.slot.binding.number)
         self.expect(0, payload)
         connection.send(self.handle, 0, RESET, payload)
 

@@ -123,11 +123,11 @@ class Episode(EpisodeState, EpisodeSession):
     async def _begin(self) -> Outcome:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
-        traceparent = begin_trace(self)
+        begin_trace(self)
         while True:
             slot = await take_slot(self, max(0.0, until - loop.time()))
             self._settle_in(slot)
-            payload = self.beginning.request(self.episode_id, self.epoch, slot.binding.number, traceparent)
+            payload = self.reset_payload(slot.binding.number)
             self.expect(0, payload)
             limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
             try:
