@@ -9,6 +9,7 @@ where each case has its answer.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Iterator
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -112,7 +113,7 @@ class StepBatches:
             return
         results: list[Any] = []
         now = time.perf_counter
-        stamps = [now()]
+        stamps = array("d", (now(),))
         took, note = results.append, stamps.append
         error: BaseException | None = None
         watch = self._watch
@@ -129,7 +130,7 @@ class StepBatches:
             watch[BEGAN] = watch[LIMIT] = 0.0
         done = len(results)
         if done:
-            times = np.array(stamps)
+            times = np.frombuffer(stamps)
             begun = times[:-1]
             environment.observed.step_batches.append(times[1:] - begun)
             environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)

@@ -185,12 +185,13 @@ class HistogramSeries:
     """One histogram with its labels. The hot path appends to ``pending``; ``flush`` buckets what is there."""
 
     __slots__ = (
-        "_bounds", "_bounds_array", "_last", "changes", "counts", "exemplars", "gain", "loss", "pending"
+        "_bounds", "_bounds_array", "_last", "_signed", "changes", "counts", "exemplars", "gain", "loss", "pending"
     )  # fmt: skip
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._bounds_array = np.asarray(bounds)
+        self._signed = bounds[0] < 0
         self.counts = [0] * (len(bounds) + 1)
         self.gain = self.loss = 0.0
         self.changes = 0
@@ -224,6 +225,9 @@ class HistogramSeries:
         array = np.asarray(values, dtype=np.float64)
         bins = np.bincount(self._bounds_array.searchsorted(array), minlength=len(self.counts))
         self.counts = [old + new for old, new in zip(self.counts, bins.tolist(), strict=True)]
+        if not self._signed:  # a duration's loss and changes are nobody's question, and it comes in thousands
+            self.gain += float(array.sum())
+            return
         self.changes += int(np.count_nonzero(array[1:] != array[:-1])) + bool(
             array[0] != self._last == self._last
         )
