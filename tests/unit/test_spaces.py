@@ -287,6 +287,11 @@ class Even(g.Discrete[np.int64]):
         (g.Sequence(g.Discrete(2)), "01", "expected a tuple of any length, got the text '01'"),
         (g.Sequence(g.Discrete(2), stack=True), np.array([0, 9]), "at [1]: expected an integer in 0..1, got 9"),
         (
+            g.Graph(g.Discrete(2, dtype=np.int8), None),
+            (np.array([0, 1]), None, None),
+            "at ['nodes']: expected an array of int8, got int64 of shape (2,)",
+        ),
+        (
             g.Sequence(g.Discrete(2), stack=True),
             (0, 1),
             "expected an array with one dimension more than its elements, got a tuple of length 2",

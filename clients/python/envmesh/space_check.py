@@ -11,6 +11,7 @@ import numpy as np
 from envmesh.space_arrays import ArrayForm, MalformedSpace, array_form
 from envmesh.space_json import json_check, tools_check
 from envmesh.space_words import a_value, array_words, integer_words, listing, text_words
+from envmesh.tensors import DTYPES
 from envmesh.v1 import space_pb2
 
 __all__ = ["build_check"]
@@ -198,10 +199,13 @@ def _stack(element: space_pb2.Space) -> Check:
     each = build_check(element)
     if kind != "discrete" and array_form(element) is None:
         return _many(each)
+    integers = DTYPES.get(element.discrete.dtype) if kind == "discrete" else None
 
     def check(value: Any) -> str | None:
         if not isinstance(value, np.ndarray) or value.ndim == 0:
             return f"expected an array with one dimension more than its elements, got {a_value(value)}"
+        if integers is not None and not np.can_cast(value.dtype, integers):  # one has no dtype, many have
+            return f"expected an array of {integers}, got {a_value(value)}"
         problems = (_located(place, each(np.asarray(item))) for place, item in enumerate(value))
         return next((problem for problem in problems if problem is not None), None)
 
