@@ -44,7 +44,7 @@ class PeerProcesses:
 
     async def __aenter__(self) -> Self:
         try:
-            port = _free_port()
+            port = free_port()
             self._server = await self._start("serve", port, self._server_core)
             await self._until_listening(port)
             self._client = await self._start("play", port, self._client_core)
@@ -120,7 +120,7 @@ class PeerProcesses:
         raise PeerFailed(f"the server ended with {self._server.returncode}\n{self.log_tail()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

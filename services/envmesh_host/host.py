@@ -184,6 +184,11 @@ class Host:
         info = await runner.start()
         return Hosted(info, served=None, runner=runner, reuse=False, definition=definition)
 
+    @property
+    def slots(self) -> int:
+        """Episodes at once: as set, or fewer where every environment is bounded to fewer itself."""
+        return min(self.settings.slots, sum(map(self._slots_of, self.definitions)))
+
     def _slots_of(self, definition: Definition) -> int:
         declaration = definition.declaration
         if declaration.slots is not None:
@@ -194,7 +199,7 @@ class Host:
 
     def _assemble(self, hosted: list[Hosted]) -> None:
         settings = self.settings
-        bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < settings.slots}
+        bounds = {d.key: s for d in self.definitions if (s := self._slots_of(d)) < self.slots}
         signer = self._signer()
         self.verifier = LeaseVerifier(signer.public_keys if signer else ())
         sealer = self._sealer()
@@ -202,7 +207,7 @@ class Host:
         rights = HostRights(self.host_id, self.verifier, sealer)
         self.engine = Engine(
             hosted,
-            SlotTable(settings.slots, bounds),
+            SlotTable(self.slots, bounds),
             rights,
             max_value_bytes=settings.max_value_bytes,
             watch=self._testimony.watch if self._testimony is not None else None,

@@ -68,7 +68,7 @@ class Membership:
             host_id=host.host_id,
             pool=host.settings.pool,
             address=host.address,
-            slots=host.settings.slots,
+            slots=host.slots,
             environments=[hosted.info for _, hosted in sorted(host.engine.hosted.items())],
             software_version=build_info().version,
             name=host.settings.name or host.host_id[:8],

@@ -308,6 +308,13 @@ def _accepts(function: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
+def _summary(instance: Any) -> str:
+    """The first paragraph of what the author wrote about the class; of what wrappers wrap, not of the wrappers."""
+    written = inspect.getdoc(type(getattr(instance, "unwrapped", instance))) or ""
+    paragraphs = (paragraph.strip() for paragraph in written.split("\n\n"))
+    return next((each for each in paragraphs if each and not each.startswith("#")), "")[:500]
+
+
 def _seconds(value: float) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=int(value), nanos=int(value % 1 * 1e9))
 
@@ -334,7 +341,7 @@ def _info(
         reset_limit=_seconds(declaration.limits.reset_seconds),
         step_limit=_seconds(declaration.limits.step_seconds),
         reward_limit=_seconds(declaration.limits.reward_seconds),
-        summary=(inspect.getdoc(type(instance)) or "").strip().split("\n\n")[0][:500],
+        summary=_summary(instance),
     )
     for name, space in (("observation_space", observation_space), ("action_space", action_space)):
         if space is not None:

@@ -50,6 +50,7 @@ def test_describe_tells_spaces_and_promises(host: Running):
     assert told["observation_space"].startswith("float32 of shape (4,)")
     assert (told["recovery"], told["isolation"], told["seeded"]) == ("replay", "inline", True)
     assert told["limits"]["step_seconds"] == 60.0
+    assert told["summary"].startswith("This environment corresponds"), "CartPole's own words, not a wrapper's"
     people = envmesh("describe", "gymnasium:CartPole-v1", "--mesh", host.address)
     assert people.returncode == 0
     assert "is rebuilt from seed and actions" in people.stdout
@@ -153,6 +154,12 @@ def test_declarations_on_the_command_line_win(tmp_path: Path):
         told = envmesh_json("describe", "c", "--mesh", running.address)
         assert (told["environment"], told["isolation"], told["recovery"]) == ("c@3", "inline", "replay")
         assert told["limits"]["step_seconds"] == 0.5
+
+
+def test_what_declares_nothing_has_few_slots_and_the_mesh_shows_no_more():
+    with started("serve", f"countdown={COUNTDOWN}", "--listen", "127.0.0.1:0") as running:
+        (shown,) = envmesh_json("envs", "--mesh", running.address)["environments"]
+        assert (shown["slots"], shown["isolation"], shown["recovery"]) == (16, "process", "none")
 
 
 def test_interrupted_serve_ends_well_and_leaves_nothing():

@@ -1,11 +1,13 @@
 """Rollouts against a real host: every kind of policy, groups, retries, annotations, and what leaving early leaves."""
 
 import asyncio
+import re
 
 import pytest
 
 import envmesh
 from envmesh.policies import Act, batched, per_episode
+from tests.integration.closed_parts import until
 from tests.integration.command_line import started
 from tests.integration.conftest import ROOT
 
@@ -124,3 +126,51 @@ async def test_nothing_of_a_client_outlives_it(host):
         async for _ in mesh.rollouts("cartpole", lambda observation: 0, concurrency=8):
             break
     assert asyncio.all_tasks() == before
+
+
+async def test_rollouts_that_are_left_take_no_slot_from_others_who_wait():
+    with started(
+        "serve", "echo=envmesh_environments.echo:Echo", "--listen", "127.0.0.1:0", ENVMESH_HOST_SLOTS="1"
+    ) as host:
+        async with envmesh.connect(host.address) as mesh, asyncio.TaskGroup() as group:
+            async with mesh.episode("echo", seed=1), mesh.rollouts("echo", lambda seen: bytes(50)) as left:
+                waiting = group.create_task(mesh.episode("echo", seed=2).__aenter__(), name="waiting")
+                leaving = group.create_task(anext(left), name="leaving")
+                await until(lambda: mesh.pool("echo")._line.waiting > 1)
+                leaving.cancel()
+                await left.aclose()
+                assert not waiting.done()
+            episode = await waiting
+            assert episode.observation
+            await episode.close()
+
+
+async def test_a_long_wait_for_slots_is_told_with_place_and_reason(caplog, monkeypatch):
+    monkeypatch.setattr("envmesh.slot_line.TOLD_AFTER_SECONDS", 0.2)
+    with started(
+        "serve", "echo=envmesh_environments.echo:Echo", "--listen", "127.0.0.1:0", ENVMESH_HOST_SLOTS="1"
+    ) as host:
+        async with envmesh.connect(host.address) as holder, holder.episode("echo", seed=1):
+            for wait in (_roll, _step_a_vector, _take_by_hand):
+                caplog.clear()
+                async with envmesh.connect(host.address) as mesh, asyncio.TaskGroup() as group:
+                    waiting = group.create_task(wait(mesh), name="waiting")
+                    await until(lambda: len(caplog.messages) > 1)
+                    waiting.cancel()
+                told = r"waiting \d+ s for a slot of echo: \d+ requests go first; 1 of 1 slots of this host are leased"
+                assert re.match(told, caplog.messages[0]), wait.__name__
+
+
+async def _roll(mesh):
+    async for _ in mesh.rollouts("echo", lambda seen: bytes(50), concurrency=1):
+        pass
+
+
+async def _step_a_vector(mesh):
+    async with mesh.vector("echo", 1) as vector:
+        await vector.reset()
+
+
+async def _take_by_hand(mesh):
+    async with mesh.episode("echo", seed=2):
+        pass

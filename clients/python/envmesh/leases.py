@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 from envmesh import errors
 from envmesh.errors import Backpressure, DeadlineExceeded, EnvmeshError, MeshUnavailable
 from envmesh.outcome import EnvironmentSpec
+from envmesh.slot_line import Line
 from envmesh.stream import HostConnection, failure_of
 from envmesh.traces import with_traceparent
 from envmesh.v1 import environment_pb2 as pb
@@ -27,7 +28,6 @@ __all__ = ["LeasePool", "Slot"]
 
 log = logging.getLogger("envmesh.client")
 
-WAIT_LOGGED_SECONDS = 10.0
 REFUSED_PAUSE = 0.1
 RETRY_AFTER_LIMIT = 1.0
 RELOCATION_CONNECT_SECONDS = 3.0
@@ -143,34 +143,6 @@ class LeaseBinding:
             self.bound.set_exception(error)
 
 
-class Line:
-    """Those who wait for slots: ordinary ones, or (``relocation``) episodes that lost their host and go first.
-    ``asked`` is how many slots have been asked of the broker for them, ``traceparent`` the trace of one of them, for
-    the next request to be in."""
-
-    __slots__ = ("asked", "relocation", "traceparent", "waiters")
-
-    def __init__(self, *, relocation: bool):
-        self.relocation = relocation
-        self.waiters: deque[asyncio.Future[Slot]] = deque()
-        self.asked = 0
-        self.traceparent = ""
-
-    @property
-    def waiting(self) -> int:
-        """How many still wait."""
-        return sum(not waiter.done() for waiter in self.waiters)
-
-    def serve(self, slot: Slot) -> bool:
-        """Give the slot to who has waited longest. Returns whether there was one."""
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(slot)
-                return True
-        return False
-
-
 class LeasePool:
     """The slots a client holds for one environment, and those who wait for one."""
 
@@ -178,8 +150,8 @@ class LeasePool:
         self._mesh = mesh
         self.environment = environment
         self._idle: deque[Slot] = deque()
-        self._line = Line(relocation=False)
-        self._relocations = Line(relocation=True)
+        self._line: Line[Slot] = Line(environment, lambda: self.queued, relocation=False)
+        self._relocations: Line[Slot] = Line(environment, lambda: self.queued, relocation=True)
         self._placing = False
         self._bindings: set[LeaseBinding] = set()
         self._ids = itertools.count(1)
@@ -203,21 +175,13 @@ class LeasePool:
         self._line.waiters.append(waiter)
         self._line.traceparent = traceparent or self._line.traceparent
         self._place_soon()
-        started = loop.time()
         taken = False
         try:
-            while True:
-                remaining = started + timeout - loop.time()
-                done, _ = await asyncio.wait((waiter,), timeout=max(0.0, min(remaining, WAIT_LOGGED_SECONDS)))
-                if done:
-                    taken = True
-                    return waiter.result()
-                waited = loop.time() - started
-                if waited >= timeout:
-                    raise self._patience_ended(waited)
-                log.warning(
-                    "waiting %.0f s for a slot of %s: %s", waited, self.environment, self.queued or "asking"
-                )
+            await asyncio.wait((waiter,), timeout=timeout)
+            if not waiter.done():
+                raise self._patience_ended(timeout)
+            taken = True
+            return waiter.result()
         finally:
             if waiter in self._line.waiters:
                 self._line.waiters.remove(waiter)
@@ -265,12 +229,6 @@ class LeasePool:
         self._place_soon()
         return waiters
 
-    def unwant(self) -> None:
-        """Nobody waits any more."""
-        waiters, self._line.waiters = self._line.waiters, deque()
-        for waiter in waiters:
-            waiter.cancel()
-
     def give(self, slot: Slot) -> None:
         """The slot is free for the next episode."""
         if slot.usable and not self._relocations.serve(slot) and not self._line.serve(slot):
@@ -305,8 +263,13 @@ class LeasePool:
         self.forget_idle(connection)
         self._bindings = {binding for binding in self._bindings if binding.connection is not connection}
 
-    def return_idle(self) -> None:
-        """Give all idle slots back."""
+    def close(self) -> None:
+        """Nobody waits any more, and all idle slots go back."""
+        for line in (self._line, self._relocations):
+            line.leave_off()
+        for waiter in list(self._line.waiters):
+            waiter.cancel()
+        self._line.waiters.clear()
         counts: dict[LeaseBinding, int] = {}
         while self._idle:
             binding = self._idle.pop().binding
@@ -329,6 +292,7 @@ class LeasePool:
             wanted = line.waiting - line.asked
             if wanted > 0:
                 line.asked += wanted
+                line.watch()
                 name = f"envmesh-acquire-{self.environment}-{next(self._ids)}"
                 self._mesh.spawn(self._acquire(line, wanted), name=name)
 

@@ -153,8 +153,7 @@ class Mesh(Catalogue):
         for vector in list(self.vectors):
             await vector.close()
         for pool in self._pools.values():
-            pool.unwant()
-            pool.return_idle()
+            pool.close()
         connections = self._open_connections()
         try:
             async with asyncio.timeout(self.settings.close_timeout):

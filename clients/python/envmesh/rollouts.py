@@ -132,6 +132,7 @@ class Rollouts:
         self._started = False
         self._closed = False
         self._wanted_slots = 0
+        self._slot_waiters: list[asyncio.Future[Slot]] = []
         self._asked_at = 0.0
         self._recorder = Recorder.open(record) if record is not None else None
         self._progress = Progress(environment, episodes) if progress else None
@@ -196,8 +197,8 @@ class Rollouts:
         self.live.clear()
         for block in self._blocks.values():
             block.close()
-        if self._wanted_slots:
-            pool.unwant()
+        for waiter in self._slot_waiters:
+            waiter.cancel()
         for slot in self._parked:
             pool.give(slot)
         self._parked.clear()
@@ -214,11 +215,9 @@ class Rollouts:
         if first is None:
             return
         self._again.appendleft(first)
-        self._wanted_slots = self.concurrency
         loop = asyncio.get_running_loop()
-        self._asked_at = loop.time()
         self._slot_deadline = loop.call_later(self._timeout, self._no_slot)
-        self.mesh.pool(self.environment).want(self.concurrency, self._slot_came, self.fail)
+        self._want(self.concurrency)
 
     def _take_up_unfinished(self) -> None:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
@@ -300,6 +299,12 @@ class Rollouts:
 
     # ---- slots
 
+    def _want(self, count: int) -> None:
+        self._wanted_slots += count
+        self._asked_at = asyncio.get_running_loop().time()
+        waiters = self.mesh.pool(self.environment).want(count, self._slot_came, self.fail)
+        self._slot_waiters = [waiter for waiter in (*self._slot_waiters, *waiters) if not waiter.done()]
+
     def _slot_came(self, slot: Slot) -> None:
         self._wanted_slots -= 1
         if self.mesh.meters is not None:
@@ -356,9 +361,7 @@ class Rollouts:
     def _ask_for_slot(self) -> None:
         """Instead of one that is gone, where there is still something to play."""
         if not self._closed and not (self._planned_all and not self._again):
-            self._wanted_slots += 1
-            self._asked_at = asyncio.get_running_loop().time()
-            self.mesh.pool(self.environment).want(1, self._slot_came, self.fail)
+            self._want(1)
         elif self._finished():
             self._arrived.set()
 

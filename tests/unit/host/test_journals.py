@@ -5,8 +5,9 @@ import time
 import pytest
 
 from envmesh.errors import Refusal
+from envmesh.journal import MOST_ENTRIES
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.journals import MOST_ENTRIES, survey
+from envmesh_host.journals import survey
 
 
 def journal(*entries: pb.JournalEntry, version: int = 1) -> pb.Journal:

@@ -1,0 +1,94 @@
+"""Those who wait for slots of one environment, and what is said when it takes long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["Line"]
+
+log = logging.getLogger("envmesh.client")
+
+TOLD_AFTER_SECONDS = 10.0
+TOLD_AT_LEAST_EVERY_SECONDS = 600.0
+"""The pause between two such lines doubles up to this."""
+
+Slot = TypeVar("Slot")
+
+
+class Line(Generic[Slot]):
+    """Those who wait for slots: ordinary ones, or (``relocation``) episodes that lost their host and go first.
+    ``asked`` is how many slots have been asked of the broker for them, ``traceparent`` the trace of one of them, for
+    the next request to be in; ``reason`` says what is known of why they wait."""
+
+    __slots__ = (
+        "_environment",
+        "_reason",
+        "_served",
+        "_since",
+        "_timer",
+        "asked",
+        "relocation",
+        "traceparent",
+        "waiters",
+    )
+
+    def __init__(self, environment: str, reason: Callable[[], str], *, relocation: bool):
+        self.relocation = relocation
+        self.waiters: deque[asyncio.Future[Slot]] = deque()
+        self.asked = 0
+        self.traceparent = ""
+        self._environment = environment
+        self._reason = reason
+        self._served = False
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many still wait."""
+        return sum(not waiter.done() for waiter in self.waiters)
+
+    def serve(self, slot: Slot) -> bool:
+        """Give the slot to who has waited longest. Returns whether there was one."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(slot)
+                self._served = True
+                return True
+        return False
+
+    def watch(self) -> None:
+        """Somebody waits: say so when no slot comes for ten seconds, and again ever more rarely."""
+        if self._timer is None:
+            self._served = False
+            self._since = asyncio.get_running_loop().time()
+            self._tell_after(TOLD_AFTER_SECONDS)
+
+    def leave_off(self) -> None:
+        """Say nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tell_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._tell, seconds)
+
+    def _tell(self, after: float) -> None:
+        self._timer = None
+        count = self.waiting
+        if not count:
+            return
+        if self._served:
+            self.watch()
+            return
+        waited = asyncio.get_running_loop().time() - self._since
+        slots = "a slot" if count == 1 else f"{count:,} slots"
+        log.warning(
+            "waiting %.0f s for %s of %s: %s", waited, slots, self._environment, self._reason() or "asking"
+        )
+        self._tell_after(min(2 * after, TOLD_AT_LEAST_EVERY_SECONDS))

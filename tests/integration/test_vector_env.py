@@ -1,0 +1,85 @@
+"""Episodes of a mesh as Gymnasium's own ``VectorEnv``, beside Gymnasium's."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import envmesh
+from envmesh.integrations.gymnasium import MeshVectorEnv
+from tests.integration.test_sync import loop_threads
+
+
+def test_it_plays_as_gymnasiums_own_does(host):
+    own = gymnasium.make_vec("CartPole-v1", num_envs=4, vectorization_mode="sync")
+    with envmesh.connect_sync(host.address) as mesh:
+        ours = MeshVectorEnv(mesh, "cartpole", 4)
+        assert isinstance(ours, gymnasium.vector.VectorEnv)
+        assert ours.observation_space == own.observation_space
+        assert ours.action_space == own.action_space
+        assert ours.metadata["autoreset_mode"] == own.metadata["autoreset_mode"]
+        observations, infos = ours.reset(seed=7)
+        expected, _ = own.reset(seed=7)
+        assert np.array_equal(observations, expected)
+        assert infos["valid"].all()
+        for turn in range(8):  # before the first pole falls: afterwards seeds are the mesh's
+            actions = np.array([0, 1, turn % 2, 1 - turn % 2])
+            for mine, theirs in zip(ours.step(actions)[:4], own.step(actions)[:4], strict=True):
+                assert np.array_equal(mine, theirs)
+                assert mine.dtype == theirs.dtype
+        ours.close()
+        own.close()
+    assert loop_threads() == []
+
+
+def test_an_ended_episode_begins_anew_at_the_next_step(host):
+    environments = MeshVectorEnv(host.address, "falls", 3)
+    try:
+        observations, _ = environments.reset(seed=[10, 12, 14])
+        assert observations.tolist() == [[10, 0], [12, 0], [14, 0]]
+        for _ in range(5):
+            observations, rewards, terminated, _, _ = environments.step(np.array([2, 2, 2]))
+        assert terminated.all()
+        assert rewards.tolist() == [2, 2, 2]
+        observations, rewards, terminated, _, infos = environments.step(np.array([2, 2, 2]))
+        assert observations[:, 1].tolist() == [0, 0, 0]
+        assert rewards.tolist() == [0, 0, 0]
+        assert not terminated.any()
+        assert infos["valid"].all()
+    finally:
+        environments.close()
+    assert loop_threads() == [], "the client that it made is closed with it"
+
+
+def test_some_begin_anew_where_the_mask_says(host):
+    environments = MeshVectorEnv(host.address, "falls", 3)
+    try:
+        environments.reset(seed=[10, 12, 14])
+        environments.step(np.array([1, 1, 1]))
+        observations, _ = environments.reset(
+            seed=[20], options={"reset_mask": np.array([False, True, False])}
+        )
+        assert observations.tolist() == [[10, 1], [20, 0], [14, 1]]
+        with pytest.raises(envmesh.InvalidRequest, match="give every episode a seed, or none"):
+            environments.reset(seed=[1, None, 3])
+    finally:
+        environments.close()
+
+
+def test_a_failed_episode_is_not_valid_and_never_a_reward(host):
+    environments = MeshVectorEnv(host.address, "falls", 2)
+    try:
+        environments.reset(seed=[11, 12])
+        for _ in range(3):
+            _, rewards, terminated, truncated, infos = environments.step(np.array([1, 1]))
+        assert infos["valid"].tolist() == [False, True]
+        assert infos["failure"][0] == "ENVIRONMENT_RAISED"
+        assert np.isnan(rewards).tolist() == [True, False]
+        assert not (terminated | truncated).any()
+    finally:
+        environments.close()
+
+
+def test_what_has_no_spaces_is_refused_and_leaves_nothing(host):
+    with pytest.raises(envmesh.InvalidRequest, match="talks must declare a Gymnasium observation_space"):
+        MeshVectorEnv(host.address, "talks", 2)
+    assert loop_threads() == []
