@@ -296,7 +296,7 @@ class LeasePool:
                 name = f"envmesh-acquire-{self.environment}-{next(self._ids)}"
                 self._mesh.spawn(self._acquire(line, wanted), name=name)
 
-    async def _acquire(self, line: Line, count: int) -> None:
+    async def _acquire(self, line: Line[Slot], count: int) -> None:
         """Ask for slots until they have come or nobody wants them any more."""
         remaining = count
         backoff = REFUSED_PAUSE
@@ -327,7 +327,7 @@ class LeasePool:
             if own is not None:
                 own.end()
 
-    async def _grants(self, line: Line, count: int, traceparent: str):  # type: ignore[no-untyped-def]
+    async def _grants(self, line: Line[Slot], count: int, traceparent: str):  # type: ignore[no-untyped-def]
         request = placement_pb2.AcquireRequest(
             environment=self.environment,
             count=count,
@@ -355,11 +355,11 @@ class LeasePool:
         finally:
             call.cancel()
 
-    async def _take_up(self, line: Line, grant: placement_pb2.Grant, acquired: str) -> int:
+    async def _take_up(self, line: Line[Slot], grant: placement_pb2.Grant, acquired: str) -> int:
         """Show the leases of a grant to their hosts. Returns how many slots came of it."""
         return sum(await asyncio.gather(*(self._show(line, lease, acquired) for lease in grant.leases)))
 
-    async def _show(self, line: Line, lease: placement_pb2.Lease, acquired: str) -> int:
+    async def _show(self, line: Line[Slot], lease: placement_pb2.Lease, acquired: str) -> int:
         """Show a lease to its host. Returns how many slots it gives: none where the host refuses or cannot be
         reached."""
         self._mesh.links.learn(lease.address, lease.server_name, lease.metadata)
@@ -384,7 +384,7 @@ class LeasePool:
         self.bound(binding, count)
         return count
 
-    def _fail(self, line: Line, error: EnvmeshError) -> None:
+    def _fail(self, line: Line[Slot], error: EnvmeshError) -> None:
         waiters, line.waiters = line.waiters, deque()
         for waiter in waiters:
             if not waiter.done():

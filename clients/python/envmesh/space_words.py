@@ -53,6 +53,8 @@ def array_words(form: ArrayForm) -> str:
 
 
 def _bound_words(bound: Any) -> str:
+    if bound.ndim == 1 and bound.size <= _LISTED:  # as its own dtype writes it: 4.8, not 4.800000190734863
+        return f"[{', '.join(map(str, bound))}]"
     if bound.size <= _LISTED:
         return str(bound.tolist()) if bound.ndim else str(bound[()])
     return f"({bound.min()} … {bound.max()})"
