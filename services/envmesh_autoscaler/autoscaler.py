@@ -15,7 +15,7 @@ from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_autoscaler.backends import Backend, BackendRefused
 from envmesh_autoscaler.demand import Demand, Terms
 from envmesh_autoscaler.meters import Meters, PoolView
-from envmesh_autoscaler.observation import FleetHost, Observation, PoolRecord
+from envmesh_autoscaler.observation import FleetHost, Observation, PoolRecord, vanished_hosts
 from envmesh_autoscaler.picture import Picture, read_picture
 from envmesh_autoscaler.plan import HostFacts, Phase, Plan, Planner, PoolFacts, allot, answer, hold_reason
 from envmesh_autoscaler.pools import ScaledPool
@@ -79,6 +79,15 @@ class Fleet:
                 log.warning("a host could not be told", extra={"host": host_id, "why": error.details()})
         return told
 
+    async def forget(self, hosts: Iterable[str]) -> None:
+        """Say that silent hosts are gone for good."""
+        stub = self._stub()
+        for host_id in hosts:
+            try:
+                await stub.Forget(fleet_pb2.ForgetRequest(host_id=host_id), **self._options())
+            except grpc.aio.AioRpcError as error:
+                log.warning("a lost host is not forgotten", extra={"host": host_id, "why": error.details()})
+
     def _options(self) -> dict[str, Any]:
         return {"metadata": self._metadata(), "timeout": CALL_SECONDS}
 
@@ -109,6 +118,8 @@ class _Look:
     facts: PoolFacts
     terms: Terms
     plan: Plan
+    vanished: tuple[str, ...] = ()
+    """Hosts that the broker hears no more, and of which the backend knows that nothing is left."""
 
 
 class Autoscaler:
@@ -198,6 +209,7 @@ class Autoscaler:
         self._meters.plan_seconds.labels().observe(self._clock() - now)
         for look in looks:
             self._export(look, now)
+        await self._fleet.forget(host for look in looks for host in look.vanished)
         await asyncio.gather(*(self._act(look) for look in looks))
         self.answered_at = now
         self.answered.set()
@@ -237,7 +249,8 @@ class Autoscaler:
         whole = PoolFacts(
             replicas=seen.replicas - len(left), hosts=staying, hold=hold, unsettled=seen.unsettled
         )
-        return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now))
+        vanished = () if seen.hold else vanished_hosts(hosts, seen)
+        return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now), vanished)
 
     def _left_out(self, pool: _Pool, facts: Sequence[HostFacts]) -> set[str]:
         if pool.settings.mode != "keda":

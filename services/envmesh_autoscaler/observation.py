@@ -11,7 +11,7 @@ from statistics import median
 from envmesh_autoscaler.demand import Signals
 from envmesh_autoscaler.plan import HostFacts, Phase
 
-__all__ = ["FleetHost", "Instance", "Observation", "PoolRecord", "Starts", "Waits"]
+__all__ = ["FleetHost", "Instance", "Observation", "PoolRecord", "Starts", "Waits", "vanished_hosts"]
 
 RESIDENCE_SECONDS = 600.0
 ORDER_SECONDS = 5.0
@@ -197,6 +197,12 @@ class PoolRecord:
             stranded=instance.stranded and heard is None,
             removable=instance.removable,
         )
+
+
+def vanished_hosts(hosts: Mapping[str, FleetHost], seen: Observation) -> tuple[str, ...]:
+    """Silent hosts of which the backend has nothing any more: their ids are of pods or processes that are gone."""
+    known = seen.going | {instance.host_id for instance in seen.instances}
+    return tuple(h.host_id for h in hosts.values() if h.state == "silent" and h.host_id not in known)
 
 
 Observe = Callable[[str], Observation]

@@ -175,7 +175,8 @@ class Planner:
         stranded = [] if facts.unsettled else stranded[:surplus]
         back = self._impatient(draining, facts, now)
         # Hosts that are not ready go first; those that still may become ready are waited for.
-        starting = active - sum(host.phase is Phase.READY for host in facts.hosts)
+        # A roll has more hosts than were asked for: which of them go is its own business.
+        starting = max(0, active - sum(host.phase is Phase.READY for host in facts.hosts))
         surplus = max(0, surplus - starting) + len(back)
         drain += [victim.host_id for victim in self._victims(facts)[:surplus]]
         out = list(stranded)

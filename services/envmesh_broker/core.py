@@ -128,6 +128,15 @@ class Core:
             self._recalls.pop(host_id, None)
         return gone
 
+    def gone(self, host_id: str, now: float) -> bool:
+        """Somebody who can tell says that a host is gone for good. False: it is heard, so it is not."""
+        gone = self.ledger.gone(host_id, now)
+        if gone:
+            self.moved = True
+            self._orders.pop(host_id, None)
+            self._recalls.pop(host_id, None)
+        return gone
+
     def order_drain(self, host_id: str, drain: bool, now: float) -> bool:
         """Tell a host to drain, or to take its drain back, with its next directives. False: it is not known."""
         if host_id not in self.ledger.hosts:

@@ -165,6 +165,16 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         await self._order(request.host_id, False, context)
         return fleet_pb2.CancelDrainResponse()
 
+    async def Forget(self, request: fleet_pb2.ForgetRequest, context: Any) -> fleet_pb2.ForgetResponse:
+        """Whoever runs hosts says that one is gone for good."""
+        await self._gate.check(context)
+        if not self._desk.core.gone(request.host_id, self._desk.clock()):
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, f"host {request.host_id!r} is heard: it is not gone"
+            )
+        _log.info("a host is said to be gone", extra={"host": request.host_id})
+        return fleet_pb2.ForgetResponse()
+
     async def ReportLoss(
         self, request: fleet_pb2.ReportLossRequest, context: Any
     ) -> fleet_pb2.ReportLossResponse:

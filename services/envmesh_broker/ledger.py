@@ -253,6 +253,16 @@ class Ledger:
             return True
         return False
 
+    def gone(self, host_id: str, now: float) -> bool:
+        """Somebody who can tell says that a host is gone. False: it is heard, so it is not."""
+        record = self.hosts.get(host_id)
+        if record is None:
+            return True
+        if record.connected and now - record.heard_at <= self.bounds.liveness:
+            return False
+        self._forget(record, now)
+        return True
+
     def current(self, host_id: str, session: int) -> HostRecord | None:
         """The record of a host, if this session is still the one that counts."""
         record = self.hosts.get(host_id)

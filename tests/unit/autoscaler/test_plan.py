@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from envmesh_autoscaler.demand import Demand, PoolPolicy, Terms
-from envmesh_autoscaler.observation import FleetHost, Instance, Observation, PoolRecord, Waits
+from envmesh_autoscaler.observation import FleetHost, Instance, Observation, PoolRecord, Waits, vanished_hosts
 from envmesh_autoscaler.plan import HostFacts, Phase, Plan, Planner, PoolFacts, allot, answer, hold_reason
 
 NAMES = {"s": Phase.STARTING, "r": Phase.READY, "d": Phase.DRAINING, "x": Phase.SEALED, "?": Phase.SILENT}
@@ -107,6 +107,11 @@ def test_a_hold_raises_and_never_lowers(text, wanted, replicas):
     found = plan(text, wanted, hold="blind")
     assert (found.replicas, found.drain, found.count_out) == (replicas, (), ())
     assert wanted > 1 or "blind" in found.reason
+
+
+def test_a_roll_with_more_ready_hosts_than_were_asked_for_drains_none():
+    assert plan("r4 r4 r0", 2, replicas=2) == Plan(replicas=2, wanted=2, reason="as it is: test")
+    assert plan("r4 r4 r0", 1, replicas=2).drain == ("h2",)
 
 
 def test_hosts_drain_while_the_deployment_is_unsettled_but_nothing_is_counted_out():
@@ -245,3 +250,14 @@ def test_ten_thousand_hosts_are_planned_in_a_tenth_of_a_second():
 def test_an_answer_to_somebody_who_writes_later(planned, replicas, left_out, settled, answered):
     plan = Plan(replicas=planned, wanted=planned)
     assert answer(plan, replicas=replicas, left_out=left_out, settled=settled) == answered
+
+
+def test_a_silent_host_has_vanished_when_the_backend_has_nothing_of_it():
+    def heard(host_id, state):
+        return FleetHost(host_id=host_id, pool="p", name="", state=state, slots=4, in_use=4, idle=0, ended=0)
+
+    hosts = {name: heard(name, state) for name, state in (
+        ("there", "silent"), ("going", "silent"), ("gone", "silent"), ("heard", "ready"), ("drains", "draining"),
+    )}  # fmt: skip
+    seen = Observation(replicas=2, instances=(Instance(host_id="there"),), going=frozenset({"going"}))
+    assert vanished_hosts(hosts, seen) == ("gone",)

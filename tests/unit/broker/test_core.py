@@ -340,3 +340,16 @@ def test_positions():
     high = world.ask(1, tenant="a", priority=1)
     assert position(high) == 2  # behind the relocation, and one of b's, which has waited longer
     assert position(first) == 3
+
+
+def test_a_silent_host_that_is_said_to_be_gone_is_forgotten_and_one_that_is_heard_is_not():
+    world = World()
+    world.host("h", slots=4)
+    world.take(3)
+    assert not world.core.gone("h", world.now)
+    world.core.disconnected("h", world.sessions["h"], world.now)
+    assert not world.core.ledger.complete(world.now)
+    assert world.core.gone("h", world.now)
+    assert world.core.ledger.complete(world.now)
+    assert world.core.ledger.held == {}
+    assert world.core.gone("h", world.now), "it is gone already"

@@ -60,6 +60,11 @@ class FleetServiceStub(object):
                 request_serializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.SerializeToString,
                 response_deserializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/envmesh.v1.FleetService/Forget',
+                request_serializer=envmesh_dot_v1_dot_fleet__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=envmesh_dot_v1_dot_fleet__pb2.ForgetResponse.FromString,
+                _registered_method=True)
         self.ReportLoss = channel.unary_unary(
                 '/envmesh.v1.FleetService/ReportLoss',
                 request_serializer=envmesh_dot_v1_dot_fleet__pb2.ReportLossRequest.SerializeToString,
@@ -110,6 +115,15 @@ class FleetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Says that a silent host is gone for good: whoever runs hosts has seen that nothing runs under its id any more, and
+        uses no id twice. What it held counts no longer, and the picture need not wait for it. Idempotent: an unknown host is
+        gone already. FAILED_PRECONDITION while it is heard.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportLoss(self, request, context):
         """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent.
         """
@@ -144,6 +158,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.CancelDrain,
                     request_deserializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.FromString,
                     response_serializer=envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=envmesh_dot_v1_dot_fleet__pb2.ForgetRequest.FromString,
+                    response_serializer=envmesh_dot_v1_dot_fleet__pb2.ForgetResponse.SerializeToString,
             ),
             'ReportLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportLoss,
@@ -287,6 +306,33 @@ class FleetService(object):
             '/envmesh.v1.FleetService/CancelDrain',
             envmesh_dot_v1_dot_fleet__pb2.CancelDrainRequest.SerializeToString,
             envmesh_dot_v1_dot_fleet__pb2.CancelDrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/envmesh.v1.FleetService/Forget',
+            envmesh_dot_v1_dot_fleet__pb2.ForgetRequest.SerializeToString,
+            envmesh_dot_v1_dot_fleet__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,11 @@ class FleetServiceStub:
     """Tells a host to drain. Idempotent. NOT_FOUND when the host is unknown."""
     CancelDrain: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CancelDrainRequest, _fleet_pb2.CancelDrainResponse]
     """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+    Forget: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ForgetRequest, _fleet_pb2.ForgetResponse]
+    """Says that a silent host is gone for good: whoever runs hosts has seen that nothing runs under its id any more, and
+    uses no id twice. What it held counts no longer, and the picture need not wait for it. Idempotent: an unknown host is
+    gone already. FAILED_PRECONDITION while it is heard.
+    """
     ReportLoss: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportLossRequest, _fleet_pb2.ReportLossResponse]
     """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent."""
 
@@ -71,6 +76,11 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Tells a host to drain. Idempotent. NOT_FOUND when the host is unknown."""
     CancelDrain: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CancelDrainRequest, _fleet_pb2.CancelDrainResponse]  # type: ignore[assignment]
     """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+    Forget: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ForgetRequest, _fleet_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Says that a silent host is gone for good: whoever runs hosts has seen that nothing runs under its id any more, and
+    uses no id twice. What it held counts no longer, and the picture need not wait for it. Idempotent: an unknown host is
+    gone already. FAILED_PRECONDITION while it is heard.
+    """
     ReportLoss: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportLossRequest, _fleet_pb2.ReportLossResponse]  # type: ignore[assignment]
     """A host's witness tells how the host ended, or that it is stopped or stuck. The last word counts. Idempotent."""
 
@@ -121,6 +131,17 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.CancelDrainResponse, _abc.Awaitable[_fleet_pb2.CancelDrainResponse]]:
         """Takes a drain back. Idempotent. NOT_FOUND when the host is unknown."""
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _fleet_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ForgetResponse, _abc.Awaitable[_fleet_pb2.ForgetResponse]]:
+        """Says that a silent host is gone for good: whoever runs hosts has seen that nothing runs under its id any more, and
+        uses no id twice. What it held counts no longer, and the picture need not wait for it. Idempotent: an unknown host is
+        gone already. FAILED_PRECONDITION while it is heard.
+        """
 
     @_abc_1.abstractmethod
     def ReportLoss(
