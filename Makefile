@@ -103,6 +103,14 @@ proto-baseline: setup ## At a release: makes the protocol as it is now the one t
 chart-reference: setup ## The chart's values.schema.json and README.md, from values.yaml and the settings classes
 	$(bin)/python -m tools.chart_reference
 
+.PHONY: control-plane
+control-plane: ## A Kubernetes for the cluster tests, built from pinned Go modules into build/control-plane (Go 1.26)
+	tests/cluster/control_plane/build.sh build/control-plane
+
+.PHONY: cluster-short
+cluster-short: setup ## The short form of the cluster tests, which CI runs: one cluster, a few minutes
+	$(bin)/pytest -n 0 --timeout 240 tests/cluster/test_short_form.py $(ARGUMENTS)
+
 .PHONY: cluster
 cluster: setup ## The chart on a real control plane: all of tests/cluster, the slow ones too
 	ENVMESH_CLUSTER=all $(bin)/pytest -n 1 tests/cluster $(ARGUMENTS)

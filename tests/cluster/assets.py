@@ -16,10 +16,14 @@ _MACHINE = ("unshare", "nsenter", "ip", "nft", "setpriv", "mount")
 
 @cache
 def assets(*, keda: bool = False) -> Path | None:
-    """The directory with the programs: $KUBEBUILDER_ASSETS, or what ``../shared/kube/unpack`` unpacks; else None."""
+    """The directory with the programs: $KUBEBUILDER_ASSETS, what ``make control-plane`` has built, or what
+    ``../shared/kube/unpack`` unpacks; else None."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given and (not keda or Path(given, "keda-operator").is_file()):
         return Path(given)
+    built = ROOT / "build" / "control-plane"
+    if (built / ("keda-operator" if keda else "kubectl")).is_file():
+        return built
     unpack = ROOT.parent / "shared" / "kube" / "unpack"
     for place in (unpack, ROOT.parent.parent / "shared" / "kube" / "unpack"):
         if place.is_file():
@@ -49,8 +53,8 @@ def why_not(programs: tuple[str, ...] = CLUSTER) -> str:
     directory = assets()
     if directory is None:
         return (
-            "did not run: no Kubernetes programs here. Set KUBEBUILDER_ASSETS to a directory that has "
-            f"{', '.join(programs)}"
+            "did not run: no Kubernetes programs here. `make control-plane` builds them (Go 1.26), or set "
+            f"KUBEBUILDER_ASSETS to a directory that has {', '.join(programs)}"
         )
     missing = [name for name in programs if not (directory / name).is_file()]
     if missing:
