@@ -55,9 +55,9 @@ RULES: dict[str, Schema] = {
     "*.extraVolumes": _OBJECTS,
     "*.extraVolumeMounts": _OBJECTS,
     "*.extraArgs": _NAMES,
-    "image.pullSecrets": _NAMES,
-    "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
-    "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "*image.pullSecrets": _NAMES,
+    "*image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "*image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "*.image": _closed(
         repository={"type": "string"},
         tag={"type": "string"},
@@ -98,6 +98,12 @@ RULES: dict[str, Schema] = {
     "credentials.serviceAccounts.cacheSeconds": {"type": "integer", "minimum": 1, "maximum": 300},
     "*.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "autoscaler.replicas": {"type": "integer", "minimum": 1, "maximum": 10},
+    "gateway.replicas": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "gateway.dnsRefreshMilliseconds": {"type": "integer", "minimum": 100, "maximum": 60000},
+    "gateway.maxConnections": {"type": "integer", "minimum": 1, "maximum": 10000000},
+    "gateway.drainSeconds": {"type": "integer", "minimum": 1, "maximum": 3600},
+    "gateway.from": {"type": "array", "items": _PEER},
+    "gateway.service.port": {"type": "integer", "minimum": 1, "maximum": 65535},
     "*.environments": {
         "type": "array",
         "items": {

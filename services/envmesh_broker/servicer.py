@@ -12,6 +12,7 @@ from envmesh_broker.authentication import Authenticator
 from envmesh_broker.core import Refused
 from envmesh_broker.desk import Desk, Ticket
 from envmesh_broker.fleet import Sessions
+from envmesh_broker.gateways import gateway_of
 from envmesh_broker.losses import Losses
 from envmesh_broker.meters import Meters
 from envmesh_broker.reservations import Reservation
@@ -55,8 +56,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.AcquireRequest, context: Any
     ) -> AsyncIterator[placement_pb2.AcquireResponse]:
         """Grant slots as they come free; tell the place in the queue meanwhile."""
-        caller = await self._authenticator.caller(context.invocation_metadata() or ())
-        tenant, ask = caller.tenant, read_ask(request)
+        metadata = context.invocation_metadata() or ()
+        caller = await self._authenticator.caller(metadata)
+        tenant, ask, gateway = caller.tenant, read_ask(request), gateway_of(metadata)
         desk, core = self._desk, self._desk.core
         entered = desk.clock()
         warm = core.has_room(ask.environment, ask.count)
@@ -85,7 +87,7 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                     news = ticket.news.popleft()
                     if isinstance(news, Refused):
                         raise self._refusal(news)
-                    grant = self._grant(news, caller)
+                    grant = self._grant(news, caller, gateway)
                     self._meters.granted(tenant, news, desk.clock() - entered, warm)
                     granted += ask.count - news.remaining - granted
                     placing.granted(grant)
@@ -121,8 +123,10 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.ListPoolsRequest, context: Any
     ) -> placement_pb2.ListPoolsResponse:
         """The pools and what they serve."""
-        caller = await self._authenticator.caller(context.invocation_metadata() or ())
-        pools = views.pools(self._desk.core, self._sessions.pools, self._desk.clock())
+        metadata = context.invocation_metadata() or ()
+        caller = await self._authenticator.caller(metadata)
+        gateway, now = gateway_of(metadata), self._desk.clock()
+        pools = views.pools(self._desk.core, self._sessions.pools, now, gateway)
         passes = [pass_entry(self._signer, caller, self._wall())]
         return placement_pb2.ListPoolsResponse(pools=pools, metadata=passes)
 
@@ -162,12 +166,12 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         verdict = await self._losses.explain(request.host_id, timeout)
         return placement_pb2.ExplainLossResponse(cause=verdict.cause, message=verdict.message)  # type: ignore[arg-type]
 
-    def _grant(self, decision: Decision, caller: Caller) -> placement_pb2.Grant:
+    def _grant(self, decision: Decision, caller: Caller, gateway: str) -> placement_pb2.Grant:
         entry = pass_entry(self._signer, caller, self._wall())
         hosts, show_before = self._desk.core.ledger.hosts, self._wall() + self._validity
         return placement_pb2.Grant(
             leases=[
-                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before, entry)
+                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before, entry, gateway)
                 for grant in decision.grants
                 if grant.host_id in hosts
             ],

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from envmesh.errors import Refusal
 from envmesh.v1 import fleet_pb2, placement_pb2
 from envmesh_broker.core import Core
+from envmesh_broker.gateways import route
 from envmesh_broker.ledger import Grant, Host, HostRecord, HostState, LeaseRow, Report
 from envmesh_broker.queue import Lane
 from envmesh_service.leases import LeaseSigner
@@ -98,8 +99,10 @@ def lease(
     signer: LeaseSigner,
     show_before: float,
     pass_entry: placement_pb2.MetadataEntry,
+    gateway: str = "",
 ) -> placement_pb2.Lease:
-    """A grant as its client gets it, with its pass. ``show_before`` is on the wall clock."""
+    """A grant as its client gets it, with its pass. ``show_before`` is on the wall clock. A client that came through a
+    gateway reaches the host there too: the address is ``gateway``, and the metadata say which host is meant."""
     claims = placement_pb2.LeaseClaims(
         lease_id=grant.lease_id,
         tenant=grant.tenant,
@@ -113,12 +116,13 @@ def lease(
         lease_id=grant.lease_id,
         token=signer.sign(claims),
         host_id=grant.host_id,
-        address=host.address,
+        address=gateway or host.address,
         metadata=[
             pass_entry,
+            *([route(host.address)] if gateway else []),
             *(placement_pb2.MetadataEntry(key=key, value=value) for key, value in host.metadata),
         ],
-        server_name=host.server_name,
+        server_name="" if gateway else host.server_name,
         count=grant.count,
         environment=grant.environment,
     )
@@ -205,15 +209,22 @@ def _add_queues(picture: fleet_pb2.Fleet, core: Core, now: float) -> None:
         row.oldest.FromNanoseconds(int(max(0.0, now - oldest.get(environment, now)) * 1e9))
 
 
-def pools(core: Core, full: Mapping[str, fleet_pb2.HostIdentity], now: float) -> list[placement_pb2.Pool]:
-    """The pools, sorted by name. ``full`` has a whole identity of each pool's hosts."""
+def pools(
+    core: Core, full: Mapping[str, fleet_pb2.HostIdentity], now: float, gateway: str = ""
+) -> list[placement_pb2.Pool]:
+    """The pools, sorted by name. ``full`` has a whole identity of each pool's hosts; ``gateway`` is as for a lease."""
     by_pool: dict[str, list[HostRecord]] = {name: [] for name in core.pools}
     for record in core.ledger.hosts.values():
         by_pool.setdefault(record.host.pool, []).append(record)
     queued: dict[str, int] = {}
     for waiting in core.queue.all():
         queued[waiting.environment] = queued.get(waiting.environment, 0) + waiting.remaining
-    return [_pool(core, name, by_pool[name], full, queued, now) for name in sorted(by_pool)]
+    found = [_pool(core, name, by_pool[name], full, queued, now) for name in sorted(by_pool)]
+    for pool in found:
+        if gateway and pool.address:
+            pool.metadata.append(route(pool.address))
+            pool.address, pool.server_name = gateway, ""
+    return found
 
 
 def _pool(

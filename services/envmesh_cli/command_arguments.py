@@ -143,6 +143,10 @@ def keys(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the same for hosts, beside envmesh-host",
     )
+    group.add_argument(
+        "--gateway-name", action="append", default=[], metavar="NAME",
+        help="a name or address by which a gateway is reached: it gets a certificate of its own",
+    )  # fmt: skip
     group.add_argument("--tenant", default="trainers", metavar="NAME", help="whose the token is (trainers)")
     group.add_argument(
         "--days", type=_count, default=1825, metavar="N", help="how long certificates last (1825)"

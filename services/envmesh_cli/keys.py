@@ -61,7 +61,9 @@ def _store(arguments: argparse.Namespace) -> Store:
 
 def _plan(arguments: argparse.Namespace) -> KeyPlan:
     more = {"broker-tls": arguments.broker_name, "host-tls": arguments.host_name, "autoscaler-tls": []}
-    for name in (*arguments.broker_name, *arguments.host_name):
+    if arguments.gateway_name:
+        more["gateway-tls"] = arguments.gateway_name
+    for name in (name for names in more.values() for name in names):
         if not _HOSTNAME.fullmatch(name):
             raise CommandFailed(f"{name!r} is no host name or address", USAGE)
     try:

@@ -23,6 +23,8 @@ __all__ = ["ITEMS", "Item", "KeyPlan", "Store", "ensure", "rotate"]
 CA, CREDENTIALS, TRAINER_TOKEN = "ca", "credentials", "trainer-token"
 LEASE_KEYS, SEAL_KEYS = "lease-keys", "seal-keys"
 LEAVES = ("broker-tls", "host-tls", "autoscaler-tls")
+GATEWAY_LEAF = "gateway-tls"
+"""Made only where a mesh has a gateway, that is where the plan has names for it."""
 ITEMS = (CA, *LEAVES, LEASE_KEYS, SEAL_KEYS, TRAINER_TOKEN, CREDENTIALS)
 LEASE_FILE, SEAL_FILE, CREDENTIALS_FILE, TOKEN_FILE = (
     "lease-keys.pem",
@@ -80,7 +82,7 @@ def ensure(store: Store, plan: KeyPlan, now: dt.datetime) -> list[Item]:
     """
     done: list[Item] = []
     authority = _authority(store, plan, now, done)
-    for leaf in LEAVES:
+    for leaf in (*LEAVES, *((GATEWAY_LEAF,) if GATEWAY_LEAF in plan.names else ())):
         _leaf(store, plan, leaf, authority, now, done)
     _make(store, LEASE_KEYS, {LEASE_FILE: new_lease_key()}, done)
     _make(store, SEAL_KEYS, {SEAL_FILE: new_seal_key()}, done)

@@ -68,6 +68,22 @@ MATRIX: dict[str, dict[str, Any]] = {
         "tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "ca", "kind": "Issuer"}}}
     },
     "extra names": {"tls": {"extraNames": {"broker": ["mesh.example.org"], "host": ["h.example.org"]}}},
+    "gateway": {
+        "gateway": {"enabled": True, "from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "replicas": 3},
+        "tls": {"extraNames": {"gateway": ["mesh.example.org", "203.0.113.9"]}},
+    },
+    "gateway with a public certificate": {
+        "gateway": {"enabled": True, "certificateSecret": "public", "replicas": 1}
+    },
+    "gateway of cert-manager": {
+        "gateway": {"enabled": True, "service": {"type": "NodePort", "annotations": {"internal": "true"}}},
+        "tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "ca", "kind": "Issuer"}}},
+    },
+    "gateway before plain text": {
+        "gateway": {"enabled": True, "certificateSecret": "public"},
+        "tls": {"mode": "off"},
+    },
+    "gateway with everything": {"gateway": {"enabled": True, **_EVERYWHERE}},
     "tenants": {
         "credentials": {"tenants": [{"name": "a", "weight": 2, "quota": 100, "tokens": [TOKEN_HASH]}]},
     },

@@ -22,7 +22,7 @@ LABELS = {"kubernetes.io/metadata.name": "rl"}
 
 def ours(component: str, **labels: str) -> Endpoint:
     more = {"app.kubernetes.io/component": component, **labels}
-    ports = {**PORTS, "grpc": 6000} if component == "autoscaler" else PORTS
+    ports = {**PORTS, "grpc": {"autoscaler": 6000, "gateway": 8443}.get(component, 7070)}
     return Endpoint(component, {**OURS, **more}, "rl", LABELS, "10.1.0.1", ports)
 
 
@@ -35,6 +35,7 @@ def stranger(namespace: str) -> Endpoint:
 HOST = ours("host", **{"envmesh.dev/pool": "walk"})
 OTHER_HOST = ours("host", **{"envmesh.dev/pool": "cartpole"})
 BROKER, AUTOSCALER, HOOK = ours("broker"), ours("autoscaler"), ours("hook")
+GATEWAY = ours("gateway")
 TRAINER, KEDA, DNS = stranger("training"), stranger("keda"), stranger("kube-system")
 PROMETHEUS = stranger("monitoring")
 OTHER_RELEASE = Endpoint(
@@ -121,6 +122,22 @@ def test_brokers_reach_a_collector_of_traces_where_they_are_told_one() -> None:
 def test_every_block_around_the_metadata_address_leaves_it_out(cidr: str) -> None:
     open_ = list(of_kind(render(pool(egress=[{"cidr": cidr}])), "NetworkPolicy").values())
     assert not allowed(open_, HOST, METADATA, 80)
+
+
+def test_a_gateway_hears_those_it_is_for_and_reaches_broker_and_hosts() -> None:
+    mine = policies("gateway")
+    near, far = Endpoint("near", address="203.0.113.7"), Endpoint("far", address="198.51.100.7")
+    assert allowed(mine, near, GATEWAY, 8443)
+    assert not allowed(mine, far, GATEWAY, 8443)
+    assert not allowed(mine, near, GATEWAY, 9901), "what Envoy's administrator may"
+    assert not allowed(mine, near, BROKER, 7070)
+    assert allowed(mine, GATEWAY, BROKER, 7070)
+    assert not allowed(mine, GATEWAY, BROKER, 7071), "the fleet's port"
+    assert allowed(mine, GATEWAY, HOST, 7070)
+    assert allowed(mine, GATEWAY, OTHER_HOST, 7070)
+    assert not allowed(mine, GATEWAY, INTERNET, 443)
+    assert not allowed(mine, GATEWAY, METADATA, 80)
+    assert allowed(policies("gateway with a public certificate"), far, GATEWAY, 8443)
 
 
 def test_a_closed_network_hears_only_whom_it_names() -> None:

@@ -73,6 +73,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"rbac": {"scope": "namespace"}, "priorityClass": {"create": True}}, "rbac.scope cluster is needed"),
     ({"tls": {"mode": "off"}, "metrics": {"tls": True}}, "there is no certificate with tls.mode off"),
+    (
+        {"tls": {"mode": "off"}, "gateway": {"enabled": True}},
+        "gateway.certificateSecret: with tls.mode off nobody makes the gateway a certificate",
+    ),
+    (
+        {"gateway": {"enabled": True}, "tls": {"mode": "existing"}},
+        "tls.existingSecrets.gateway: tls.mode is existing and no Secret is named",
+    ),
     (pool(egress=[{"cidr": "169.254.169.254/32"}]), "metadata address, which no host may reach"),
     (pool(egress=[{"cidr": "fd00:ec2::254/128"}]), "metadata address, which no host may reach"),
     (pool(egress=[{"ports": [{"port": 443}]}]), "anyOf"),

@@ -176,18 +176,22 @@ class Release:
         found = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-{name}")
         return base64.b64decode(found["data"][key])
 
-    def train(self, *arguments: str) -> Trainer:
-        """Start a trainer with the token and the authority that the installation made."""
-        authority: Path = self._directory / "ca.crt"
-        authority.write_bytes(self.secret("trainer-token", "ca.crt"))
-        environ = {
-            "ENVMESH_TOKEN": self.secret("trainer-token", "token").decode(),
-            "ENVMESH_CA": str(authority),
-        }
-        mesh = f"{self.name}-broker.{self.namespace}.svc.cluster.local:7070"
+    def train(self, *arguments: str, mesh: str = "") -> Trainer:
+        """Start a trainer that connects to ``mesh``; empty: to the broker."""
+        mesh = mesh or f"{self.name}-broker.{self.namespace}.svc.cluster.local:7070"
+        environ = self.access()
         return Trainer(
             self.cluster.python("tests.cluster.trainer", "--mesh", mesh, *arguments, environ=environ)
         )
+
+    def access(self) -> dict[str, str]:
+        """The token and the authority that the installation made, as variables of a trainer."""
+        authority: Path = self._directory / "ca.crt"
+        authority.write_bytes(self.secret("trainer-token", "ca.crt"))
+        return {
+            "ENVMESH_TOKEN": self.secret("trainer-token", "token").decode(),
+            "ENVMESH_CA": str(authority),
+        }
 
 
 def uids(pods: Sequence[Object]) -> set[str]:

@@ -48,7 +48,8 @@ class Tally:
             {
                 "whole": self.whole, "wrong": self.wrong, "resumed": self.resumed,
                 "failed": sum(self.failures.values()),
-                "failures": dict(self.failures.most_common(5)), "hosts": len(self.hosts), **more,
+                "failures": dict(self.failures.most_common(5)), "hosts": len(self.hosts),
+                "places": sorted(self.hosts)[:20], **more,
             }
         )  # fmt: skip
 

@@ -19,9 +19,15 @@ DETACHED_FORMAT = 1
 
 
 def write_detached(
-    episode: EpisodeState, address: str, host_id: str, token: bytes, server_name: str = ""
+    episode: EpisodeState,
+    address: str,
+    host_id: str,
+    token: bytes,
+    server_name: str = "",
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
-    """The bytes for an episode whose host gave this attach token. ``server_name`` is on the host's certificate."""
+    """The bytes for an episode whose host gave this attach token. ``server_name`` is on the host's certificate;
+    ``metadata`` is what a gateway needs to find it."""
     journal = episode.journal.packed() if episode.journal is not None else b""
     return json.dumps(
         {
@@ -37,6 +43,7 @@ def write_detached(
             "address": address,
             "host_id": host_id,
             "server_name": server_name,
+            "metadata": metadata,
             "attach_token": base64.b64encode(token).decode(),
             "journal": base64.b64encode(journal).decode(),
         }
@@ -51,6 +58,7 @@ def read_detached(data: bytes) -> dict[str, Any]:
             raise ValueError(f"format {state['format']} is not {DETACHED_FORMAT}")
         state["episode_id"] = bytes.fromhex(state["episode_id"])
         state["attach_token"] = base64.b64decode(state["attach_token"])
+        state["metadata"] = tuple((str(key), str(value)) for key, value in state.get("metadata", ()))
         packed = base64.b64decode(state["journal"])
         state["journal"] = Journal.unpacked(packed) if packed else None
     except (ValueError, KeyError, TypeError) as error:

@@ -30,7 +30,7 @@ async def take_over(episode: Episode, state: dict[str, Any]) -> None:
     episode.epoch = ((state["epoch"] >> 32) + 1) << 32
     episode.index, episode.flags, episode.journal = state["index"], state["flags"], state["journal"]
     try:
-        connection = await episode._mesh.connection(state["address"], state["host_id"])
+        connection = await episode._mesh.connection(state["address"], state["host_id"], state["metadata"])
         await _resume(episode, Slot(AttachedSlot(connection, episode.spec)), state["attach_token"])
     except (NotFound, MeshUnavailable):
         if not episode.journaled:

@@ -34,6 +34,8 @@ RELOCATION_CONNECT_SECONDS = 3.0
 """An episode that lost its host does not wait longer for another one to answer."""
 UNREACHED_SECONDS = 3.0
 """A host that did not answer is asked again no sooner."""
+GATEWAY_SECONDS, GATEWAY_PAUSE = 6.0, 0.2
+"""How long, and how often, a gateway is asked for a host that it does not know yet; a lease is good for 10 s."""
 
 
 class Slot:
@@ -369,7 +371,7 @@ class LeasePool:
         metadata = tuple((entry.key, entry.value) for entry in lease.metadata)
         try:
             async with asyncio.timeout(patience):
-                connection = await self._mesh.connection(lease.address, lease.host_id, metadata)
+                connection = await self._reach(lease, metadata)
                 binding = LeaseBinding(self, connection, lease.token)
                 binding.acquired = acquired
                 count = await binding.show()
@@ -383,6 +385,25 @@ class LeasePool:
             return 0
         self.bound(binding, count)
         return count
+
+    async def _reach(
+        self, lease: placement_pb2.Lease, metadata: tuple[tuple[str, str], ...]
+    ) -> HostConnection:
+        """The connection to the host of a lease. A gateway hears of a new host a moment later than the broker: it is
+        asked again for a while, as long as the lease may still be shown.
+
+        Raises:
+            MeshUnavailable, EnvmeshError: as ``Mesh.connection``.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (GATEWAY_SECONDS if self._mesh.links.way(metadata) else 0.0)
+        while True:
+            try:
+                return await self._mesh.connection(lease.address, lease.host_id, metadata)
+            except MeshUnavailable:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(GATEWAY_PAUSE)
 
     def _fail(self, line: Line[Slot], error: EnvmeshError) -> None:
         waiters, line.waiters = line.waiters, deque()

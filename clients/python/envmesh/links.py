@@ -43,9 +43,9 @@ class Links:
             self._channels[address, purpose] = channel
         return channel
 
-    def drop(self, address: str) -> grpc.aio.Channel | None:
+    def drop(self, address: str, purpose: str = "") -> grpc.aio.Channel | None:
         """Give up the channel to an address; whoever is next gets a new one. Returns the old one, to be closed."""
-        return self._channels.pop((address, ""), None)
+        return self._channels.pop((address, purpose), None)
 
     def learn(
         self, address: str, server_name: str, metadata: Iterable[placement_pb2.MetadataEntry] = ()
@@ -67,6 +67,12 @@ class Links:
     def without_pass(metadata: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """The rest of what came with a lease, which is for gateways."""
         return tuple(entry for entry in metadata if entry[0] != PASS_KEY)
+
+    @staticmethod
+    def way(metadata: Iterable[tuple[str, str]]) -> str:
+        """The purpose of a host's channel. Behind a gateway many hosts have one address: each has a channel of its own
+        there, so that the loss of one closes no other's, and none waits for another's bytes."""
+        return "&".join(f"{key}={value}" for key, value in Links.without_pass(metadata))
 
     async def close(self) -> None:
         """Close every channel."""

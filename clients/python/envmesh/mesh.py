@@ -300,9 +300,10 @@ class Mesh(Catalogue):
 
     def detached(self, episode: Episode, slot: Slot, token: bytes) -> bytes:
         """What ``detach`` returns."""
-        address = slot.connection.address
+        connection = slot.connection
+        server_name = self.links.server_name(connection.address)
         return write_detached(
-            episode, address, slot.connection.host_id, token, self.links.server_name(address)
+            episode, connection.address, connection.host_id, token, server_name, connection.metadata
         )
 
     def draw_seed(self) -> int:
@@ -359,7 +360,7 @@ class Mesh(Catalogue):
     ) -> HostConnection:
         settings = self.settings
         connection = HostConnection(
-            address, host_id, self.client_id, channel=self.links.channel(address),
+            address, host_id, self.client_id, channel=self.links.channel(address, self.links.way(metadata)),
             metadata=self.links.without_pass(metadata), credentials=self.links.passes(),
             liveness_window=settings.liveness_window,
             checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
@@ -402,7 +403,8 @@ class Mesh(Catalogue):
         log.warning("the connection to host %s is lost: %s", connection.address, error)
         if self._closed:
             return
-        channel = self.links.drop(connection.address)  # what is stuck in it must hold nobody up
+        way = self.links.way(connection.metadata)
+        channel = self.links.drop(connection.address, way)  # what is stuck in it must hold nobody up
         self.spawn(connection.close(), name=f"envmesh-end-{connection.address}")
         if channel is not None:
             self.spawn(channel.close(), name=f"envmesh-close-{connection.address}")

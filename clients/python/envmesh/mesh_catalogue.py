@@ -74,19 +74,20 @@ class Catalogue:
     async def tasks(self, environment: str, *, split: str = "", limit: int | None = None) -> list[Task]:
         """The tasks of an environment, at most ``limit``. Raises: NotFound, MeshUnavailable."""
         spec = await self.describe(environment)
-        address = next(
-            (pool.address for pool in await self.pools() if pool.address
-             for info in pool.environments if f"{info.name}@{info.version}" == spec.key), "",
+        pool = next(
+            (pool for pool in await self.pools() if pool.address
+             for info in pool.environments if f"{info.name}@{info.version}" == spec.key), None,
         )  # fmt: skip
-        if not address:
+        if pool is None:
             raise MeshUnavailable(f"no host of {spec.key} is ready to list its tasks")
-        stub = environment_pb2_grpc.EnvironmentServiceStub(self.links.channel(address))
+        metadata = tuple((entry.key, entry.value) for entry in pool.metadata)
+        stub = environment_pb2_grpc.EnvironmentServiceStub(self.links.channel(pool.address))
         found: list[Task] = []
         token = ""
         while limit is None or len(found) < limit:
             request = pb.ListTasksRequest(environment=spec.key, split=split, page_token=token)
             try:
-                page = await stub.ListTasks(request, metadata=self.links.passes(), timeout=60.0)
+                page = await stub.ListTasks(request, metadata=(*self.links.passes(), *metadata), timeout=60.0)
             except grpc.aio.AioRpcError as error:
                 raise errors.from_rpc_error(error) from None
             found += [_task(message) for message in page.tasks]

@@ -532,6 +532,7 @@ class Pool(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     SERVER_NAME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     ready_hosts: _builtins.int
@@ -550,6 +551,10 @@ class Pool(_message.Message):
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[_environment_pb2.EnvironmentInfo]:
         """What it serves."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataEntry]:
+        """Metadata to send with every call to `address`, beside that of the answer: what gateways need."""
+
     def __init__(
         self,
         *,
@@ -561,10 +566,11 @@ class Pool(_message.Message):
         address: _builtins.str = ...,
         queued: _builtins.int = ...,
         server_name: _builtins.str = ...,
+        metadata: _abc.Iterable[Global___MetadataEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environments", b"environments", "leased", b"leased", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "server_name", b"server_name", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environments", b"environments", "leased", b"leased", "metadata", b"metadata", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "server_name", b"server_name", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
