@@ -365,6 +365,7 @@ class Autoscaler:
         plan, settings = look.plan, look.pool.settings
         if settings.mode == "direct":
             await self._backend.scale(settings, plan.replicas, plan.count_out)
+            await self._backend.announce(settings, look.facts.replicas, plan.replicas, plan.reason)
         more = plan.replicas - look.facts.replicas
         if more > 0:
             self._meters.decisions.add(more, settings.name, "raise")

@@ -86,6 +86,7 @@ async def _body(
         lead,
         monotonic,
         wall,
+        instance=identity,
         mismatched=lambda pool, count: meters.mismatches.add(count, pool),
     )
     meters = Meters(registry, lambda: backend.leading)

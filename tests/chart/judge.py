@@ -79,6 +79,7 @@ def expected_rights(release: str, pools: list[str]) -> dict[str, Rights]:
             *(("deployments.apps", verb, "") for verb in ("get", "list", "watch")),
             *(("nodes", verb, "") for verb in ("list", "watch")),
             ("leases.coordination.k8s.io", "create", ""),
+            ("events.events.k8s.io", "create", ""),
             *(("leases.coordination.k8s.io", verb, autoscaler) for verb in ("get", "update")),
             *(
                 ("deployments/scale.apps", verb, f"{release}-pool-{pool}")

@@ -78,6 +78,9 @@ def test_from_zero_to_eight_hosts(release: Release) -> None:
         print(f"8 hosts after {time.monotonic() - asked:.1f} s")
         sum_ = trainer.finished(120)
     assert (sum_["whole"], sum_["wrong"], sum_["failed"]) == (96, 0, 0), sum_
+    said = release.cluster.kubectl("describe", "deployment", "envmesh-pool-walk", "-n", release.namespace)
+    assert "ScaledUp" in said, said
+    assert "slots of demand" in said, said
 
 
 def test_a_roll_in_place_and_a_kill_under_a_trainer(release: Release) -> None:

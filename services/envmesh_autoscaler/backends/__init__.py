@@ -54,3 +54,7 @@ class Backend(Protocol):
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """Have ``replicas`` hosts. ``gone`` are those that are counted out by it, none else. Raises: BackendRefused."""
         ...
+
+    async def announce(self, pool: ScaledPool, before: int, replicas: int, reason: str) -> None:
+        """Tell operators where they look that the number of hosts was changed, and why. Never raises."""
+        ...

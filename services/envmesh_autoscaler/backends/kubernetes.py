@@ -1,7 +1,7 @@
 """Pools as Deployments: their ``/scale``, their pods' marks, and the Lease of the leader.
 
 Nothing here grows with episodes: a host costs one PATCH when its drain begins and one when it has sealed itself, a
-decision costs at most three calls, and the Lease one or two every second and a half.
+decision costs at most four calls, and the Lease one or two every second and a half.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from envmesh_autoscaler.backends import BackendRefused
 from envmesh_autoscaler.backends import pods as kube
+from envmesh_autoscaler.backends.events import Events
 from envmesh_autoscaler.backends.leader import Leadership
 from envmesh_autoscaler.backends.reflector import Collection
 from envmesh_autoscaler.observation import Observation
@@ -60,8 +61,10 @@ class KubernetesBackend:
         clock: Clock,
         wall: Clock,
         *,
+        instance: str = "envmesh-autoscaler",
         mismatched: Callable[[str, int], None] = lambda pool, count: None,
     ) -> None:
+        self._events = Events(api, namespace, instance, clock, wall)
         self._api, self._namespace, self._clock, self._wall = api, namespace, clock, wall
         self._mismatched = mismatched
         self.changed = asyncio.Event()
@@ -204,6 +207,13 @@ class KubernetesBackend:
             known["metadata"]["resourceVersion"] = written["metadata"]["resourceVersion"]
 
         self._deployments.replaced(pool.target, change)
+
+    async def announce(self, pool: ScaledPool, before: int, replicas: int, reason: str) -> None:
+        """As an Event of the Deployment."""
+        deployment = self._deployments.objects.get(pool.target)
+        if deployment is not None:
+            what, action = ("ScaledUp", "ScaleUp") if replicas > before else ("ScaledDown", "ScaleDown")
+            await self._events.tell(deployment, what, action, f"from {before} to {replicas} hosts: {reason}")
 
     async def _judge(
         self, pool: ScaledPool, known: Mapping[str, Any], gone: Sequence[str]

@@ -95,6 +95,9 @@ class ProcessBackend:
         for _ in range(replicas - staying):
             self._start(pool.name)
 
+    async def announce(self, pool: ScaledPool, before: int, replicas: int, reason: str) -> None:
+        """The log is where operators of processes look."""
+
     def _start(self, pool: str) -> None:
         host_id = self._new_id(pool)
         host = self._hosts[host_id] = _Host(pool, self._clock())
