@@ -1,7 +1,7 @@
 """A real API server takes every object of the matrix in a strict server-side dry run, and each account may do what it
 must and nothing else.
 
-It judges by the schemas of its own version, which the output names; other versions of Kubernetes are not judged here.
+It judges by the schemas of its own version, which the output names; test_schemas.py asks those of others.
 KEDA's objects are judged by KEDA's own definitions; those of cert-manager and of the Prometheus operator are not here,
 so of these the API server sees the envelope only.
 """
