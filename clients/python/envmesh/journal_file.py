@@ -13,6 +13,7 @@ import os
 import secrets
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -46,7 +47,7 @@ class Unfinished:
     rows: list[OutcomeRow] = field(default_factory=list)
     actions: list[bytes] = field(default_factory=list)
     checkpoint: bytes = b""
-    host: tuple[str, str] = ("", "")
+    host: tuple[str, str, tuple[tuple[str, str], ...]] = ("", "", ())
     ended: dict[str, Any] | None = None
 
     @property
@@ -175,8 +176,8 @@ class JournalFile:
         elif kind == CHECKPOINT:
             episode.checkpoint = body
         elif kind == PLACE:
-            address, host_id = json.loads(body)
-            episode.host = (address, host_id)
+            address, host_id, *metadata = json.loads(body)
+            episode.host = (address, host_id, tuple((key, value) for key, value in metadata))
         elif kind == END:
             episode.ended = json.loads(body)
 
@@ -231,9 +232,9 @@ class EpisodeLog:
         """The state at some step."""
         self._file._append(CHECKPOINT, self._key, sealed)
 
-    def place(self, address: str, host_id: str) -> None:
-        """Where its copy lives."""
-        self._file._append(PLACE, self._key, json.dumps([address, host_id]).encode())
+    def place(self, address: str, host_id: str, metadata: Iterable[tuple[str, str]] = ()) -> None:
+        """Where its copy lives, and what a gateway needs to find it."""
+        self._file._append(PLACE, self._key, json.dumps([address, host_id, *metadata]).encode())
 
     def end(self, how: dict[str, Any]) -> None:
         """It is over; somebody has yet to take it."""

@@ -81,9 +81,10 @@ class FormerHost:
 
     draining = False
 
-    def __init__(self, address: str, host_id: str):
+    def __init__(self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()):
         self.address = address
         self.host_id = host_id
+        self.metadata = metadata
         self.lost = MeshUnavailable(f"host {address} was another client's")
 
     def unbind(self, handle: int) -> None:

@@ -182,7 +182,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         journal = self.rollouts.mesh.journal
         if journal is not None:
             self.log = journal.begin(self.beginning.written(self.spec, self.episode_id))
-            self.log.place(self.connection.address, self.connection.host_id)
+            self.log.place(self.connection.address, self.connection.host_id, self.connection.metadata)
 
     # ---- ends
 
@@ -335,7 +335,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self.slot, self.handle, self.connection = slot, handle, slot.connection
         self.trajectory.host = slot.connection.address
         if self.log is not None:
-            self.log.place(slot.connection.address, slot.connection.host_id)
+            self.log.place(slot.connection.address, slot.connection.host_id, slot.connection.metadata)
         self.trajectory.resumes = (*self.trajectory.resumes, resume)
 
     def enlist(self) -> None:

@@ -90,16 +90,25 @@ class Recovery:
             if not rebuild.over and rebuild.slot is None and not rebuild.seeking:
                 self.judge(rebuild, loss)
 
-    def take_up(self, episode: EpisodeSession, address: str, host_id: str) -> None:
-        """Go on with an episode of the journal's former owner: its copy at this host, or a new one."""
+    def take_up(
+        self,
+        episode: EpisodeSession,
+        address: str,
+        host_id: str,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Go on with an episode of the journal's former owner: its copy at this host, or a new one. ``metadata`` is
+        what a gateway needs to find the host."""
         rebuild = Rebuild(self, episode, Loss.CLIENT_RESTARTED, None)
         rebuild.stand_in()
         name = f"envmesh-take-up-{episode.episode_id.hex()[:8]}"
-        self.mesh.spawn(self._look_for(rebuild, address, host_id), name=name)
+        self.mesh.spawn(self._look_for(rebuild, address, host_id, metadata), name=name)
 
-    async def _look_for(self, rebuild: Rebuild, address: str, host_id: str) -> None:
+    async def _look_for(
+        self, rebuild: Rebuild, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
         try:
-            connection = await self.mesh.reach(address, host_id, (), TAKE_UP_SECONDS)
+            connection = await self.mesh.reach(address, host_id, metadata, TAKE_UP_SECONDS)
         except EnvmeshError as error:
             log.info("host %s of an episode is not reached: %s", address, error)
             connection = None

@@ -348,7 +348,9 @@ class Episode(EpisodeState, EpisodeSession):
 
     def _write_place(self) -> None:
         if self.log is not None and self._slot is not None:
-            self.log.place(self._slot.connection.address, self._slot.connection.host_id)
+            self.log.place(
+                self._slot.connection.address, self._slot.connection.host_id, self._slot.connection.metadata
+            )
 
     def _adopt(self, sealed: pb.SealedCheckpoint) -> None:
         """A checkpoint came: the journal restarts there once every outcome up to it is held."""

@@ -108,6 +108,11 @@ class StandIn:
         """The host it was on."""
         return self.old_slot.connection.host_id
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What a gateway needs to find that host."""
+        return self.old_slot.connection.metadata
+
     def stand_in(self) -> None:
         """Take what the episode sends from now on."""
         if self.standing:
