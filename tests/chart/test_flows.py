@@ -133,7 +133,6 @@ def test_a_gateway_hears_those_it_is_for_and_reaches_broker_and_hosts() -> None:
     assert not allowed(mine, near, BROKER, 7070)
     assert allowed(mine, GATEWAY, BROKER, 7070)
     assert not allowed(mine, GATEWAY, BROKER, 7071), "the fleet's port"
-    assert allowed(mine, GATEWAY, HOST, 7070)
     assert allowed(mine, GATEWAY, OTHER_HOST, 7070)
     assert not allowed(mine, GATEWAY, INTERNET, 443)
     assert not allowed(mine, GATEWAY, METADATA, 80)
