@@ -144,6 +144,10 @@ def keys(parser: argparse.ArgumentParser) -> None:
         help="the same for hosts, beside envmesh-host",
     )
     group.add_argument(
+        "--autoscaler-name", action="append", default=[], metavar="NAME",
+        help="the same for the autoscaler, as KEDA calls it",
+    )  # fmt: skip
+    group.add_argument(
         "--gateway-name", action="append", default=[], metavar="NAME",
         help="a name or address by which a gateway is reached: it gets a certificate of its own",
     )  # fmt: skip

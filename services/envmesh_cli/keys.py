@@ -60,7 +60,11 @@ def _store(arguments: argparse.Namespace) -> Store:
 
 
 def _plan(arguments: argparse.Namespace) -> KeyPlan:
-    more = {"broker-tls": arguments.broker_name, "host-tls": arguments.host_name, "autoscaler-tls": []}
+    more = {
+        "broker-tls": arguments.broker_name,
+        "host-tls": arguments.host_name,
+        "autoscaler-tls": arguments.autoscaler_name,
+    }
     if arguments.gateway_name:
         more["gateway-tls"] = arguments.gateway_name
     for name in (name for names in more.values() for name in names):

@@ -145,6 +145,14 @@ def test_a_retiring_pool_is_no_demand_and_its_successor_is() -> None:
     assert told["walk"]["min_hosts"] == 0
 
 
+def test_what_keda_calls_is_a_name_on_the_autoscalers_certificate() -> None:
+    objects = rendered("keda")
+    (scaled,) = of_kind(objects, "ScaledObject").values()
+    host = scaled["spec"]["triggers"][0]["metadata"]["scalerAddress"].rpartition(":")[0]
+    job = of_kind(objects, "Job")["m-envmesh-keys"]
+    assert f"--autoscaler-name={host}" in job["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
 def test_one_template_per_component_and_kind() -> None:
     known = {"checks.yaml", "extra-objects.yaml"}
     for path in templates():
