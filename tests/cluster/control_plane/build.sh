@@ -2,9 +2,10 @@
 # Builds the programs of the cluster tests from Go modules that are pinned here, into DIRECTORY (build/control-plane). Go 1.26 or
 # later; about ten minutes on two cores the first time, seconds when nothing has changed. PARTS="etcd helm" builds a part.
 set -euo pipefail
+out=${1:-build/control-plane}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
 cd "$(dirname "$0")"
-mkdir -p "${1:-../../../build/control-plane}"
-out=$(cd "${1:-../../../build/control-plane}" && pwd)
 parts=${PARTS:-etcd kubernetes coredns helm kwok keda}
 command -v go >/dev/null || { echo "go is missing: Go 1.26 or later is right (https://go.dev/dl)" >&2; exit 1; }
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=readonly" GOWORK=off
