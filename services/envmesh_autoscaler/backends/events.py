@@ -30,7 +30,7 @@ def event_of(
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{meta['name'][:50]}.", "namespace": meta["namespace"]},
+        "metadata": {"generateName": f"{meta['name'][:50]}-", "namespace": meta["namespace"]},
         "eventTime": dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": CONTROLLER,
         "reportingInstance": instance[:128],
