@@ -82,6 +82,7 @@ class Connection:
         self.heard_at = time.monotonic()
         self.challenge = 0
         self.answered = 0
+        self.doubted = False
         self.deadlines: dict[tuple[int, int], float] = {}
         self._fetching: dict[int, pb.ResumeRequest] = {}
         self._batches = StepBatches(self)
@@ -107,6 +108,10 @@ class Connection:
     def fenced(self) -> bool:
         """Whether no command may begin before the client has answered a challenge."""
         return self.answered < self.challenge
+
+    def in_doubt(self, now: float) -> bool:
+        """Whether nothing may begin for its episodes, at a moment of ``time.monotonic``."""
+        return self.fenced or now - self.heard_at > self.liveness_window
 
     # ---- work
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -126,6 +127,7 @@ class StreamSession:
         self._last_tick = last_tick
         self._held: list[Columns] = []
         self._held_bytes = 0
+        self._interrupted: Iterator[None] | None = None
 
     async def read(self) -> None:
         """Serve the client until it hangs up.
@@ -153,20 +155,28 @@ class StreamSession:
             if connection.fenced:
                 self._hold(columns, len(data))
                 continue
-            if self._held:
-                held, self._held, self._held_bytes = self._held, [], 0
-                for earlier in held:
-                    await self._carry_out(earlier)
-            await self._carry_out(columns)
+            held, self._held, self._held_bytes = self._held, [], 0
+            if self._interrupted is not None:
+                work, self._interrupted = self._interrupted, None
+                await self._go_on(work)
+            for waiting in (*held, columns):
+                if self._interrupted is None:
+                    await self._carry_out(waiting)
+                else:
+                    self._held.append(waiting)
 
     async def _carry_out(self, columns: Columns) -> None:
-        connection, writer, own = self.connection, self._writer, self._own
-        work = connection.work(columns)
-        done = False
+        own = self._own
         own.taken += 1
         own.taken_due = True
-        if own is not writer:
+        if own is not self._writer:
             own.wake()
+        await self._go_on(self.connection.work(columns))
+
+    async def _go_on(self, work: Iterator[None]) -> None:
+        """Carry out a request, or the rest of one. After a pause the rest waits, as a request that comes then does."""
+        connection, writer = self.connection, self._writer
+        done = False
         while not done:
             idle, writer.busy = not writer.busy, True
             done = next(work, _DONE) is _DONE
@@ -177,6 +187,9 @@ class StreamSession:
                 writer.wake()
             if not done:
                 await asyncio.sleep(0)
+                if self._paused():
+                    self._interrupted = work
+                    return
             if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
                 await writer.room()
             if connection.large.large_bytes:
@@ -198,6 +211,13 @@ class StreamSession:
             )
         self._writer.heartbeat_due = True
         self._writer.wake()
+
+    def _paused(self) -> bool:
+        """Whether there was a pause since the host last looked at its clock, or a challenge that is not answered."""
+        connection = self.connection
+        if time.monotonic() - self._last_tick[0] > connection.liveness_window:
+            connection.challenge += 1
+        return connection.fenced
 
     def _note_life(self, frame: pb.StreamRequest) -> None:
         connection = self.connection

@@ -46,6 +46,7 @@ class Upkeep:
         self._settings = settings
         self._swept = 0.0
         self._stored_swept = time.monotonic()
+        self._doubtful: set[EpisodeCopy] = set()
         self.on_sweep: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
@@ -58,6 +59,7 @@ class Upkeep:
         """One look at the clock."""
         self._fence(now - self._servicer.last_tick[0])
         self._servicer.last_tick[0] = now
+        self._doubt(now)
         self._engine.watch[TURNED] = time.perf_counter()
         for connection in self._servicer.connections.values():
             if connection.deadlines:
@@ -94,6 +96,29 @@ class Upkeep:
         if not self._settings.broker:
             engine.slots.take_ended()
         self.on_sweep()
+
+    def _doubt(self, now: float) -> None:
+        """Tell those who carry commands out up to when they may begin one, and whose not (``isolation/breath.py``)."""
+        connections = self._servicer.connections.values()
+        for connection in connections:
+            doubted = connection.in_doubt(now)
+            if doubted and not connection.doubted:
+                for copy in connection.bindings.values():
+                    if copy.running is not None and copy.environment.runner is not None:
+                        copy.environment.runner.hold(copy.seat, True)
+                        self._doubtful.add(copy)
+            connection.doubted = doubted
+        for copy in list(self._doubtful):
+            closed = self._engine.episodes.get(copy.episode_id) is not copy
+            if closed or (copy.connection is not None and not copy.connection.in_doubt(now)):
+                self._doubtful.discard(copy)
+                if not closed:
+                    copy.environment.runner.hold(copy.seat, False)
+        windows = [connection.liveness_window for connection in connections]
+        until = now + min(windows, default=self._settings.liveness_window)
+        for hosted in self._engine.hosted.values():
+            if hosted.runner is not None:
+                hosted.runner.breathe(until)
 
     def _fence(self, pause: float) -> None:
         """After a pause of this process, clients whose window it exceeds must confirm their episodes."""

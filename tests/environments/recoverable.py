@@ -158,6 +158,16 @@ class Paying(Walk):
         return super().step(action)
 
 
+@envmesh.environment(recovery="none", isolation="thread")
+class PayingInThread(Paying):
+    """The same, in threads."""
+
+
+@envmesh.environment(recovery="none", isolation="process", episodes_per_worker=8)
+class PayingInWorker(Paying):
+    """The same, several in a worker process."""
+
+
 @envmesh.environment(recovery="replay", isolation="inline")
 class Poisonous(Walk):
     """At its tenth step, seed 13 ends the process that serves it."""

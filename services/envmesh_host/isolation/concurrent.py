@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from envmesh import event_loop
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.breath import LOOK_SECONDS
 from envmesh_host.isolation.frames import FLUSH_BYTES, FrameReader, Replies
 from envmesh_host.isolation.global_random import GlobalRandom
 from envmesh_host.isolation.job import (
@@ -28,6 +29,7 @@ from envmesh_host.isolation.job import (
     during,
     limit_exceeded,
 )
+from envmesh_host.isolation.record import RunningRecord
 from envmesh_host.isolation.seeded import new_async_player
 from envmesh_host.player import EMPTY_ROW, AsyncPlayer, raised
 from envmesh_host.served import Row, Served
@@ -83,7 +85,7 @@ class Episode:
 
 class AsyncEpisodes:
     """All episodes of one loop. A key names an episode; ``note(key, since)`` hears when the author's code is called for
-    it (a moment of ``time.monotonic``) and when it has ended (0).
+    it (a moment of ``time.monotonic``) and when it has ended (0); ``may_begin(key)`` is asked before (``breath.py``).
 
     A command that overruns its limit is cancelled. One that is not done a second later is answered all the same, and
     counts as stuck until it ends.
@@ -96,12 +98,14 @@ class AsyncEpisodes:
         answer: Answer,
         note: Callable[[Any, float], None] | None = None,
         global_random: GlobalRandom | None = None,
+        may_begin: Callable[[Any], bool] = lambda key: True,
     ):
         self._served = served
         self._spawn = spawn
         self._answer = answer
         self._note = note or (lambda key, since: None)
         self._random = global_random
+        self._may_begin = may_begin
         self._episodes: dict[Any, Episode] = {}
         self._stuck: set[Command] = set()
 
@@ -135,10 +139,12 @@ class AsyncEpisodes:
                 self.submit(key, CLOSE, 0, b"", limit_seconds)
 
     async def _run(self, episode: Episode, command: Command, payload: bytes) -> None:
-        command.started = time.monotonic()
-        self._note(command.key, command.started)
         result: Row | Refusal
         try:
+            while not self._may_begin(command.key):  # noqa: ASYNC110 - told by a host that may be in another process
+                await asyncio.sleep(LOOK_SECONDS)
+            command.started = time.monotonic()
+            self._note(command.key, command.started)
             result = await self._play(episode, command, payload)
         except Refusal as refusal:
             result = refusal
@@ -325,7 +331,7 @@ def run_worker_loop(
     reader: FrameReader,
     frames: list[bytes],
     replies: Replies,
-    running: memoryview[float],
+    record: RunningRecord,
     served: Served,
 ) -> None:
     """Serve until the host closes the connection; then close what is open."""
@@ -338,11 +344,16 @@ def run_worker_loop(
         async with asyncio.TaskGroup() as tasks:
             spawn: Spawn = functools.partial(tasks.create_task)
 
+            running, breath = record.since, record.breath
+
+            def may_begin(handle: int) -> bool:
+                return time.monotonic() <= breath.until[0] and not breath.held[handle]
+
             def note(handle: int, since: float) -> None:
                 running[handle] = since or -abs(running[handle])
                 running[0] = handle
 
-            worker.episodes = AsyncEpisodes(served, spawn, worker.answer, note, global_random)
+            worker.episodes = AsyncEpisodes(served, spawn, worker.answer, note, global_random, may_begin)
             for frame in frames:
                 worker.begin(frame)
             asyncio.get_running_loop().add_reader(connection, worker.read)

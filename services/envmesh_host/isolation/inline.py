@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -28,7 +30,8 @@ class InlineRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn = spawn
         self._open = OpenJobs()
-        self._episodes = AsyncEpisodes(served, self._begin, self._answer)
+        self._until = math.inf
+        self._episodes = AsyncEpisodes(served, self._begin, self._answer, may_begin=self._may_begin)
 
     async def start(self) -> pb.EnvironmentInfo:
         """Say what is served.
@@ -50,6 +53,14 @@ class InlineRunner:
         if self._open.admit(job):
             self._episodes.submit(job.seat, job.kind, job.index, job.payload, job.limit_seconds)
 
+    def breathe(self, until: float) -> None:
+        """Commands may begin up to this moment."""
+        self._until = until
+
+    def hold(self, seat: LocalSeat, held: bool) -> None:
+        """Whether commands of this episode are in doubt, and shall not begin."""
+        seat.held = held
+
     @property
     def stuck(self) -> int:
         """Commands that were cancelled, answered, and still run."""
@@ -66,6 +77,9 @@ class InlineRunner:
             if late:
                 await asyncio.wait(late, timeout=1.0)
         self._open.refuse_all(Refusal("the host stopped", reason="PREEMPTED"))
+
+    def _may_begin(self, seat: LocalSeat) -> bool:
+        return time.monotonic() <= self._until and not seat.held
 
     def _begin(self, work: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
         task = self._spawn(work, name=name)

@@ -24,11 +24,12 @@ Finished = tuple[LocalSeat, bool, Row | Refusal, float]
 
 class LoopThread:
     """Begun by its construction. ``running`` says since when the code of each busy seat runs; ``wake`` is called, in
-    this thread, when there are finished commands to be taken."""
+    this thread, when there are finished commands to be taken; ``may_begin`` is asked of each (``breath.py``)."""
 
-    def __init__(self, served: Served, wake: Callable[[], None]):
+    def __init__(self, served: Served, wake: Callable[[], None], may_begin: Callable[[LocalSeat], bool]):
         self._served = served
         self._wake = wake
+        self._may_begin = may_begin
         self._commands: deque[Job | None] = deque()
         self._finished: deque[Finished] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +79,9 @@ class LoopThread:
         self._last = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             spawn = functools.partial(tasks.create_task)
-            self._episodes = AsyncEpisodes(self._served, spawn, self._answer, self._note)
+            self._episodes = AsyncEpisodes(
+                self._served, spawn, self._answer, self._note, may_begin=self._may_begin
+            )
             self._loop = asyncio.get_running_loop()
             self._take()
             await self._last.wait()

@@ -16,9 +16,10 @@ __all__ = ["LocalSeat", "OpenJobs"]
 
 class LocalSeat:
     """An episode's place. ``refusal`` says why it is lost; ``busy`` is the command a thread has, answered or not, and
-    ``given_up`` says that nobody waits for that thread; ``replay`` is the rest of a journal that is played again."""
+    ``given_up`` says that nobody waits for that thread; ``replay`` is the rest of a journal that is played again;
+    ``held`` says that its commands are in doubt (``breath.py``)."""
 
-    __slots__ = ("busy", "closing", "given_up", "job", "player", "refusal", "replay")
+    __slots__ = ("busy", "closing", "given_up", "held", "job", "player", "refusal", "replay")
 
     def __init__(self) -> None:
         self.job: Job | None = None
@@ -26,6 +27,7 @@ class LocalSeat:
         self.player: Player | None = None
         self.busy: Job | None = None
         self.given_up = False
+        self.held = False
         self.refusal: Refusal | None = None
         self.replay: Iterator[Row | None] | None = None
 

@@ -102,6 +102,7 @@ class WorkerLink:
     def unseat(self, seat: Seat) -> None:
         """Free an episode's place."""
         self.seats[seat.handle] = None
+        self.record.breath.held[seat.handle] = 0.0
         self.free.append(seat.handle)
         self.episodes -= 1
         seat.worker, seat.closing, seat.job = None, None, None

@@ -118,6 +118,16 @@ class ProcessRunner:
         seat.job = job
         self._put(worker, seat, job)
 
+    def breathe(self, until: float) -> None:
+        """Commands may begin up to this moment."""
+        for worker in self._workers.values():
+            worker.record.breath.until[0] = until
+
+    def hold(self, seat: Seat, held: bool) -> None:
+        """Whether commands of this episode are in doubt, and shall not begin."""
+        if seat.worker is not None:
+            seat.worker.record.breath.held[seat.handle] = float(held)
+
     @property
     def stuck(self) -> int:
         """Episodes closed over a second ago whose command still runs."""

@@ -2,29 +2,33 @@
 
 One float64 a seat: the moment (``time.monotonic``, one clock for all processes of a machine) at which the environment's
 code was called for that seat's command; where none runs, that of the last one with a minus sign, or 0. One before them:
-the seat whose code was called last. One behind them: the worker's process id. A
-store of eight aligned bytes is whole or not at all, so neither side needs a lock, and a dead worker's record can still
-be read.
+the seat whose code was called last. Behind them stands what the host writes and the worker reads, its ``Breath``, and
+last the worker's process id. A store of eight aligned bytes is whole or not at all, so neither side needs a lock, and a
+dead worker's record can still be read.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
+
+from envmesh_host.isolation.breath import Breath
 
 __all__ = ["RunningRecord"]
 
 
 class RunningRecord:
-    """One worker's record. ``since[handle]`` is the entry of a seat, from 1."""
+    """One worker's record. ``since[handle]`` is the entry of a seat, from 1, as ``breath.held[handle]`` is."""
 
-    __slots__ = ("_all", "_memory", "since")
+    __slots__ = ("_all", "_memory", "breath", "since")
 
     def __init__(self, file: int, seats: int):
-        self._memory = mmap.mmap(file, 8 * (seats + 2))
+        self._memory = mmap.mmap(file, _size(seats))
         self._all = memoryview(self._memory).cast("d")
         self.since = self._all[: seats + 1]
+        self.breath = Breath(self._all[seats + 1 : seats + 2], self._all[seats + 2 : 2 * seats + 3])
 
     def introduce(self) -> None:
         """The worker says which process it is."""
@@ -52,8 +56,8 @@ class RunningRecord:
 
     def close(self) -> None:
         """Free the memory on this side."""
-        self.since.release()
-        self._all.release()
+        for view in (self.since, self.breath.until, self.breath.held, self._all):
+            view.release()
         self._memory.close()
 
 
@@ -64,5 +68,11 @@ def create(seats: int) -> tuple[int, RunningRecord]:
     else:
         with tempfile.TemporaryFile() as unnamed:
             file = os.dup(unnamed.fileno())
-    os.ftruncate(file, 8 * (seats + 2))
-    return file, RunningRecord(file, seats)
+    os.ftruncate(file, _size(seats))
+    record = RunningRecord(file, seats)
+    record.breath.until[0] = math.inf  # until the host has looked at its clock
+    return file, record
+
+
+def _size(seats: int) -> int:
+    return 8 * (2 * (seats + 1) + 2)

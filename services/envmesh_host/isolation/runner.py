@@ -66,6 +66,14 @@ class Runner(Protocol):
         """Begin a command. Never blocks, never raises for the environment's sake."""
         ...
 
+    def breathe(self, until: float) -> None:
+        """Commands that were submitted may begin up to this moment of ``time.monotonic`` (see ``breath.py``)."""
+        ...
+
+    def hold(self, seat: Any, held: bool) -> None:
+        """Whether what was submitted for this episode is in doubt: then it does not begin, though CLOSE does."""
+        ...
+
     @property
     def stuck(self) -> int:
         """Episodes closed long ago whose code still runs, and so still hold a slot."""

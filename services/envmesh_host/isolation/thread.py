@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ class ThreadRunner:
         self._loops: LoopThread | None = None
         self._stuck_loops: list[LoopThread] = []
         self._woken = False
+        self._until = math.inf
         self._seats: set[LocalSeat] = set()
         self._turned = asyncio.Event()
         self._shortest = LOOK_SECONDS
@@ -72,9 +74,9 @@ class ThreadRunner:
         except TimeoutError:
             raise Refusal(f"creating {key} took longer than {limit:g} s", reason="LIMIT_EXCEEDED") from None
         if self._served.asynchronous:
-            self._loops = LoopThread(self._served, self._wake)
+            self._loops = LoopThread(self._served, self._wake, self._may_begin)
         else:
-            self._pool = ThreadPool(self._served, self._most, self._wake)
+            self._pool = ThreadPool(self._served, self._most, self._wake, self._may_begin)
         return self._served.info
 
     def _prepare(self) -> asyncio.Future[Served]:
@@ -120,6 +122,14 @@ class ThreadRunner:
         if self._watch is None:
             self._watch = self._loop.call_later(self._shortest, self._look)
 
+    def breathe(self, until: float) -> None:
+        """Commands may begin up to this moment."""
+        self._until = until
+
+    def hold(self, seat: LocalSeat, held: bool) -> None:
+        """Whether commands of this episode are in doubt, and shall not begin."""
+        seat.held = held
+
     @property
     def stuck(self) -> int:
         """Threads that were given up and still run; of a stuck loop, its episodes."""
@@ -155,6 +165,9 @@ class ThreadRunner:
         self._open.refuse_all(Refusal("the host stopped", reason="PREEMPTED"))
 
     # ---- answers
+
+    def _may_begin(self, seat: LocalSeat) -> bool:
+        return time.monotonic() <= self._until and not seat.held
 
     def _wake(self) -> None:
         """Called in any thread: something is finished."""
@@ -237,7 +250,7 @@ class ThreadRunner:
     def _lose_loop(self, loop: LoopThread, culprit: Job, seconds: float) -> None:
         """The loop does not turn any more: its episodes are lost, and a new loop serves the next ones."""
         what, limit = during(culprit.kind, culprit.index), culprit.limit_seconds
-        self._loops = LoopThread(self._served, self._wake)
+        self._loops = LoopThread(self._served, self._wake, self._may_begin)
         self._stuck_loops.append(loop)
         message = f"its event loop is blocked, for another episode's {what} overran its limit of {limit:g} s"
         others = Refusal(message, reason="WORKER_LOST")

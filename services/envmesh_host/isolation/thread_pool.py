@@ -11,6 +11,7 @@ from queue import SimpleQueue
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.breath import LOOK_SECONDS
 from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, cancelled, during
 from envmesh_host.isolation.open_jobs import LocalSeat
 from envmesh_host.isolation.runner import Job
@@ -45,10 +46,13 @@ class ThreadPool:
     They are daemons: a thread cannot be ended from outside, and a stuck one must not keep the process alive.
     """
 
-    def __init__(self, served: Served, most: int, wake: Callable[[], None]):
+    def __init__(
+        self, served: Served, most: int, wake: Callable[[], None], may_begin: Callable[[LocalSeat], bool]
+    ):
         self._served = served
         self._most = most
         self._wake = wake
+        self._may_begin = may_begin
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._finished: deque[Finished] = deque()
         self._outstanding = 0
@@ -101,10 +105,16 @@ class ThreadPool:
             job = self._queue.get()
             if job is None:
                 return
+            if job.kind != CLOSE and job.seat.closing is None and not self._may_begin(job.seat):
+                time.sleep(LOOK_SECONDS)
+                self._queue.put(job)  # it is in doubt (breath.py); others may not be
+                continue
             started = time.monotonic()
             state.running = (job, started)
             result: Row | Refusal | None
             try:
+                if job.kind != CLOSE and job.seat.closing is not None:
+                    raise cancelled()
                 result = (
                     replay_on(self._served, job, state)
                     if job.kind == RESUME

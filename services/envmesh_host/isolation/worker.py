@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,11 @@ from envmesh.env import Definition
 from envmesh.errors import Refusal
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.isolation.breath import LOOK_SECONDS
 from envmesh_host.isolation.concurrent import run_worker_loop
 from envmesh_host.isolation.frames import FLUSH_BYTES, FrameReader, Replies
 from envmesh_host.isolation.global_random import GlobalRandom
-from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, during
+from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, cancelled, during
 from envmesh_host.isolation.record import RunningRecord
 from envmesh_host.isolation.seeded import new_player
 from envmesh_host.player import EMPTY_ROW, Player, raised
@@ -38,6 +39,9 @@ __all__ = ["prepare"]
 FLUSH_SECONDS = 0.0005
 STRETCH_SECONDS = 0.005
 READ_BYTES = 256 * 1024
+
+_Command = tuple[int, bytes, int, int]
+"""Handle, payload, kind and index."""
 
 
 def prepare(configuration: Mapping[str, Any]) -> Callable[[socket.socket, int], None]:
@@ -86,9 +90,9 @@ def _serve(
         replies.add(0, 0, (info, 0.0, int(served.asynchronous), 0, b""), 0.0)
         connection.sendall(replies.take())
     if served.asynchronous:
-        run_worker_loop(connection, reader, more, replies, running.since, served)
+        run_worker_loop(connection, reader, more, replies, running, served)
     else:
-        Worker(connection, reader, replies, running.since, served, seats).run(more)
+        Worker(connection, reader, replies, running, served, seats).run(more)
 
 
 def _first_frames(connection: socket.socket, reader: FrameReader) -> list[bytes]:
@@ -134,14 +138,16 @@ class Worker:
         connection: socket.socket,
         reader: FrameReader,
         replies: Replies,
-        running: memoryview[float],
+        record: RunningRecord,
         served: Served,
         seats: int,
     ):
         self._connection = connection
         self._reader = reader
         self._replies = replies
-        self._running = running
+        self._running = record.since
+        self._until, self._held = record.breath.until, record.breath.held
+        self._doubtful: list[_Command] = []
         self._served = served
         self._players: list[Player | None] = [None] * (seats + 1)
         self._random = GlobalRandom() if served.definition.declaration.global_random else None
@@ -150,6 +156,8 @@ class Worker:
         self._replays: deque[_Replay] = deque()
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
+        self._gone = select.poll()
+        self._gone.register(connection, 0)
 
     def run(self, frames: list[bytes]) -> None:
         """Serve until the host closes the connection; then close what is open."""
@@ -166,6 +174,10 @@ class Worker:
                 if self._replays and not self._poll.poll(0):
                     frames = []
                     continue
+            if self._doubtful and not self._poll.poll(LOOK_SECONDS * 1e3):
+                waiting, self._doubtful, frames = self._doubtful, [], []
+                self._play_all(waiting)
+                continue
             data = connection.recv(READ_BYTES)
             if not data:
                 break
@@ -175,16 +187,23 @@ class Worker:
                 self._carry_out(CLOSE, handle, 0, b"")
 
     def _play(self, request: pb.StreamRequest) -> None:
-        """Carry out the commands of a frame, answering whenever that is due."""
-        running, replies, players, clock = self._running, self._replies, self._players, time.monotonic
+        """Carry out the commands of a frame."""
         count = len(request.handles)
         kinds = request.kinds or (STEP,) * count
         indices = request.indices or (0,) * count
+        self._play_all(zip(request.handles, request.payloads, kinds, indices, strict=False))
+
+    def _play_all(self, commands: Iterable[_Command]) -> None:
+        """Carry out commands, answering whenever that is due."""
+        running, replies, players, clock = self._running, self._replies, self._players, time.monotonic
+        until, held = self._until, self._held
         result: Row | Refusal | None
         flushed = clock()
-        for handle, payload, kind, index in zip(
-            request.handles, request.payloads, kinds, indices, strict=False
-        ):
+        for handle, payload, kind, index in commands:
+            doubtful = clock() > until[0] or held[handle] or self._doubtful
+            if doubtful and not self._may_begin(handle, kind):
+                self._doubtful.append((handle, payload, kind, index))
+                continue
             if self._random is not None and handle != self._current:
                 self._switch(handle)
             running[handle] = started = clock()
@@ -207,6 +226,19 @@ class Worker:
             if ended - flushed > FLUSH_SECONDS or replies.size > FLUSH_BYTES:
                 self._connection.sendall(replies.take())
                 flushed = clock()
+
+    def _may_begin(self, handle: int, kind: int) -> bool:
+        """Whether a command may begin, once the host has looked at its clock. One that closes an episode always may,
+        and whatever was in doubt there is dropped."""
+        while time.monotonic() > self._until[0] and not self._gone.poll(LOOK_SECONDS * 1e3):
+            pass
+        if kind != CLOSE:
+            return not self._held[handle] and all(handle != waiting[0] for waiting in self._doubtful)
+        for command in self._doubtful:
+            if command[0] == handle:
+                self._replies.add(handle, command[2], cancelled(), 0.0)
+        self._doubtful = [command for command in self._doubtful if command[0] != handle]
+        return True
 
     def _carry_out(self, kind: int, handle: int, index: int, payload: bytes) -> Row | None:
         player = self._players[handle]
