@@ -1,6 +1,7 @@
 """The broker dies in the middle of it all: running episodes do not notice, and those who wait get their slots after."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,6 +29,23 @@ async def leases(local: LocalMesh) -> tuple[int, int]:
     return sum(row.in_use for row in rows), sum(row.idle for row in rows)
 
 
+async def holds(local: LocalMesh, in_use: int, idle: int | None = None) -> bool:
+    """Whether so many slots are in use, and idle where that is said."""
+    found = await leases(local)
+    return found[0] == in_use and idle in (None, found[1])
+
+
+async def restarted(local: LocalMesh, starts: int) -> bool:
+    """Whether the broker has been started again and is ready."""
+    return local.broker.starts > starts and local.broker.ready.is_set()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds; the broker is asked, for it calls nobody."""
+    while not await condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
 async def test_running_episodes_go_on_and_those_who_wait_are_served_after():
     target = "walk=tests.environments.recoverable:Replayed?length=100000"
     settings = {"PYTHONPATH": str(ROOT), "ENVMESH_HOST_SLOTS": str(SLOTS)}
@@ -45,23 +63,19 @@ async def test_running_episodes_go_on_and_those_who_wait_are_served_after():
             async with asyncio.TaskGroup() as group:
                 waiting = [group.create_task(wait_and_play(seed), name=f"wait-{seed}") for seed in (10, 11)]
                 for _ in range(3):
+                    starts = local.broker.starts
                     local.broker.crash()
-                    while local.broker.ready.is_set():  # noqa: ASYNC110 - until its end is noticed
-                        await asyncio.sleep(0.01)
                     for episode in running:
                         await episode.step(1)
-                    await local.broker.ready.wait()
-                    while (await leases(local))[0] < SLOTS:  # noqa: ASYNC110 - the broker is asked
-                        await asyncio.sleep(0.05)
+                    await until(lambda before=starts: restarted(local, before))
+                    await until(lambda: holds(local, SLOTS))
                     assert not any(task.done() for task in waiting), "a slot was given twice"
                 for episode in running[:2]:
                     await episode.close()
                 for episode in running[2:]:
                     await episode.step(1)
-                while (await leases(local)) != (SLOTS, 0):  # noqa: ASYNC110 - the broker is asked
-                    await asyncio.sleep(0.05)
+                await until(lambda: holds(local, SLOTS, 0))
                 played.set()
             assert [task.result() for task in waiting] == [10, 11]
         async with asyncio.timeout(20):
-            while (await leases(local)) != (0, 0):  # noqa: ASYNC110 - the broker is asked
-                await asyncio.sleep(0.05)
+            await until(lambda: holds(local, 0, 0))

@@ -161,8 +161,7 @@ class Mesh(Catalogue):
                     await connection.flush()
         except TimeoutError:
             log.warning("closing: not everything could be said within %g s", self.settings.close_timeout)
-        for connection in connections:
-            await connection.close()
+        await asyncio.gather(*(connection.close() for connection in connections))
         for task in [*self._tasks, *self._connections.values()]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)

@@ -9,6 +9,7 @@ wait for each other's buffers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
@@ -30,6 +31,9 @@ from envmesh.v1 import environment_pb2 as pb
 __all__ = ["HostConnection", "Session", "channel_options"]
 
 log = logging.getLogger("envmesh.client")
+
+PARTING_SECONDS = 1.0
+"""For so long a host may take to hear the last of a stream that its client ends."""
 
 STREAM = "/envmesh.v1.EnvironmentService/Stream"
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
@@ -190,8 +194,14 @@ class HostConnection:
         return errors.from_status(status)
 
     async def close(self) -> None:
-        """End the streams; no task is left afterwards."""
+        """End the streams; no task is left afterwards. What was sent is heard first, for a call that is cancelled takes
+        with it what its transport has not written."""
         self._closing = True
+        if self.lost is None and self._call is not None and not self._writing:
+            with contextlib.suppress(TimeoutError, grpc.aio.UsageError, grpc.RpcError):
+                async with asyncio.timeout(PARTING_SECONDS):
+                    await self._call.done_writing()
+                    await self._call.code()
         self.cancel()
         for task in self._tasks:
             task.cancel()

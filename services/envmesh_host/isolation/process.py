@@ -19,6 +19,7 @@ from envmesh_host.isolation.nursery import Nursery, in_time
 from envmesh_host.isolation.out_of_memory import OutOfMemory
 from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon, least_full
 from envmesh_host.isolation.process_settings import ProcessSettings, configuration_of, worker_bounds
+from envmesh_host.isolation.restraint import Restraint
 from envmesh_host.isolation.runner import CopiesLost, Job
 from envmesh_host.isolation.watch import LimitWatch
 from envmesh_host.player import EMPTY_ROW
@@ -32,9 +33,6 @@ CONNECTION_GRACE_SECONDS = 0.25
 
 LEAVING_GRACE_SECONDS = 10.0
 """How long a worker that is no longer needed may take to close its environments."""
-
-DEATHS_WITHOUT_DELAY = 3
-LONGEST_DELAY_SECONDS = 5.0
 
 
 class ProcessRunner:
@@ -70,10 +68,9 @@ class ProcessRunner:
         self._info = b""
         self._asynchronous = False
         self._stopping = False
-        self._failures = 0
         self.deaths: dict[str, int] = {}  # workers that ended unasked since somebody last looked, by cause
         self._memory = OutOfMemory()
-        self._held_until = 0.0
+        self._restraint = Restraint(definition.key)
         self._watch = LimitWatch(
             lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
         )
@@ -246,7 +243,7 @@ class ProcessRunner:
         else:
             bound = self._most if best is None else self._spread
             room = bound - sum(worker.apart is None for worker in workers)
-        if room > 0 and self._loop.time() >= self._held_until and not self._stopping:
+        if room > 0 and self._loop.time() >= self._restraint.until and not self._stopping:
             return self._new_worker()
         return best
 
@@ -344,7 +341,7 @@ class ProcessRunner:
             if worker.on_hello is not None and not self._hello.done():
                 self._hello.set_exception(death.refusal("the creation of the environment"))
             if not worker.rows:
-                self._hold()
+                self._restraint.failed(self._loop.time())
             jobs = [job for seat in worker.running_seats() if (job := seat.job or seat.closing) is not None]
             blame, others = blame_for(death, jobs)
             if self._stopping and status == 0:
@@ -388,23 +385,11 @@ class ProcessRunner:
         if self._stopping:
             return
         self._place_waiting()
-        delay = self._held_until - self._loop.time()
+        delay = self._restraint.until - self._loop.time()
         if delay > 0:
             self._loop.call_later(delay, self._replace)
         elif len(self._workers) < self._spread and all(worker.episodes for worker in self._workers.values()):
             self._new_worker()
-
-    def _hold(self) -> None:
-        """Count a failure in a row; from the fourth on, the next worker has to wait."""
-        self._failures += 1
-        beyond = self._failures - DEATHS_WITHOUT_DELAY
-        if beyond > 0:
-            delay = min(0.1 * 2.0 ** min(beyond, 16), LONGEST_DELAY_SECONDS)
-            self._held_until = self._loop.time() + delay
-            log.warning(
-                "workers die before they have answered anything",
-                extra={"environment": self._definition.key, "deaths": self._failures, "delay_seconds": delay},
-            )
 
     def _broken(self, worker: WorkerLink) -> None:
         """A worker's connection ended: it is about to be gone, or will be."""
@@ -429,20 +414,20 @@ class ProcessRunner:
         if self._stopping or not self._info:
             return
         log.warning("%s", refusal, extra={"environment": self._definition.key})
-        self._hold()
+        self._restraint.failed(self._loop.time())
         for number, worker in list(self._processes.items()):
             del self._processes[number]
             if number not in self._workers:
                 worker.close_files()
-        self._held_until = max(self._held_until, self._loop.time() + 0.05)
+        self._restraint.until = max(self._restraint.until, self._loop.time() + 0.05)
         if refusal.reason != "WORKER_LOST":
             self._refuse_waiting(refusal)
         for worker in list(self._workers.values()):
             self._bury(worker, lambda job: refusal, refusal)
-        self._loop.call_later(self._held_until - self._loop.time(), self._reopen)
+        self._loop.call_later(self._restraint.until - self._loop.time(), self._reopen)
 
     def _reopen(self) -> None:
         if not self._stopping:
             self._nursery.open()
-            self._held_until = 0.0
+            self._restraint.until = 0.0
             self._replace()
