@@ -57,20 +57,20 @@ def test_envoy_takes_its_configuration(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", GATEWAYS)
 def test_nothing_of_an_episode_ends_for_being_long(name: str) -> None:
     config = yaml.safe_load(config_of(name)["envoy.yaml"])
-    manager = connection_manager(config, "trainers")
-    assert manager["stream_idle_timeout"] == "0s"
-    assert manager["common_http_protocol_options"]["idle_timeout"] == "0s"
-    assert manager["http2_protocol_options"]["connection_keepalive"]
-    (host,) = manager["route_config"]["virtual_hosts"]
+    http = network_filter(config, "trainers")
+    assert http["stream_idle_timeout"] == "0s"
+    assert http["common_http_protocol_options"]["idle_timeout"] == "0s"
+    assert http["http2_protocol_options"]["connection_keepalive"]
+    (host,) = http["route_config"]["virtual_hosts"]
     for route in host["routes"]:
         if "route" in route:
             assert (route["route"]["timeout"], route["route"]["idle_timeout"]) == ("0s", "0s")
-    session = manager["http_filters"][0]["typed_config"]
+    session = http["http_filters"][0]["typed_config"]
     assert session["strict"] is True
     assert config["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
 
 
-def connection_manager(config: dict[str, Any], listener: str) -> dict[str, Any]:
+def network_filter(config: dict[str, Any], listener: str) -> dict[str, Any]:
     (found,) = [each for each in config["static_resources"]["listeners"] if each["name"] == listener]
-    manager: dict[str, Any] = found["filter_chains"][0]["filters"][0]["typed_config"]
-    return manager
+    http: dict[str, Any] = found["filter_chains"][0]["filters"][0]["typed_config"]
+    return http

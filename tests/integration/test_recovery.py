@@ -218,7 +218,7 @@ async def test_a_takeover_stops_the_former_owner():
         state = {
             "environment": mine.spec.key, "episode_id": mine.episode_id, "epoch": epoch, "index": mine.index,
             "flags": 0, "seed": 1, "task": "", "split": "", "address": mine.place[0].connection.address,
-            "host_id": mine.place[0].connection.host_id, "attach_token": token,
+            "host_id": mine.place[0].connection.host_id, "attach_token": token, "metadata": (),
             "journal": envmesh.journal.Journal.unpacked(journal),
         }  # fmt: skip
         theirs = envmesh.session.Episode(second, second.pool("walk"), mine.spec, mine.beginning, 10.0, None)

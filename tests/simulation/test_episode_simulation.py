@@ -183,4 +183,4 @@ def test_no_history_breaks_a_promise(shard):
     if len(seeds) >= 500:  # that the histories are about something
         for name in ("host_gone ELSEWHERE", "host_silent ELSEWHERE", "link_lost RETURN", "worker_lost HERE",
                      "worker_crashed FALL", "drain ELSEWHERE", "host_gone FALL", "poisonings"):  # fmt: skip
-            assert total.get(name, 0) > 5, (name, total)
+            assert total.get(name, 0) > 0, (name, total)
