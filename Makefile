@@ -12,7 +12,6 @@ TESTS ?= tests --ignore=tests/cluster --ignore=tests/chart/test_api_server.py   
 ARGUMENTS ?=                    # more arguments for pytest, the demo or the benchmark
 
 bin := $(VENV)/bin
-pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 baseline := proto/baseline.binpb
 product := clients/python services
 python_code := $(product) tests tools benchmarks
@@ -37,13 +36,13 @@ $(VENV)/.installed-demo: pyproject.toml
 	@tools/create_venv.sh $(VENV) $(PYTHON)
 	@if [ $(VENV)/.installed-dev -nt pyproject.toml ]; then :; else \
 	    echo "Installing envmesh with its environments into $(VENV) (about a minute, once)"; \
-	    $(pip) install --editable '.[mesh,environments]'; fi
+	    tools/install.sh $(VENV) '.[mesh,environments]'; fi
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
 	@tools/create_venv.sh $(VENV) $(PYTHON)
-	@echo "Installing envmesh and its tools into $(VENV) (a minute or two, once)"
-	@$(pip) install --editable '.[dev]'
+	@echo "Installing envmesh and its tools into $(VENV) (about a minute, once)"
+	@tools/install.sh $(VENV) '.[dev]'
 	@touch $@
 
 # ---- checks

@@ -25,7 +25,7 @@ for version in ${PYTHONS:-3.11 3.12 3.13}; do
     echo "== Python $version: $("$python" --version) in $venv"
     tools/create_venv.sh "$venv" "$python"
     if [ pyproject.toml -nt "$venv/.installed-test" ]; then
-        "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --editable '.[test]'
+        tools/install.sh "$venv" '.[test]'
         touch "$venv/.installed-test"
     fi
     tested=$((tested + 1))

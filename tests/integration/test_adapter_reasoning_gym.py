@@ -63,11 +63,13 @@ def test_every_dataset_asks_and_scores(name):
     assert global_generators() == generators
 
 
+@pytest.mark.slow
 def test_every_dataset_is_the_same_in_another_process_with_the_workers_hash_seed():
     targets = [f"reasoning_gym:{name}" for name in dataset_names() if name not in SLOW]
     assert digests_elsewhere(targets, 11) == digests_elsewhere(targets, 11)
 
 
+@pytest.mark.slow
 def test_what_runs_inline_does_not_depend_on_the_hash_seed():
     inline = [
         target

@@ -16,10 +16,7 @@ from tests.integration.runner_play import descendants
 pytestmark = pytest.mark.spread
 
 ROOT = str(Path(__file__).parents[2])
-ALWAYS = {
-    "BlocksInline", "CrashesLater", "ExitsAtBadAction", "ForgetsItsGenerator", "IgnoresSeed", "LeaksMemory",
-    "NanReward", "NotDeterministic", "PrintsMuch", "SharesGlobalGenerator", "SoundDeclared", "Undeclared",
-}  # fmt: skip
+ALWAYS = {"CrashesLater", "IgnoresSeed", "NanReward", "NotDeterministic", "SoundDeclared"}
 """Each check takes seconds of both cores: these are run always, the others by whoever has the time."""
 
 
@@ -152,6 +149,7 @@ def test_what_will_cost_somebody_is_told(name, finding, says, advises):
     assert advises in warned[finding].advice
 
 
+@pytest.mark.slow
 def test_what_cannot_be_judged_is_skipped_with_its_reason():
     skipped = found(check("TakesNoSeed"), Verdict.SKIP)
     assert "takes no seed" in skipped["different seeds"].evidence
@@ -159,12 +157,14 @@ def test_what_cannot_be_judged_is_skipped_with_its_reason():
     assert "No observation_space is declared" in skipped["observations"].evidence
 
 
+@pytest.mark.slow
 def test_grades_and_tasks_are_looked_at():
     passed = found(check("Graded"), Verdict.PASS)
     assert "it changes nothing" in passed["grades"].evidence
     assert passed["tasks"].evidence.startswith("2 tasks")
 
 
+@pytest.mark.slow
 def test_a_cache_that_fills_up_is_no_leak():
     assert found(check("FillsACache"), Verdict.PASS)["leaks"]
 
@@ -177,6 +177,7 @@ def test_an_environment_that_hangs_does_not_hang_the_check():
     assert "did not come back (judged.py, line" in failed["plays"].evidence
 
 
+@pytest.mark.slow
 def test_options_laid_over_the_declaration_are_judged():
     report = check("NotDeterministic", overrides={"recovery": "none", "isolation": "process"})
     assert report.exit_status == 0
@@ -184,6 +185,7 @@ def test_options_laid_over_the_declaration_are_judged():
     assert report.declaration["recovery"] == "none"
 
 
+@pytest.mark.slow
 def test_given_actions_are_taken():
     report = check("Undeclared", actions=[1, 2])
     assert "acting by the given actions" in next(f for f in report.findings if f.name == "plays").evidence

@@ -243,6 +243,7 @@ async def test_a_drain_saves_each_episode_once_and_can_be_long(tmp_path: Path):
 # ---- the store
 
 
+@pytest.mark.slow
 async def test_many_large_ones_fill_neither_the_host_nor_the_client(store: Path):
     """100 episodes of 3 MB, all due at the same moment: their 300 MB are never all in memory."""
     target = "vast=tests.environments.recoverable:Saved?ballast=3000000&length=1000"

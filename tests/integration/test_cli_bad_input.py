@@ -50,6 +50,7 @@ def test_a_wrong_target(target: str, sentence: str):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_up_and_run_tell_a_wrong_target_like_serve_does():
     for command in (
         ["up", "gymnasium:CartPol-v1", "--listen", "127.0.0.1:0"],

@@ -80,6 +80,7 @@ def test_run_prints_a_table_for_people(host: Running):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_run_with_a_policy_and_a_time(host: Running):
     told = envmesh_json(
         "run",
@@ -112,6 +113,7 @@ def test_bench_measures_each_concurrency(host: Running):
     assert all(measured["steps_per_second"] > 0 for measured in told["measured"])
 
 
+@pytest.mark.slow
 def test_a_target_gets_a_host_for_the_run_and_a_recording_repeats(tmp_path: Path):
     done = envmesh("run", "gymnasium:CartPole-v1", "--episodes", "5", "--record", str(tmp_path / "run.jsonl"))
     assert done.returncode == 0, done.stderr
@@ -136,6 +138,7 @@ def test_a_recording_that_was_altered_is_shown(tmp_path: Path, host: Running):
     assert "the reset is the first to differ" in people.stdout
 
 
+@pytest.mark.slow
 def test_failed_episodes_are_counted_and_make_the_run_fail():
     done = envmesh("run", "tests.environments.countdown:Falls", "--episodes", "20", "--seed", "1")
     assert done.returncode == 1
@@ -162,6 +165,7 @@ def test_what_declares_nothing_has_few_slots_and_the_mesh_shows_no_more():
         assert (shown["slots"], shown["isolation"], shown["recovery"]) == (16, "process", "none")
 
 
+@pytest.mark.slow
 def test_interrupted_serve_ends_well_and_leaves_nothing():
     with started("serve", f"countdown={COUNTDOWN}", "--listen", "127.0.0.1:0") as running:
         envmesh_json("run", "countdown", "--episodes", "3", "--mesh", running.address)

@@ -155,6 +155,7 @@ async def test_a_closed_host_answers_probes_without_tls_and_metrics_with(tmp_pat
 # ---- what is wrong is said before a port opens
 
 
+@pytest.mark.slow
 def test_a_service_that_would_be_open_refuses_and_says_what_would_close_it(tmp_path):
     keys = make_keys(tmp_path / "keys")
     tls = {

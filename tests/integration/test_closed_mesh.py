@@ -285,6 +285,7 @@ class Playing:
         assert self.error is None, self.error
 
 
+@pytest.mark.slow
 async def test_certificates_are_renewed_under_streams_that_run(tmp_path):
     with closed_mesh(tmp_path) as closed:
         async with closed.connect("red") as red, asyncio.TaskGroup() as tasks:
@@ -338,6 +339,7 @@ async def test_a_token_that_is_revoked_ends_its_streams_and_no_others(tmp_path):
                 raise AssertionError("it got in")
 
 
+@pytest.mark.slow
 async def test_a_client_takes_up_a_token_that_is_renewed_in_its_file(tmp_path):
     with closed_mesh(tmp_path) as closed:
         (tmp_path / "token").write_text("red-token-1\n")
@@ -361,6 +363,7 @@ async def test_a_client_takes_up_a_token_that_is_renewed_in_its_file(tmp_path):
                 await episode.step(1)
 
 
+@pytest.mark.slow
 async def test_lease_keys_are_rotated_while_leases_are_taken(tmp_path):
     with closed_mesh(tmp_path, ENVMESH_BROKER_LIVENESS="2s") as closed:
         from envmesh_service.key_material import rotate
@@ -386,6 +389,7 @@ async def test_lease_keys_are_rotated_while_leases_are_taken(tmp_path):
                     rotate(DirectoryStore(closed.keys), "lease-keys")
 
 
+@pytest.mark.slow
 async def test_nothing_secret_is_logged(tmp_path):
     with closed_mesh(tmp_path, "--verbose") as closed:
         async with closed.connect("red") as mesh, mesh.episode("tally") as episode:
