@@ -15,7 +15,7 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then export UV_FIND_LINKS=${UV_FIND_LINKS:-$PIP
 export UV_LINK_MODE=${UV_LINK_MODE:-copy}
 
 if "${pip[@]}" 'uv>=0.5' 2>/dev/null \
-    && "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --editable "$requirement"; then
+    && "$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --editable "$requirement"; then
     exit 0
 fi
 echo "Without uv, so by pip, which takes a few minutes"
