@@ -45,6 +45,8 @@ SETTINGS = {
     "ENVMESH_HOST_LIVENESS_WINDOW": str(WINDOW),
     "ENVMESH_HOST_DRAIN_DEADLINE": "3",
     "ENVMESH_HOST_CHECKPOINT_STEPS": "20",
+    "ENVMESH_HOST_REATTACH_WINDOW": "12",  # what a trainer leaves behind on a host it cannot reach goes after this
+    "ENVMESH_HOST_LEASE_IDLE": "12",
     "ENVMESH_HOST_WORKERS": "2",
     "ENVMESH_HOST_PLACEMENT": "spread",
 }
