@@ -38,7 +38,7 @@ ECHO = "echo=envmesh_environments.echo:Echo"
 @contextlib.asynccontextmanager
 async def _host(module: str, *targets: str) -> AsyncIterator[str]:
     command = (sys.executable, "-m", module, "serve", *targets, "--listen", "127.0.0.1:0", "--json")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ENVMESH_HOST_SLOTS": str(2 * CONCURRENCY)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ENVMESH_HOST_SLOTS": str(10 * CONCURRENCY)}
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
     assert process.stdout is not None
     try:

@@ -78,8 +78,11 @@ class Loss:
 
     async def run(self) -> dict[str, Any]:
         """Play it. Returns its figures."""
-        settings = {"PYTHONPATH": str(ROOT), "ENVMESH_HOST_SLOTS": str(self.episodes),
-                    "ENVMESH_HOST_LOG_LEVEL": "error", "ENVMESH_HOST_PLACEMENT": "spread"}  # fmt: skip
+        settings = {
+            "PYTHONPATH": str(ROOT),
+            "ENVMESH_HOST_SLOTS": str(self.episodes),
+            "ENVMESH_HOST_PLACEMENT": "spread",
+        }
         plan = PoolPlan(name="walks", targets=TARGETS, hosts=HOSTS, settings=settings)
         async with (
             LocalMesh([plan]) as local,
