@@ -232,9 +232,8 @@ class Rebuild(StandIn):
             self.let_go()
             return
         if error.reason == "REPLAY_DIVERGED" and build != episode.spec.build:
-            self._give_back(
-                slot
-            )  # the journal holds for the build that wrote it: it waits for a host of that
+            # The journal holds for the build that wrote it: the episode waits for a host of that.
+            self._give_back(slot)
             self.differed = True
             self.trouble = str(error)
             self.seek()

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,14 +13,14 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.concurrent import AsyncEpisodes, Spawn
 from envmesh_host.isolation.job import CLOSE
-from envmesh_host.isolation.open_jobs import LocalSeat, OpenJobs
+from envmesh_host.isolation.open_jobs import LocalBreath, LocalSeat, OpenJobs
 from envmesh_host.isolation.runner import Job
 from envmesh_host.served import Row, Served
 
 __all__ = ["InlineRunner"]
 
 
-class InlineRunner:
+class InlineRunner(LocalBreath):
     """Plays an asynchronous environment where it is. ``spawn`` begins a named task in the process's task group."""
 
     def __init__(self, served: Served, *, spawn: Spawn):
@@ -30,7 +28,6 @@ class InlineRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn = spawn
         self._open = OpenJobs()
-        self._until = math.inf
         self._episodes = AsyncEpisodes(served, self._begin, self._answer, may_begin=self._may_begin)
 
     async def start(self) -> pb.EnvironmentInfo:
@@ -53,14 +50,6 @@ class InlineRunner:
         if self._open.admit(job):
             self._episodes.submit(job.seat, job.kind, job.index, job.payload, job.limit_seconds)
 
-    def breathe(self, until: float) -> None:
-        """Commands may begin up to this moment."""
-        self._until = until
-
-    def hold(self, seat: LocalSeat, held: bool) -> None:
-        """Whether commands of this episode are in doubt, and shall not begin."""
-        seat.held = held
-
     @property
     def stuck(self) -> int:
         """Commands that were cancelled, answered, and still run."""
@@ -77,9 +66,6 @@ class InlineRunner:
             if late:
                 await asyncio.wait(late, timeout=1.0)
         self._open.refuse_all(Refusal("the host stopped", reason="PREEMPTED"))
-
-    def _may_begin(self, seat: LocalSeat) -> bool:
-        return time.monotonic() <= self._until and not seat.held
 
     def _begin(self, work: Coroutine[Any, Any, None], /, *, name: str) -> asyncio.Task[None]:
         task = self._spawn(work, name=name)

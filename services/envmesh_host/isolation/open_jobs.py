@@ -1,8 +1,10 @@
-"""Seats and open jobs of the isolations that play in this process (thread and asynchronous inline)."""
+"""Seats, breath and open jobs of the isolations that play in this process (thread and asynchronous inline)."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Iterator
 
 from envmesh.errors import Refusal
@@ -11,7 +13,7 @@ from envmesh_host.isolation.runner import Job
 from envmesh_host.player import Player
 from envmesh_host.served import Row
 
-__all__ = ["LocalSeat", "OpenJobs"]
+__all__ = ["LocalBreath", "LocalSeat", "OpenJobs"]
 
 
 class LocalSeat:
@@ -30,6 +32,23 @@ class LocalSeat:
         self.held = False
         self.refusal: Refusal | None = None
         self.replay: Iterator[Row | None] | None = None
+
+
+class LocalBreath:
+    """A runner's part of ``breath.py``, where it plays in this process."""
+
+    _until = math.inf
+
+    def breathe(self, until: float) -> None:
+        """Commands may begin up to this moment."""
+        self._until = until
+
+    def hold(self, seat: LocalSeat, held: bool) -> None:
+        """Whether commands of this episode are in doubt, and shall not begin."""
+        seat.held = held
+
+    def _may_begin(self, seat: LocalSeat) -> bool:
+        return time.monotonic() <= self._until and not seat.held
 
 
 class OpenJobs:

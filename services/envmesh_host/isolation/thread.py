@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import threading
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.job import CLOSE, during, limit_exceeded
 from envmesh_host.isolation.loop_thread import LoopThread
-from envmesh_host.isolation.open_jobs import LocalSeat, OpenJobs
+from envmesh_host.isolation.open_jobs import LocalBreath, LocalSeat, OpenJobs
 from envmesh_host.isolation.runner import CopiesLost, Job
 from envmesh_host.isolation.thread_pool import ThreadPool
 from envmesh_host.player import EMPTY_ROW
@@ -29,7 +28,7 @@ LOOP_GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.5
 
 
-class ThreadRunner:
+class ThreadRunner(LocalBreath):
     """Plays the episodes of one environment in threads.
 
     A thread cannot be ended. One whose command overran its limit is given up: the command is answered at once, another
@@ -47,7 +46,6 @@ class ThreadRunner:
         self._loops: LoopThread | None = None
         self._stuck_loops: list[LoopThread] = []
         self._woken = False
-        self._until = math.inf
         self._seats: set[LocalSeat] = set()
         self._turned = asyncio.Event()
         self._shortest = LOOK_SECONDS
@@ -122,14 +120,6 @@ class ThreadRunner:
         if self._watch is None:
             self._watch = self._loop.call_later(self._shortest, self._look)
 
-    def breathe(self, until: float) -> None:
-        """Commands may begin up to this moment."""
-        self._until = until
-
-    def hold(self, seat: LocalSeat, held: bool) -> None:
-        """Whether commands of this episode are in doubt, and shall not begin."""
-        seat.held = held
-
     @property
     def stuck(self) -> int:
         """Threads that were given up and still run; of a stuck loop, its episodes."""
@@ -165,9 +155,6 @@ class ThreadRunner:
         self._open.refuse_all(Refusal("the host stopped", reason="PREEMPTED"))
 
     # ---- answers
-
-    def _may_begin(self, seat: LocalSeat) -> bool:
-        return time.monotonic() <= self._until and not seat.held
 
     def _wake(self) -> None:
         """Called in any thread: something is finished."""
