@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ __all__ = ["measure", "summary"]
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCURRENCY = 1_000
-ROUND_SECONDS = 2.0
+WARM_UP_SECONDS, ROUND_SECONDS = 0.5, 2.0
 WALK = "walk=benchmarks.walks:State"
 HEAVY = "heavy=benchmarks.walks:State?ballast=100000"
 ECHO = "echo=envmesh_environments.echo:Echo"
@@ -59,33 +59,51 @@ def _without_journals() -> Iterator[None]:
         state.keeps_journal = kept
 
 
+async def _rate(playing: Coroutine[Any, Any, None], steps: Sequence[int]) -> float:
+    """Steps per second of what counts its steps in ``steps[0]``, once it is under way."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(playing, name="play")
+        await asyncio.wait([task], timeout=WARM_UP_SECONDS)
+        begun, before = time.perf_counter(), steps[0]
+        await asyncio.wait([task], timeout=ROUND_SECONDS)
+        ended, after = time.perf_counter(), steps[0]
+        if not task.done():
+            task.cancel()
+    return (after - before) / (ended - begun)
+
+
 async def _rollouts(mesh: Mesh, environment: str, action: Any) -> float:
-    begun, steps = time.perf_counter(), 0
-    async for trajectory in mesh.rollouts(environment, lambda observation: action, concurrency=CONCURRENCY):
-        if trajectory.failure is not None:
-            raise RuntimeError(f"{environment}: {trajectory.failure}")
-        steps += len(trajectory)
-        if time.perf_counter() - begun > ROUND_SECONDS:
-            break
-    return steps / (time.perf_counter() - begun)
+    steps = [0]
+
+    def policy(observation: Any) -> Any:
+        steps[0] += 1
+        return action
+
+    async def play() -> None:
+        async with mesh.rollouts(environment, policy, concurrency=CONCURRENCY) as trajectories:
+            async for trajectory in trajectories:
+                if trajectory.failure is not None:
+                    raise RuntimeError(f"{environment}: {trajectory.failure}")
+
+    return await _rate(play(), steps)
 
 
 async def _coroutines(mesh: Mesh, environment: str, action: Any) -> float:
-    begun = time.perf_counter()
-    steps = 0
+    steps = [0]
 
     async def play(seed: int) -> None:
-        nonlocal steps
-        while time.perf_counter() - begun < ROUND_SECONDS:
+        while True:
             async with mesh.episode(environment, seed=seed) as episode:
                 while not episode.done:
                     await episode.step(action)
-                    steps += 1
+                    steps[0] += 1
 
-    async with asyncio.TaskGroup() as group:
-        for seed in range(CONCURRENCY):
-            group.create_task(play(seed), name=f"play-{seed}")
-    return steps / (time.perf_counter() - begun)
+    async def play_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for seed in range(CONCURRENCY):
+                group.create_task(play(seed), name=f"play-{seed}")
+
+    return await _rate(play_all(), steps)
 
 
 async def measure(rounds: int) -> dict[str, Any]:
@@ -120,6 +138,7 @@ async def measure(rounds: int) -> dict[str, Any]:
                 for environment in ("walk", "heavy"):
                     if environment == "walk" or steps != 1:
                         await note(f"{environment} saved every {steps}", _rollouts(mesh, environment, 1))
+            print(f"readiness: round {number} of {rounds}", file=sys.stderr, flush=True)
     return {
         "rates": {name: [round(rate) for rate in found[1:]] for name, found in rates.items()},
         "cost": {form: _cost(rates[f"echo {form} ready"], rates[f"echo {form} unready"])

@@ -127,7 +127,7 @@ class Meters:
     def granted(self, tenant: str, decision: Decision, waited: float, warm: bool) -> None:
         """A grant goes out. ``warm``: there was room for it when it was asked for."""
         self._granted.add(sum(grant.count for grant in decision.grants), self._tenant(tenant))
-        self._wait.labels("true" if warm else "false").pending.append(waited)
+        self._wait.labels("true" if warm else "false").note(waited)
 
     def tick(self) -> None:
         """Every half second or so: lags, slot-seconds, and what has become of hosts and their episodes."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Iterator
-from itertools import compress
+from itertools import compress, islice
+from operator import call
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
@@ -26,6 +25,7 @@ from envmesh_host.outbox import LARGE_VALUE_BYTES
 from envmesh_host.player import raised
 from envmesh_host.refusals import overran
 from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.step_times import stride_of
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
 from envmesh_host.watchdog import StepOverrun
@@ -114,15 +114,17 @@ class StepBatches:
         results: list[Any] = []
         now = time.perf_counter
         stamps = array("d", (now(),))
-        took, note = results.append, stamps.append
+        took, note = results.extend, stamps.append
+        stepping = map(call, [copy.play for copy in batch.copies], actions)
+        stride = stride_of(environment.step_cost)
         error: BaseException | None = None
         watch = self._watch
         self._engine.stamps = stamps
         watch[LIMIT] = environment.step_limit
         watch[BEGAN] = stamps[0]
         try:
-            for copy, action in zip(batch.copies, actions, strict=True):
-                took(copy.play(action))
+            for _ in range(0, len(batch.copies), stride):
+                took(islice(stepping, stride))  # what came before an error is kept
                 note(now())
         except (Exception, SystemExit, StepOverrun) as raised_here:
             error = raised_here
@@ -130,15 +132,15 @@ class StepBatches:
             watch[BEGAN] = watch[LIMIT] = 0.0
         done = len(results)
         if done:
-            times = np.frombuffer(stamps)
-            begun = times[:-1]
-            environment.observed.step_batches.append(times[1:] - begun)
+            timed = (len(stamps) - 1) * stride
+            if timed < done:  # those before the error in its group
+                note(stamps[-1] + (done - timed) * environment.step_cost)
+            environment.observed.step_times.note(stamps, stride, done, arrived)
             environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
-            traffic = self._engine.traffic
-            traffic.step_batches.append(times[1:] - arrived)
-            traffic.overhead_batches.append(begun - arrived)
             self._settle(environment, batch if error is None else batch.part(0, done), results)
-        if error is not None:
+        if error is not None and done < len(
+            batch.copies
+        ):  # else the watchdog was late: all have their outcomes
             self._failed(batch.part(done, done + 1), error)
             if done + 1 < len(batch.copies):
                 self._step(environment, batch.part(done + 1, len(batch.copies)), arrived)

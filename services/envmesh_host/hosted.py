@@ -105,7 +105,7 @@ class Hosted:
     def take_observed(self) -> Observed:
         """What was observed since the last call."""
         taken, self.observed = self.observed, Observed()
-        self.steps += len(taken.step_seconds) + sum(map(len, taken.step_batches))
+        self.steps += len(taken.step_seconds) + taken.step_times.steps
         return taken
 
     def tasks(self) -> dict[tuple[str, str], Task]:

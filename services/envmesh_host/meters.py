@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
@@ -227,8 +225,11 @@ class HostMeters:
     def _take_environment(self, labels: tuple[str, str], seen: Observed) -> None:
         step = self.step.labels(*labels)
         step.observe_many(seen.step_seconds)
-        if seen.step_batches:
-            step.observe_many(np.concatenate(seen.step_batches))
+        if seen.step_times.steps:
+            timed = seen.step_times.timed()
+            step.observe_many(timed.running, timed.running_counts)
+            self.command.labels("step").observe_many(timed.elapsed, timed.counts)
+            self.overhead.labels().observe_many(timed.waited, timed.counts)
         self.reset.labels(*labels).observe_many(seen.reset_seconds)
         self.reward.labels(*labels).observe_many(seen.reward_seconds)
         self.returns.labels(*labels).observe_many(seen.returns)
@@ -260,9 +261,6 @@ class HostMeters:
             self.commands.add(count, *self._bounded("refusal", name, code, reason))
         for kind, seconds in seen.seconds.items():
             self.command.labels(KINDS.get(kind, "other")).observe_many(seconds)
-        if seen.step_batches:
-            self.command.labels("step").observe_many(np.concatenate(seen.step_batches))
-            self.overhead.labels().observe_many(np.concatenate(seen.overhead_batches))
         self.overhead.labels().observe_many(seen.overhead)
         self.frames.labels().observe_many(seen.frame_sizes)
         self.frames_in.add(seen.frames_in)

@@ -4,7 +4,8 @@ can pay (pure)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from envmesh_host.step_times import StepTimes
 
 __all__ = ["Observed", "Traffic"]
 
@@ -13,13 +14,14 @@ __all__ = ["Observed", "Traffic"]
 class Observed:
     """Observations of one environment on their way into the metrics.
 
-    Durations in seconds. ``outcomes`` counts episodes that are over, by outcome; ``failures`` those that failed, by
-    cause; ``grades`` replies to Reward by whether they were valid; ``tool_calls`` calls of tools by what came of them;
-    ``action_bytes`` and ``observation_bytes`` what steps carried.
+    Durations in seconds; ``step_times`` has those of steps taken by the batch, what they waited too. ``outcomes``
+    counts episodes that are over, by outcome; ``failures`` those that failed, by cause; ``grades`` replies to Reward by
+    whether they were valid; ``tool_calls`` calls of tools by what came of them; ``action_bytes`` and
+    ``observation_bytes`` what steps carried.
     """
 
     step_seconds: list[float] = field(default_factory=list)
-    step_batches: list[Any] = field(default_factory=list)
+    step_times: StepTimes = field(default_factory=StepTimes)
     reset_seconds: list[float] = field(default_factory=list)
     reward_seconds: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
@@ -39,17 +41,15 @@ class Traffic:
     leaves what it has observed here.
 
     ``commands`` counts those answered by (kind, reason), reason "" where all went well; ``seconds`` has, by kind, the
-    time from a command's arrival to its reply; ``step_batches`` the same for the steps of whole frames, as arrays, and
-    ``overhead`` and ``overhead_batches`` the part of it that was not the environment's. ``resumes`` counts by
+    time from a command's arrival to its reply, and ``overhead`` the part of it that was not the environment's, but for
+    steps taken by the batch, whose environments have both (``Observed.step_times``). ``resumes`` counts by
     (kind, cause), ``checkpoints`` those taken as (count, bytes) by where they are kept, ``interrupted`` counts episodes
     that this host ended without an outcome by no doing of theirs, by reason.
     """
 
     commands: dict[tuple[int, str], int] = field(default_factory=dict)
     seconds: dict[int, list[float]] = field(default_factory=dict)
-    step_batches: list[Any] = field(default_factory=list)
     overhead: list[float] = field(default_factory=list)
-    overhead_batches: list[Any] = field(default_factory=list)
     frame_sizes: list[int] = field(default_factory=list)
     frames_in: int = 0
     bytes_in: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from collections.abc import MutableSequence
 from typing import TypeAlias
 
@@ -30,7 +31,8 @@ class Testimony:
         self.watch = memoryview(memory).cast("d")
 
     def introduce(self, host_id: str) -> None:
-        """As whom the broker knows this host: from now on its end is reported."""
+        """As whom the broker knows this host: from now on its end is reported, and its silence."""
+        self.watch[TURNED] = time.perf_counter()
         self._say(f"host {host_id}")
 
     def told(self) -> None:

@@ -80,7 +80,7 @@ TRAINERS = Row(
     [
         heat(
             "Step, as trainers see it", f"sum by (le) (rate(envmesh_client_step_duration_seconds_bucket{{{FLEET}}}[{RATE}]))", "s",
-            "From sending an action until its outcome is there, of one episode in sixteen.", width=8,
+            "From sending an action until its outcome is there, of one step at a time on each connection.", width=8,
         ),
         stacked(
             "What a trainer's second is spent on",

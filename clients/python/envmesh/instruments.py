@@ -56,6 +56,8 @@ LENGTH_BUCKETS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0
 
 _FEW = 32
 """Fewer values than this are bucketed one by one, more with numpy."""
+_MOST_PENDING = 4096
+"""So many values wait to be bucketed at most, whether anybody looks or not."""
 
 Labels = tuple[str, ...]
 
@@ -182,7 +184,7 @@ class Counter:
 
 
 class HistogramSeries:
-    """One histogram with its labels. The hot path appends to ``pending``; ``flush`` buckets what is there."""
+    """One histogram with its labels. The hot path notes values in ``pending``; ``flush`` buckets what is there."""
 
     __slots__ = (
         "_bounds", "_bounds_array", "_last", "_signed", "changes", "counts", "exemplars", "gain", "loss", "pending"
@@ -216,8 +218,22 @@ class HistogramSeries:
         else:
             self.loss -= value
 
-    def observe_many(self, values: Sequence[float] | NDArray[np.float64]) -> None:
-        """Take in many finite values at once; an array of float64 is taken as it is."""
+    def note(self, value: float) -> None:
+        """Take in one value, with others later."""
+        self.pending.append(value)
+        if len(self.pending) >= _MOST_PENDING:
+            self.flush()
+
+    def observe_many(
+        self, values: Sequence[float] | NDArray[np.float64], times: NDArray[np.float64] | None = None
+    ) -> None:
+        """Take in many finite values at once; an array of float64 is taken as it is. ``times`` says how often each was
+        observed, where they are durations."""
+        if times is not None:
+            array = np.asarray(values, dtype=np.float64)
+            bins = np.bincount(self._bounds_array.searchsorted(array), times, minlength=len(self.counts))
+            self.add_counts(np.rint(bins).astype(int).tolist(), float(array @ times))
+            return
         if len(values) < _FEW:
             for value in values:
                 self.observe(value)

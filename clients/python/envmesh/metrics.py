@@ -15,6 +15,7 @@ import asyncio
 import concurrent.futures
 import math
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ClientMetrics", "Instruments"]
 
 MAX_ENVIRONMENTS = 32
-SAMPLED_EVERY = 16
-"""One episode in so many has its steps timed."""
-
 LAGS = ("0", "1", "2-3", "4-7", "8+")
+LAG_EDGES = (1, 2, 4, 8)
 
 
 class Instruments:
@@ -140,6 +139,7 @@ class ClientMetrics(Instruments):
         self._mesh = mesh
         self._environment = BoundedLabel(MAX_ENVIRONMENTS - 1)
         self._newest: float | None = None
+        self._over: dict[str, _Over] = {}
         self._register()
         self._register_recovery()
         mesh.meters = self
@@ -178,7 +178,7 @@ class ClientMetrics(Instruments):
         )
         self._step = self.histogram(
             "envmesh_client_step_duration_seconds",
-            "From sending an action until its outcome is there, in seconds; of one episode in sixteen.",
+            "From sending an action until its outcome is there, in seconds; of one step at a time on each connection.",
         )
         self._reset = self.histogram(
             "envmesh_client_reset_duration_seconds",
@@ -212,20 +212,23 @@ class ClientMetrics(Instruments):
 
     def ended(self, trajectory: Trajectory) -> None:
         """An episode is over."""
-        labels = self._labels(trajectory)
-        failed = trajectory.failure is not None
-        outcome = "failed" if failed else "terminated" if trajectory.terminated else "truncated"
-        self._episodes.add(1, *labels, outcome)
+        spec = trajectory.spec
+        over = self._over.get(spec.key)
+        if over is None:
+            over = self._over[spec.key] = _Over(self, self._labels(trajectory))
         if trajectory.annotations:
-            self._tokens.add(sum(map(_tokens_of, trajectory.annotations.values())), *labels)
+            self._tokens.add(sum(map(_tokens_of, trajectory.annotations.values())), *over.labels)
         value = trajectory.return_
-        if failed or value is None:
+        if value is None:
+            over.failed.value += 1
             return
-        self._returns.labels(*labels).pending.append(value)
-        self._lengths.labels(*labels).pending.append(float(len(trajectory)))
-        lag = self._lag(trajectory)
-        if lag is not None:
-            self._lags.labels(lag).pending.append(value)
+        (over.terminated if trajectory.terminated else over.truncated).value += 1
+        over.returns.note(value)
+        over.lengths.note(float(len(trajectory)))
+        if trajectory.annotations:
+            lag = self._lag(trajectory.annotations)
+            if lag is not None:
+                self._lags.labels(lag).note(value)
 
     def grouped(self, group: Sequence[Trajectory]) -> None:
         """A group is full."""
@@ -234,15 +237,15 @@ class ClientMetrics(Instruments):
 
     def reset(self, seconds: float) -> None:
         """A reset's outcome came."""
-        self._reset.labels().pending.append(seconds)
+        self._reset.labels().note(seconds)
 
     def stepped(self, seconds: float) -> None:
         """The outcome of a sampled step came."""
-        self._step.labels().pending.append(seconds)
+        self._step.labels().note(seconds)
 
     def slot_came(self, seconds: float) -> None:
         """A slot came that was asked for so long ago."""
-        self._slot.labels().pending.append(seconds)
+        self._slot.labels().note(seconds)
 
     def thought(self, seconds: float) -> None:
         """The policy was called, and has answered."""
@@ -272,27 +275,31 @@ class ClientMetrics(Instruments):
         spec = trajectory.spec
         return (spec.name, spec.version) if self._environment(spec.key) == spec.key else ("other", "other")
 
-    def _lag(self, trajectory: Trajectory) -> str | None:
-        annotation = next(iter((trajectory.annotations or {}).values()), None)
+    def _lag(self, annotations: Mapping[int, Any]) -> str | None:
+        annotation = next(iter(annotations.values()))
         version = annotation.get("policy_version") if isinstance(annotation, Mapping) else None
         if not isinstance(version, int | float):
             return None
         self._newest = version if self._newest is None else max(self._newest, version)
         lag = self._newest - version
-        return (
-            LAGS[0]
-            if lag < 1
-            else LAGS[1]
-            if lag < 2
-            else LAGS[2]
-            if lag < 4
-            else LAGS[3]
-            if lag < 8
-            else LAGS[4]
-        )
+        return LAGS[bisect_right(LAG_EDGES, lag)]
 
     def _live(self) -> Mapping[Labels, float]:
         return {(): float(sum(len(connection.sessions) for connection in self._mesh._open_connections()))}
+
+
+class _Over:
+    """The series that an environment's episodes are counted in when they are over."""
+
+    __slots__ = ("failed", "labels", "lengths", "returns", "terminated", "truncated")
+
+    def __init__(self, metrics: ClientMetrics, labels: tuple[str, str]) -> None:
+        self.labels = labels
+        self.terminated, self.truncated, self.failed = (
+            metrics._episodes.labels(*labels, outcome) for outcome in ("terminated", "truncated", "failed")
+        )
+        self.returns = metrics._returns.labels(*labels)
+        self.lengths = metrics._lengths.labels(*labels)
 
 
 def _tokens_of(annotation: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from envmesh import spaces, values
@@ -209,6 +210,9 @@ class Resume:
     to_host: str
 
 
+_reward_of = itemgetter(1)  # of an OutcomeRow
+
+
 class Trajectory:
     """An episode's recorded data.
 
@@ -282,7 +286,7 @@ class Trajectory:
     @property
     def rewards(self) -> list[float]:
         """The reward of each step; with several agents the sum of theirs."""
-        return [row[1] for row in self._rows[1:]]
+        return list(map(_reward_of, self._rows[1:]))
 
     @property
     def digests(self) -> list[int]:
@@ -307,7 +311,7 @@ class Trajectory:
     @property
     def return_(self) -> float | None:
         """The sum of rewards; None where the episode failed."""
-        return None if self.failure is not None else float(sum(self.rewards))
+        return None if self.failure is not None else float(sum(map(_reward_of, self._rows[1:])))
 
     @property
     def terminated(self) -> bool:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.blocks import Columns
 from envmesh.columns import decoder_of, encoder_of
-from envmesh.metrics import SAMPLED_EVERY
 from envmesh.outcome import EnvironmentSpec
 from envmesh.policies import Act
 from envmesh.stream import LARGE_VALUE_BYTES, OUTCOME, STEP, HostConnection
 
 if TYPE_CHECKING:
+    from envmesh.metrics import ClientMetrics
     from envmesh.players import PolicyPlayer
     from envmesh.rollouts import Rollouts
 
@@ -37,6 +37,9 @@ class PolicyBlock:
         self._policy = rollouts.policy
         self._decode = decoder_of(spec.observation_codec.decode)
         self._encode = encoder_of(spec.action_codec.encode)
+        self._timed: PolicyPlayer | None = None
+        self._timed_index = 0
+        self._timed_since = 0.0
         connection.blocks.append(self)
 
     def on_columns(self, columns: Columns) -> None:
@@ -72,13 +75,11 @@ class PolicyBlock:
         for player, row in zip(players, rows, strict=True):
             player.note(row)
         meters = self._rollouts.mesh.meters
-        sampled: list[PolicyPlayer] = []
         arrived = 0.0
         if meters is not None:
             arrived = perf_counter()
-            sampled = [player for player in players if not player.handle % SAMPLED_EVERY]
-            for player in sampled:
-                meters.stepped(arrived - player.sent_at)
+            if self._timed is not None:
+                self._look_for_timed(handles, meters, arrived)
         try:
             actions = list(map(self._policy, self._decode(payloads)))
             if Act in set(map(type, actions)):
@@ -90,8 +91,8 @@ class PolicyBlock:
         if meters is not None:
             sent = perf_counter()
             meters.thought(sent - arrived)
-            for player in sampled:
-                player.sent_at = sent
+            if self._timed is None:
+                self._timed, self._timed_index, self._timed_since = players[0], indices[0] + 1, sent
         following = [index + 1 for index in indices]
         for player, action, index in zip(players, data, following, strict=True):
             player.acted(action)
@@ -102,6 +103,15 @@ class PolicyBlock:
         else:
             for handle, index, action in zip(handles, following, data, strict=True):
                 connection.send(handle, index, STEP, action)
+
+    def _look_for_timed(self, handles: list[int], meters: ClientMetrics, arrived: float) -> None:
+        """One step at a time is timed: its outcome may be among those that came, or will not come this way any more."""
+        timed = self._timed
+        if timed is not None and timed.expected == self._timed_index:
+            if timed.handle not in handles:
+                return
+            meters.stepped(arrived - self._timed_since)
+        self._timed = None
 
     @staticmethod
     def _annotated(players: list[PolicyPlayer], indices: list[int], actions: list[Any]) -> list[Any]:
