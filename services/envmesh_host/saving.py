@@ -83,7 +83,7 @@ class Saving(Asides):
         self._in_progress = 0
         self._waiting: deque[tuple[EpisodeCopy, RunningStep]] = deque()
         self._to_save: deque[EpisodeCopy] = deque()
-        self._scheduled = False
+        self._scheduled = self._going_on = False
 
     def checkpoint(self, copy: EpisodeCopy, waiter: Waiter) -> None:
         """Save an episode. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
@@ -155,8 +155,18 @@ class Saving(Asides):
 
     def go_on_saving(self) -> None:
         """Begin what has waited for room; a few milliseconds at a time."""
-        if not (self._waiting or self._to_save):
+        if self._going_on or not (self._waiting or self._to_save):
             return
+        self._going_on = True  # what is saved at once makes room, and says so here
+        try:
+            self._begin_what_waited()
+        finally:
+            self._going_on = False
+        if (self._waiting or self._to_save) and self._store_has_room() and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(STRETCH_SECONDS, self._saving_again)
+
+    def _begin_what_waited(self) -> None:
         end = time.perf_counter() + STRETCH_SECONDS
         while self._waiting and self._store_has_room() and time.perf_counter() < end:
             copy, running = self._waiting.popleft()
@@ -172,9 +182,6 @@ class Saving(Asides):
                 self._to_save.append(copy)
             elif copy.running is None:  # where a step runs, its end is the moment
                 self.save_if_due(copy)
-        if (self._waiting or self._to_save) and self._store_has_room() and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(STRETCH_SECONDS, self._saving_again)
 
     def _saving_again(self) -> None:
         self._scheduled = False

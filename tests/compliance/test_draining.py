@@ -60,6 +60,27 @@ async def test_it_says_so_takes_nothing_new_saves_goes_on_and_ends_as_soon_as_it
         assert host.wait() == 0
 
 
+async def test_everything_that_went_on_since_its_last_checkpoint_is_saved_at_once(key: Path):
+    with serving(key, ENVMESH_HOST_DRAIN_DEADLINE="300") as host:
+        async with channel_to(host.address) as channel, Stream.opened(channel) as stream:
+            wire = StreamWire(channel, stream)
+            episodes = [Episode("saved") for _ in range(20)]
+            for number, episode in enumerate(episodes):
+                await wire.reset(episode, seed=number)
+                await wire.step(episode, 1, 5)
+            host.process.send_signal(signal.SIGTERM)
+            await stream.notice(pb.NOTICE_KIND_DRAINING)
+            saved = set()
+            while len(saved) < len(episodes):
+                kept = await stream.next_event(lambda event: event.kind == pb.EVENT_KIND_CHECKPOINT)
+                saved.add(kept.handle)
+                assert pb.SealedCheckpoint.FromString(kept.payload).index == 1
+            for episode in episodes:
+                await wire.step(episode, 2, 5)
+                await wire.close(episode)
+        assert host.wait() == 0
+
+
 async def test_what_is_left_at_the_deadline_is_preempted(key: Path):
     with serving(key, ENVMESH_HOST_DRAIN_DEADLINE="1") as host:
         async with channel_to(host.address) as channel, Stream.opened(channel) as stream:
