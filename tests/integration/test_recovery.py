@@ -293,3 +293,30 @@ async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
     if name == "Paying":
         acts = (tmp_path / "ledger").read_text().splitlines()
         assert len(acts) == 2 * len(set(acts))  # each once in the whole run, once in the other
+
+
+async def test_a_reset_that_a_draining_host_refuses_begins_once_elsewhere():
+    """Short episodes, so that there is always a Reset on its way when a host begins to drain."""
+    async with (
+        connected("Saved", "length=4") as (local, mesh),
+        grpc.aio.insecure_channel(local.address) as channel,
+    ):
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+        played: list[int | None] = []
+
+        async def drain_in_turns() -> None:
+            while True:
+                for host in hosts:
+                    await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
+                    await asyncio.sleep(0.3)
+                    await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
+                    await asyncio.sleep(0.3)
+
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(drain_in_turns(), name="draining")
+            async for trajectory in mesh.rollouts("walk", policy, seeds=range(6_000), concurrency=64):
+                assert trajectory.failure is None
+                played.append(trajectory.seed)
+            draining.cancel()
+        assert sorted(played) == list(range(6_000))  # type: ignore[type-var]

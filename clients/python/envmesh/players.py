@@ -240,6 +240,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def _failed(self, error: EnvmeshError) -> None:
         self.expected = NOTHING_EXPECTED
         if self.index < 0 and error.reason in ELSEWHERE:
+            if self.rebuild is not None:  # it begins anew, and once
+                self.rebuild.abandon()
             self._unbind()
             self.rollouts.elsewhere(self)
             return
