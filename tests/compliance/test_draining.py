@@ -70,7 +70,7 @@ async def test_everything_that_went_on_since_its_last_checkpoint_is_saved_at_onc
                 await wire.step(episode, 1, 5)
             host.process.send_signal(signal.SIGTERM)
             await stream.notice(pb.NOTICE_KIND_DRAINING)
-            saved = set()
+            saved: set[int] = set()
             while len(saved) < len(episodes):
                 kept = await stream.next_event(lambda event: event.kind == pb.EVENT_KIND_CHECKPOINT)
                 saved.add(kept.handle)

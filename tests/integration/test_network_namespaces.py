@@ -27,7 +27,7 @@ WALK = "walk=tests.environments.recoverable:Replayed?length=120&pause=0.004"
 
 
 @contextlib.asynccontextmanager
-async def running(*command: str, cable: Cable | None = None, **settings: str) -> AsyncIterator[dict]:
+async def running(*command: str, settings: dict[str, str], cable: Cable | None = None) -> AsyncIterator[dict]:
     """A service, from its word that it is ready until it has ended."""
     argv = (sys.executable, "-m", "envmesh_cli.child_entry", str(os.getpid()), *command)
     process = await asyncio.create_subprocess_exec(
@@ -70,7 +70,7 @@ async def mesh_on(wires: list[Cable], directory: Path) -> AsyncIterator[str]:
             "LEASE_KEYS_FILE": str(lease_key),
         }
         broker = await stack.enter_async_context(
-            running("broker", **{f"ENVMESH_BROKER_{name}": value for name, value in settings.items()})
+            running("broker", settings={f"ENVMESH_BROKER_{name}": value for name, value in settings.items()})
         )
         port = broker["address"].rpartition(":")[2]
         for number, cable in enumerate(wires):
@@ -81,7 +81,7 @@ async def mesh_on(wires: list[Cable], directory: Path) -> AsyncIterator[str]:
             }  # fmt: skip
             await stack.enter_async_context(
                 running("serve", WALK, "--json", cable=cable,
-                        **{f"ENVMESH_HOST_{name}": value for name, value in settings.items()})
+                        settings={f"ENVMESH_HOST_{name}": value for name, value in settings.items()})
             )  # fmt: skip
         yield f"127.0.0.1:{port}"
 

@@ -149,10 +149,9 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def annotate(self, act: Act) -> Any:
         """Keep an action's annotation; the action itself."""
-        annotations = self.trajectory.annotations
-        if annotations is None:
-            annotations = self.trajectory.annotations = {}
-        annotations[self.index + 1] = act.annotation
+        if self.trajectory.annotations is None:
+            self.trajectory.annotations = {}
+        self.trajectory.annotations[self.index + 1] = act.annotation
         return act.action
 
     def _special(self, payload: bytes, flags: int) -> bool:
@@ -255,9 +254,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self.expected = NOTHING_EXPECTED
         mark_failed(self.trajectory, error)
         self.trajectory.seconds = time.perf_counter() - self.started
-        slot = self.slot
         self._unbind()
-        self.rollouts.finished(self, slot if slot.usable else None)
+        self.rollouts.finished(self, self.slot if self.slot.usable else None)
 
     def _policy_failed(self, error: Exception) -> None:
         self.rollouts.fail(error)  # whose end closes this episode with all others, and gives its slot back
