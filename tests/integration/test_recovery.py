@@ -295,28 +295,52 @@ async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
         assert len(acts) == 2 * len(set(acts))  # each once in the whole run, once in the other
 
 
-async def test_a_reset_that_a_draining_host_refuses_begins_once_elsewhere():
-    """Short episodes, so that there is always a Reset on its way when a host begins to drain."""
+async def drain_in_turns(stub: fleet_pb2_grpc.FleetServiceStub) -> None:
+    """There is always a Reset on its way when a host begins to drain, where episodes are short."""
+    hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+    while True:
+        for host in hosts:
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
+            await asyncio.sleep(0.3)
+            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
+            await asyncio.sleep(0.3)
+
+
+@asynccontextmanager
+async def draining_in_turns() -> AsyncIterator[envmesh.Mesh]:
+    """A client of two hosts that do so, with episodes of four steps."""
     async with (
         connected("Saved", "length=4") as (local, mesh),
         grpc.aio.insecure_channel(local.address) as channel,
+        asyncio.TaskGroup() as group,
     ):
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-        played: list[int | None] = []
+        draining = drain_in_turns(fleet_pb2_grpc.FleetServiceStub(channel))
+        task = group.create_task(draining, name="draining")
+        yield mesh
+        task.cancel()
 
-        async def drain_in_turns() -> None:
-            while True:
-                for host in hosts:
-                    await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
-                    await asyncio.sleep(0.3)
-                    await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
-                    await asyncio.sleep(0.3)
+
+async def test_a_reset_that_a_draining_host_refuses_begins_once_elsewhere():
+    async with draining_in_turns() as mesh:
+        played: list[int | None] = []
+        async for trajectory in mesh.rollouts("walk", policy, seeds=range(6_000), concurrency=64):
+            assert trajectory.failure is None
+            played.append(trajectory.seed)
+        assert sorted(played) == list(range(6_000))  # type: ignore[type-var]
+
+
+async def test_an_episode_by_hand_whose_reset_is_refused_begins_once_elsewhere_too():
+    async with draining_in_turns() as mesh:
+        ahead = iter(range(4_000))
+
+        async def play_by_hand() -> None:
+            for seed in ahead:
+                async with mesh.episode("walk", seed=seed) as episode:
+                    for index in range(1, 5):
+                        assert (await episode.step(policy(episode.observation))).index == index
+                assert episode.rebuild is None, f"episode {seed} is over and still being rebuilt"
 
         async with asyncio.TaskGroup() as group:
-            draining = group.create_task(drain_in_turns(), name="draining")
-            async for trajectory in mesh.rollouts("walk", policy, seeds=range(6_000), concurrency=64):
-                assert trajectory.failure is None
-                played.append(trajectory.seed)
-            draining.cancel()
-        assert sorted(played) == list(range(6_000))  # type: ignore[type-var]
+            for number in range(64):
+                group.create_task(play_by_hand(), name=f"by-hand-{number}")
+        assert not mesh.recovery.rebuilds

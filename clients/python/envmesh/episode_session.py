@@ -75,6 +75,11 @@ class EpisodeSession(ABC):
     def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
         """Bring ``index`` up to date, where the fast path leaves that for later."""
 
+    def abandon_rebuild(self) -> None:
+        """The episode leaves its place: where it is being rebuilt, it is not wanted any more."""
+        if self.rebuild is not None:
+            self.rebuild.abandon()
+
     @abstractmethod
     def out(self) -> tuple[int, int, bytes] | None:
         """The command that is out: index, kind and payload."""

@@ -196,8 +196,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def _leave(self, slot_good: bool = True) -> None:
         trajectory, connection = self.trajectory, self.connection
         trajectory.seconds = time.perf_counter() - self.started
-        if self.rebuild is not None:
-            self.rebuild.abandon()
+        self.abandon_rebuild()
         connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
         self.rollouts.finished(self, self.slot if slot_good else None)
@@ -210,8 +209,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def cancel(self) -> None:
         """The episode is not wanted any more."""
         self.expected = NOTHING_EXPECTED
-        if self.rebuild is not None:
-            self.rebuild.abandon()
+        self.abandon_rebuild()
         if self.connection.lost is None:
             self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
@@ -239,8 +237,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def _failed(self, error: EnvmeshError) -> None:
         self.expected = NOTHING_EXPECTED
         if self.index < 0 and error.reason in ELSEWHERE:
-            if self.rebuild is not None:  # it begins anew, and once
-                self.rebuild.abandon()
+            self.abandon_rebuild()  # it begins anew, and once
             self._unbind()
             self.rollouts.elsewhere(self)
             return

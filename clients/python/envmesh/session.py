@@ -133,6 +133,7 @@ class Episode(EpisodeState, EpisodeSession):
             try:
                 return await self._command(0, pb.COMMAND_KIND_RESET, payload, limit)  # type: ignore[no-any-return]
             except EnvmeshError as error:
+                self.abandon_rebuild()  # it begins anew, and once
                 self._leave(give_back=error.reason not in ELSEWHERE)
                 if error.reason not in ELSEWHERE or loop.time() >= until:
                     raise
@@ -223,8 +224,7 @@ class Episode(EpisodeState, EpisodeSession):
         if self.log is not None:
             self.log.done()
             self.log = None
-        if self.rebuild is not None:
-            self.rebuild.abandon()
+        self.abandon_rebuild()
         if self._handle and self._slot is not None:
             self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
         self._leave(give_back=True)

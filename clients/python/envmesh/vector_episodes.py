@@ -403,9 +403,7 @@ class VectorEpisodes:
 
     def _end_rebuild(self, number: int) -> None:
         """The episode is not wanted any more, wherever it is being rebuilt."""
-        rebuild = self.members[number].rebuild
-        if rebuild is not None:
-            rebuild.abandon()
+        self.members[number].abandon_rebuild()
         if self._away.pop(number, None) is not None:
             self._handles[number] = 0
 
