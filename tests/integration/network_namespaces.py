@@ -1,5 +1,5 @@
 """Hosts on machines of their own, as far as the network knows: each in a network namespace, on a cable that can be
-pulled. Needs root and iproute2."""
+pulled. Needs root, unshare and iproute2."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.cluster.namespace import Namespace
+
 __all__ = ["Cable", "cables", "why_not"]
 
 
 def ip(*words: str) -> None:
-    """Run ``ip``. Raises: RuntimeError with what it says."""
+    """Run ``ip`` on this side. Raises: OSError with what it says."""
     done = subprocess.run(("ip", *words), capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
 @dataclass(frozen=True)
 class Cable:
-    """A namespace, and the link that leads there. ``here`` and ``there`` are the addresses of its two ends."""
+    """The link that leads into a namespace. ``here`` and ``there`` are the addresses of its two ends."""
 
-    namespace: str
+    namespace: Namespace
     link: str
     here: str
     there: str
@@ -37,45 +39,37 @@ class Cable:
         """It leads there again."""
         ip("link", "set", self.link, "up")
 
-    def inside(self, *command: str) -> tuple[str, ...]:
-        """The command line that runs this one in the namespace, as the same process."""
-        return ("ip", "netns", "exec", self.namespace, *command)
-
 
 @contextlib.contextmanager
 def cables(count: int) -> Iterator[list[Cable]]:
     """So many namespaces with their links, gone afterwards."""
-    made: list[Cable] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        made = []
         for number in range(count):
-            mine = f"{os.getpid() % 100_000}-{number}"
-            net = f"10.213.{os.getpid() % 250}.{4 * number}".rpartition(".")
-            here, there = (f"{net[0]}.{int(net[2]) + end}" for end in (1, 2))
-            cable = Cable(f"envmesh-{mine}", f"em{mine}", here, there)
-            ip("netns", "add", cable.namespace)
-            made.append(cable)
-            ip("link", "add", cable.link, "type", "veth", "peer", "name", "eth0", "netns", cable.namespace)
+            namespace = Namespace()
+            stack.callback(namespace.close)
+            network = f"10.213.{os.getpid() % 250}"
+            here, there = (f"{network}.{4 * number + end}" for end in (1, 2))
+            cable = Cable(namespace, f"em{os.getpid() % 100_000}-{number}", here, there)
+            inside = str(namespace.process_id)
+            ip("link", "add", cable.link, "type", "veth", "peer", "name", "eth0", "netns", inside)
+            stack.callback(ip, "link", "del", cable.link)  # with its namespace it would go a little later
             ip("addr", "add", f"{here}/30", "dev", cable.link)
-            ip("link", "set", cable.link, "up")
-            for words in (("addr", "add", f"{there}/30", "dev", "eth0"), ("link", "set", "eth0", "up"),
-                          ("link", "set", "lo", "up")):  # fmt: skip
-                ip("-n", cable.namespace, *words)
+            cable.plug()
+            namespace.run("ip", "addr", "add", f"{there}/30", "dev", "eth0")
+            namespace.run("ip", "link", "set", "eth0", "up")
+            made.append(cable)
         yield made
-    finally:
-        for cable in made:
-            with contextlib.suppress(RuntimeError):
-                ip("link", "del", cable.link)
-            ip("netns", "del", cable.namespace)
 
 
 def why_not() -> str:
     """Why there can be no namespaces here; empty where there can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None:
-        return "network namespaces need iproute2"
+    if missing := [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]:
+        return f"network namespaces need {', '.join(missing)}"
     try:
         with cables(1):
             return ""
-    except RuntimeError as error:
+    except OSError as error:
         return f"no network namespaces here: {error}"

@@ -17,6 +17,7 @@ import pytest
 import envmesh
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_service.leases import write_lease_key, write_seal_key
+from tests.integration.closed_parts import until
 from tests.integration.network_namespaces import Cable, cables, why_not
 from tests.integration.test_recovery import SEEDS, alike, play
 
@@ -31,7 +32,7 @@ async def running(*command: str, settings: dict[str, str], cable: Cable | None =
     """A service, from its word that it is ready until it has ended."""
     argv = (sys.executable, "-m", "envmesh_cli.child_entry", str(os.getpid()), *command)
     process = await asyncio.create_subprocess_exec(
-        *(cable.inside(*argv) if cable is not None else argv),
+        *(cable.namespace.command(argv) if cable is not None else argv),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
     )  # fmt: skip
@@ -96,17 +97,6 @@ async def in_use(stub: fleet_pb2_grpc.FleetServiceStub) -> dict[str, int]:
     }
 
 
-async def until(said: str, look, seconds: float = 40.0):
-    """What ``look`` returns once that is true."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not (found := await look()):  # noqa: ASYNC110 - the broker is asked, it does not call
-                await asyncio.sleep(0.05)
-            return found
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds:g} s: {said}") from None
-
-
 async def test_a_pulled_cable_is_a_pause_and_what_stood_behind_it_is_dropped_when_it_is_back(tmp_path: Path):
     if reason := why_not():
         pytest.skip(reason)
@@ -125,7 +115,7 @@ async def test_a_pulled_cable_is_a_pause_and_what_stood_behind_it_is_dropped_whe
                     load = await in_use(fleet)
                     return load if sum(load.values()) == len(SEEDS) else None
 
-                load = await until("every episode has been begun", all_begun)
+                load = await until(all_begun)
                 behind = max(load, key=lambda name: load[name])
                 wires[int(behind.rpartition("-")[2])].pull()
             disturbed = playing.result()
@@ -139,6 +129,6 @@ async def test_a_pulled_cable_is_a_pause_and_what_stood_behind_it_is_dropped_whe
             async def back_and_empty():
                 return (await in_use(fleet)).get(behind) == 0
 
-            await until("the host behind the cable is back, and holds no slot", back_and_empty)
+            await until(back_and_empty, 40.0)
             again = await play(mesh)
             assert [seed for seed in SEEDS if not alike(undisturbed[seed], again[seed])] == []
