@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import envmesh
-from benchmarks.job import ACTIONS
+from benchmarks.job import ACTIONS, Tally
 from envmesh import episode as client_episode
 from envmesh.mesh import Mesh
 from envmesh_cli.main import main
@@ -59,24 +59,24 @@ def _without_journals() -> Iterator[None]:
         state.keeps_journal = kept
 
 
-async def _rate(playing: Coroutine[Any, Any, None], steps: Sequence[int]) -> float:
-    """Steps per second of what counts its steps in ``steps[0]``, once it is under way."""
+async def _rate(playing: Coroutine[Any, Any, None], tally: Tally) -> float:
+    """Steps per second of what counts its steps in ``tally``, once it is under way. It is cut off, for its episodes may
+    take minutes to their ends."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(playing, name="play")
         await asyncio.wait([task], timeout=WARM_UP_SECONDS)
-        begun, before = time.perf_counter(), steps[0]
+        begun, before = time.perf_counter(), tally.steps
         await asyncio.wait([task], timeout=ROUND_SECONDS)
-        ended, after = time.perf_counter(), steps[0]
-        if not task.done():
-            task.cancel()
+        ended, after = time.perf_counter(), tally.steps
+        task.cancel()
     return (after - before) / (ended - begun)
 
 
 async def _rollouts(mesh: Mesh, environment: str, action: Any) -> float:
-    steps = [0]
+    tally = Tally()
 
     def policy(observation: Any) -> Any:
-        steps[0] += 1
+        tally.steps += 1
         return action
 
     async def play() -> None:
@@ -85,25 +85,25 @@ async def _rollouts(mesh: Mesh, environment: str, action: Any) -> float:
                 if trajectory.failure is not None:
                     raise RuntimeError(f"{environment}: {trajectory.failure}")
 
-    return await _rate(play(), steps)
+    return await _rate(play(), tally)
 
 
 async def _coroutines(mesh: Mesh, environment: str, action: Any) -> float:
-    steps = [0]
+    tally = Tally()
 
     async def play(seed: int) -> None:
         while True:
             async with mesh.episode(environment, seed=seed) as episode:
                 while not episode.done:
                     await episode.step(action)
-                    steps[0] += 1
+                    tally.steps += 1
 
     async def play_all() -> None:
         async with asyncio.TaskGroup() as group:
             for seed in range(CONCURRENCY):
                 group.create_task(play(seed), name=f"play-{seed}")
 
-    return await _rate(play_all(), steps)
+    return await _rate(play_all(), tally)
 
 
 async def measure(rounds: int) -> dict[str, Any]:

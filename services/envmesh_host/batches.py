@@ -138,9 +138,7 @@ class StepBatches:
             environment.observed.step_times.note(stamps, stride, done, arrived)
             environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
             self._settle(environment, batch if error is None else batch.part(0, done), results)
-        if error is not None and done < len(
-            batch.copies
-        ):  # else the watchdog was late: all have their outcomes
+        if error is not None and done < len(batch.copies):  # or the watchdog was late, and all are done
             self._failed(batch.part(done, done + 1), error)
             if done + 1 < len(batch.copies):
                 self._step(environment, batch.part(done + 1, len(batch.copies)), arrived)
