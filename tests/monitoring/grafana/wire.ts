@@ -19,7 +19,7 @@ export type Wire<T> = T extends string
 
 export type WireDashboard = Wire<Dashboard>;
 export type WirePanel = Wire<Panel>;
-export type WireTarget = Wire<DataQuery> & { expr: string; range: boolean; instant: boolean; legendFormat: string; format: 'time_series' | 'table' | 'heatmap' };
+export type WireTarget = Wire<DataQuery> & { expr: string; range: boolean; instant: boolean; legendFormat: string; exemplar?: boolean; format: 'time_series' | 'table' | 'heatmap' };
 export interface WireOptions {
   bargauge: Partial<Wire<BarGauge>>;
   heatmap: Partial<Wire<Heatmap>>;
