@@ -344,3 +344,47 @@ async def test_an_episode_by_hand_whose_reset_is_refused_begins_once_elsewhere_t
             for number in range(64):
                 group.create_task(play_by_hand(), name=f"by-hand-{number}")
         assert not mesh.recovery.rebuilds
+
+
+@pytest.mark.parametrize("taken_back", ["the first", "the second"])
+async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_back):
+    """Episodes leave the first host, past their last step there, and the second one drains before they arrive."""
+    async with (
+        connected("Saved", "length=6&pause=0.1") as (local, mesh),
+        grpc.aio.insecure_channel(local.address) as channel,
+        asyncio.timeout(60),
+    ):
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        tasks = [asyncio.create_task(play(mesh, seed)) for seed in SEEDS]
+        _, first = await busiest(local)
+        hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+        second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
+        await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
+        while not any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds):
+            await asyncio.sleep(0.01)
+        await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
+        while not any(rebuild.trouble for rebuild in mesh.recovery.rebuilds):
+            await asyncio.sleep(0.01)
+        host_id = first if taken_back == "the first" else second
+        await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
+        assert await asyncio.gather(*tasks) == [6] * len(SEEDS)
+        assert not mesh.recovery.rebuilds
+
+
+async def test_an_avoided_host_serves_again_once_that_is_over():
+    """A queued request does not go on naming hosts that need not be avoided any more."""
+    async with connected("Saved") as (local, mesh), asyncio.timeout(20):
+        async with grpc.aio.insecure_channel(local.address) as channel:
+            stub = fleet_pb2_grpc.FleetServiceStub(channel)
+            for host in (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts:
+                mesh.recovery.avoid(host.identity.host_id, seconds=1.0)
+        async with mesh.episode("walk", seed=1) as episode:
+            assert (await episode.step(0)).index == 1
+
+
+async def play(mesh: envmesh.Mesh, seed: int) -> int:
+    """Play one episode by hand. Returns the index of its last step."""
+    async with mesh.episode("walk", seed=seed) as episode:
+        while not episode.done:
+            outcome = await episode.step(policy(episode.observation))
+        return outcome.index

@@ -34,6 +34,8 @@ RELOCATION_CONNECT_SECONDS = 3.0
 """An episode that lost its host does not wait longer for another one to answer."""
 UNREACHED_SECONDS = 3.0
 """A host that did not answer is asked again no sooner."""
+AVOIDING_SECONDS = 2
+"""A request that names hosts to avoid waits no longer before it asks again: they may be fine by then."""
 GATEWAY_SECONDS, GATEWAY_PAUSE = 6.0, 0.2
 """How long, and how often, a gateway is asked for a host that it does not know yet; a lease is good for 10 s."""
 
@@ -303,6 +305,7 @@ class LeasePool:
         """Ask for slots until they have come or nobody wants them any more."""
         remaining = count
         backoff = REFUSED_PAUSE
+        again = False
         traces, own = self._mesh.traces, None
         traceparent, line.traceparent = line.traceparent, ""
         if traces is not None and not traceparent:
@@ -310,11 +313,12 @@ class LeasePool:
         try:
             while remaining > 0 and line.waiting:
                 try:
-                    async for grant in self._grants(line, remaining, traceparent):
+                    async for grant in self._grants(line, remaining, traceparent, again):
                         got = await self._take_up(line, grant, traceparent if own is not None else "")
                         remaining -= got
                         line.asked -= got
                         backoff = REFUSED_PAUSE
+                    again = True
                     if remaining > 0:
                         await asyncio.sleep(backoff)
                 except (Backpressure, MeshUnavailable, DeadlineExceeded) as error:
@@ -330,16 +334,18 @@ class LeasePool:
             if own is not None:
                 own.end()
 
-    async def _grants(self, line: Line[Slot], count: int, traceparent: str):  # type: ignore[no-untyped-def]
+    async def _grants(self, line: Line[Slot], count: int, traceparent: str, again: bool):  # type: ignore[no-untyped-def]
+        avoided = self._mesh.recovery.avoided()
         request = placement_pb2.AcquireRequest(
             environment=self.environment,
             count=count,
             mode=placement_pb2.ACQUIRE_MODE_PARTIAL,
             group_size=1,
-            timeout=duration_pb2.Duration(seconds=3600),
+            timeout=duration_pb2.Duration(seconds=AVOIDING_SECONDS if avoided else 3600),
             client_id=self._mesh.client_id,
             relocation=line.relocation,
-            avoid_hosts=self._mesh.recovery.avoided(),
+            avoid_hosts=avoided,
+            retried=again,
         )
         metadata = with_traceparent(self._mesh.metadata, traceparent)
         call = self._mesh.placement.Acquire(request, metadata=metadata)
@@ -354,6 +360,8 @@ class LeasePool:
                     status = response.queued
                     self.queued = f"{status.position} requests go first; {status.reason}"
         except grpc.aio.AioRpcError as error:
+            if avoided and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return  # to ask again, and name whom to avoid by then
             raise errors.from_rpc_error(error) from None
         finally:
             call.cancel()

@@ -228,8 +228,7 @@ class Rebuild(StandIn):
             self.recovery.diverged(episode.spec.key, build, episode.spec.build, error)
         if self.old is not None and self.old.lost is None:
             self._give_back(slot)
-            self.old, self.slot, self.handle = None, self.old_slot, self.old_handle
-            self.let_go()
+            self._go_back()
             return
         if error.reason == "REPLAY_DIVERGED" and build != episode.spec.build:
             # The journal holds for the build that wrote it: the episode waits for a host of that.
@@ -240,6 +239,11 @@ class Rebuild(StandIn):
             return
         known = error.reason in ("REPLAY_DIVERGED", "VERSION_MISMATCH", "NOT_YOURS", "MALFORMED")
         self.fall(Exception.__str__(error), error.reason if known else "REPLAY_DIVERGED")
+
+    def _go_back(self) -> None:
+        """The old copy, which waits past its boundary, goes on after all."""
+        self.old, self.slot, self.handle = None, self.old_slot, self.old_handle
+        self.let_go()
 
     def _give_back(self, slot: Slot) -> None:
         if slot.connection.lost is None and self.handle:
@@ -377,6 +381,14 @@ class Rebuild(StandIn):
                 slot.connection.unbind(self.handle)
                 slot.connection.send(self.handle, 0, CLOSE, b"")
             self.episode.pool.give(slot)
+
+    def stay(self) -> None:
+        """The drain was taken back before there was a slot elsewhere: the copy that lives goes on where it is."""
+        if self.live_copy:
+            self.drop()
+        else:
+            self._stop_seeking()
+            self._go_back()
 
     def drop(self) -> None:
         """The episode stays where it is."""

@@ -187,9 +187,10 @@ class Recovery:
     def drain_cancelled(self, connection: HostConnection) -> None:
         """A drain was taken back: who has no slot elsewhere yet stays."""
         connection.draining = False
+        self.reached(connection.host_id)
         for rebuild in list(self.rebuilds):
             if rebuild.old is connection and rebuild.slot is None and rebuild.cause is Loss.DRAIN:
-                rebuild.drop()
+                rebuild.stay()
 
     def noticed(self, connection: HostConnection, notice: pb.Notice) -> None:
         """A host tells something without being asked."""
