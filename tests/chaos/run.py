@@ -136,6 +136,9 @@ def _stuck(mesh: Mesh, half: Half) -> str:
     return f"episodes did not end: {mesh.statistics}, waiting {waiting}, said {list(half.said)[-10:]}"
 
 
+SHOWN_WAITS = 20
+
+
 def _statistics(mesh: Mesh) -> dict[str, Any]:
     found = mesh.statistics
     return {
@@ -171,6 +174,7 @@ def _report(seed: int, half: Half, findings: Findings) -> dict[str, Any]:
         "faults": {kind: count for kind, count in sorted(counts.items()) if count > 0},
         "episodes": findings.episodes,
         "resumed": findings.resumed,
+        "long_waits": dict(half.played.waits.most_common(SHOWN_WAITS)),
         **half.statistics,
         "leaked_slots": half.leaked,
         "wrong": findings.wrong,
@@ -203,6 +207,7 @@ def report(found: dict[str, Any]) -> str:
         table([("fault", "times"), *faults.items()]),
         table([("environment", *columns), *rows]),
         table([("episodes resumed after", "times", "p50", "p99", "max"), *resumed]),
+        table([("waits of over 10 s were for", "times seen"), *found["long_waits"].items()]),
         foot,
     ]
     wrong = found["wrong"]

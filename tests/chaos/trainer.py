@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import statistics
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ EPISODES = {"replayed": 300, "worker": 200, "saved": 200, "slow": 150, "pair": 1
 
 SEEDS_APART = 1_000_000
 POLL_SECONDS = 0.25
+LONG_SECONDS = 10.0
 
 
 def walk(observation: Any) -> int:
@@ -77,12 +79,14 @@ class Kept:
 @dataclass(slots=True)
 class Played:
     """What became of each episode, by environment and seed. ``begun`` are the seeds that were given out; ``doubled``
-    those of which there was a second trajectory. ``live`` are samples of how many episodes there were at once."""
+    those of which there was a second trajectory. ``live`` are samples of how many episodes there were at once,
+    ``waits`` of what those waited for that had been without a copy for more than ``LONG_SECONDS``."""
 
     begun: dict[str, list[int]] = field(default_factory=dict)
     ended: dict[str, dict[int, Kept]] = field(default_factory=dict)
     doubled: list[tuple[str, int]] = field(default_factory=list)
     live: list[int] = field(default_factory=list)
+    waits: Counter[str] = field(default_factory=Counter)
 
     @property
     def steps(self) -> int:
@@ -122,6 +126,12 @@ async def play(mesh: Mesh, seeds: Callable[[str], Iterable[int]]) -> Played:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             played.live.append(sum(len(rollouts.live) for rollouts in playing))
+            long_ago = mesh.loop_time() - LONG_SECONDS
+            played.waits.update(
+                f"{rebuild.episode.spec.name}, {rebuild.cause}: {rebuild.waits_for()}"
+                for rebuild in mesh.recovery.rebuilds
+                if not rebuild.live_copy and rebuild.started < long_ago
+            )
 
     async with asyncio.TaskGroup() as group:
         counting = group.create_task(count(), name="chaos-count")

@@ -16,6 +16,7 @@ from envmesh.errors import EpisodeAborted, EpisodeEnded, EpisodeTakenOver
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
+from tests.integration.closed_parts import until
 from tests.integration.command_line import descendants
 
 pytestmark = pytest.mark.timeout(180)
@@ -355,16 +356,14 @@ async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_b
         asyncio.timeout(60),
     ):
         stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        tasks = [asyncio.create_task(play(mesh, seed)) for seed in SEEDS]
+        tasks = [asyncio.create_task(play_by_hand(mesh, seed)) for seed in SEEDS]
         _, first = await busiest(local)
         hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
         second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
         await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
-        while not any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds))
         await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
-        while not any(rebuild.trouble for rebuild in mesh.recovery.rebuilds):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(rebuild.trouble for rebuild in mesh.recovery.rebuilds))
         host_id = first if taken_back == "the first" else second
         await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
         assert await asyncio.gather(*tasks) == [6] * len(SEEDS)
@@ -382,7 +381,7 @@ async def test_an_avoided_host_serves_again_once_that_is_over():
             assert (await episode.step(0)).index == 1
 
 
-async def play(mesh: envmesh.Mesh, seed: int) -> int:
+async def play_by_hand(mesh: envmesh.Mesh, seed: int) -> int:
     """Play one episode by hand. Returns the index of its last step."""
     async with mesh.episode("walk", seed=seed) as episode:
         while not episode.done:
