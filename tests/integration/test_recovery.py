@@ -356,17 +356,18 @@ async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_b
         asyncio.timeout(60),
     ):
         stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        tasks = [asyncio.create_task(play_by_hand(mesh, seed)) for seed in SEEDS]
-        _, first = await busiest(local)
-        hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-        second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
-        await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
-        await until(lambda: any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds))
-        await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
-        await until(lambda: any(rebuild.trouble for rebuild in mesh.recovery.rebuilds))
-        host_id = first if taken_back == "the first" else second
-        await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
-        assert await asyncio.gather(*tasks) == [6] * len(SEEDS)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in SEEDS]
+            _, first = await busiest(local)
+            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+            second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
+            await until(lambda: any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds))
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
+            await until(lambda: any(rebuild.trouble for rebuild in mesh.recovery.rebuilds))
+            host_id = first if taken_back == "the first" else second
+            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
+        assert [task.result() for task in tasks] == [6] * len(SEEDS)
         assert not mesh.recovery.rebuilds
 
 
