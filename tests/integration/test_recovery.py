@@ -371,6 +371,34 @@ async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_b
         assert not mesh.recovery.rebuilds
 
 
+async def test_those_whose_turn_to_be_rebuilt_had_not_come_outlive_that_host_too():
+    """A host dies; more episodes than are rebuilt at once are on their way to the next one, when that dies as well."""
+    seeds, target = range(240), "walk=tests.environments.recoverable:Replayed?length=40&pause=0.001"
+    async with (
+        LocalMesh([target], hosts=3, host_settings={"PYTHONPATH": str(ROOT)}) as local,
+        envmesh.connect(local.address) as mesh,
+    ):
+
+        async def kill_two() -> None:
+            child, _ = await busiest(local)
+            child.crash()
+            crowded = await until(
+                lambda: [
+                    connection.address
+                    for connection, those in mesh.recovery._lanes.items()
+                    if any(len(lane._waiting) + len(lane._held) > 20 for lane in those.values())
+                ]
+            )
+            next(each for each in local.hosts if each.address in crowded).crash()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(kill_two(), name="kill-two")
+            rollouts = mesh.rollouts("walk", policy, seeds=seeds, concurrency=len(seeds))
+            ended = {trajectory.seed: trajectory async for trajectory in rollouts}
+        assert [seed for seed in seeds if ended[seed].failure is not None] == []
+        assert {len(trajectory.rewards) for trajectory in ended.values()} == {40}
+
+
 async def test_an_avoided_host_serves_again_once_that_is_over():
     """A queued request does not go on naming hosts that need not be avoided any more."""
     async with connected("Saved") as (local, mesh), asyncio.timeout(20):

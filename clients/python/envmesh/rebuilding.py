@@ -145,7 +145,7 @@ class Rebuild(StandIn):
             episode.on_outcome(last.index, *columns_of_message(last))
         elif self.running and episode.suspicion is not None:
             assert self.slot is not None
-            self.recovery.lane(self.slot.connection).suspect(self)
+            self.recovery.suspects(self.slot.connection).add(self)
         else:
             self.let_go()
 
@@ -180,8 +180,10 @@ class Rebuild(StandIn):
         episode.enlist()
         if self.alone:
             self.alone = False
-            self.recovery.lane(slot.connection).cleared(self)
+            self.recovery.suspects(slot.connection).cleared(self)
         self.recovery.done(self)
+        if slot is not self.old_slot:
+            self.recovery.arrived(episode, slot.connection)
 
     def _close_old(self) -> None:
         if self.old is not None and self.old.lost is None:
@@ -254,7 +256,7 @@ class Rebuild(StandIn):
 
     def _leave_lane(self) -> None:
         if self.slot is not None:
-            self.recovery.lane(self.slot.connection).left(self, self._sent_bytes)
+            self.recovery.left_lane(self, self.slot.connection, self._sent_bytes)
             self._sent_bytes = 0
 
     # ---- suspects
@@ -274,7 +276,7 @@ class Rebuild(StandIn):
             and not self.alone
             and self.slot is not None
         ):
-            self.recovery.lane(self.slot.connection).acquitted(self)
+            self.recovery.suspects(self.slot.connection).acquitted(self)
             self.let_go()
 
     def _suspect_answered(self, kind: int, index: int, payload: bytes) -> None:
@@ -292,14 +294,14 @@ class Rebuild(StandIn):
         assert self.slot is not None
         connection = self.slot.connection
         connection.unbind(self.handle)
-        lane = self.recovery.lane(connection)
+        suspects = self.recovery.suspects(connection)
         self.stands = False
         if connection.lost is not None:
             self.slot = None
         self.fell_alone = self.alone
         self.alone = False
         self.recovery.judge(self, loss)
-        lane.cleared(self)
+        suspects.cleared(self)
 
     # ---- losses on the way, and the end
 
@@ -319,6 +321,10 @@ class Rebuild(StandIn):
             self.lost_host = lost  # from now on, what explains this loss counts
             self._fell_again(loss)
             return
+        self.slot_lost(lost)
+
+    def slot_lost(self, lost: LostHost) -> None:
+        """The host is gone on which it was to be rebuilt."""
         self.slot, self.stands = None, False
         if self.episode.spec.recovery is RecoveryClass.NONE:
             self.lost_host = lost
@@ -371,10 +377,10 @@ class Rebuild(StandIn):
         slot, self.slot = self.slot, None
         if slot is not None:
             if self.stands:
-                self.recovery.lane(slot.connection).acquitted(self)
+                self.recovery.suspects(slot.connection).acquitted(self)
             if self.alone:
                 self.alone = False
-                self.recovery.lane(slot.connection).cleared(self)
+                self.recovery.suspects(slot.connection).cleared(self)
             if slot is self.old_slot and not self.handle and slot.connection.lost is None:
                 slot.connection.send(self.old_handle, 0, CLOSE, b"")
             if self.handle and slot.connection.lost is None:

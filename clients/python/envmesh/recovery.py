@@ -18,6 +18,7 @@ from envmesh.lost_host import LostHost
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
 from envmesh.statistics import Statistics
+from envmesh.suspects import Suspects
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import error_reason_pb2, placement_pb2
 
@@ -42,7 +43,8 @@ class Recovery:
         self.mesh = mesh
         self.statistics = Statistics()
         self.rebuilds: set[Rebuild] = set()
-        self._lanes: dict[HostConnection, Lane] = {}
+        self._lanes: dict[HostConnection, dict[str, Lane]] = {}
+        self._suspects: dict[HostConnection, Suspects] = {}
         self._lost: dict[str, LostHost] = {}
         self._avoided: dict[str, float] = {}
         self._diverged: set[tuple[str, str]] = set()
@@ -55,7 +57,8 @@ class Recovery:
         statistics = self.statistics
         statistics.hosts_lost += 1
         statistics.notice_seconds.append(mesh.loop_time() - connection.heard_at)
-        self._lanes.pop(connection, None)
+        lanes = self._lanes.pop(connection, {})
+        self._suspects.pop(connection, None)
         lost = LostHost(self, connection)
         self._lost[connection.host_id] = lost
         sessions, connection.sessions = list(connection.sessions.items()), {}
@@ -67,6 +70,10 @@ class Recovery:
                 self._take(session, loss, lost)
             else:
                 session.fell(error)
+        for lane in lanes.values():
+            for rebuild in lane.dissolve():
+                rebuild.slot_lost(lost)
+        self._suspects.pop(connection, None)  # those who fell again have left it
         mesh.spawn(lost.run(), name=f"envmesh-return-{connection.address}")
 
     def copy_lost(self, episode: EpisodeSession, error: EnvmeshError) -> bool:
@@ -89,6 +96,7 @@ class Recovery:
         for rebuild, loss in accused.items():
             if not rebuild.over and rebuild.slot is None and not rebuild.seeking:
                 self.judge(rebuild, loss)
+        self._release(self.mesh.loop_time())
 
     def take_up(
         self,
@@ -254,14 +262,26 @@ class Recovery:
             rebuild.slot = None
             rebuild.seek()
             return
-        self.lane(connection).enter(rebuild)
+        lanes = self._lanes.setdefault(connection, {})
+        key = rebuild.episode.spec.key
+        if key not in lanes:
+            lanes[key] = Lane(connection, self.mesh.loop_time)
+        lanes[key].enter(rebuild)
 
-    def lane(self, connection: HostConnection) -> Lane:
-        """The order in which episodes are rebuilt on a host."""
-        lane = self._lanes.get(connection)
-        if lane is None:
-            lane = self._lanes[connection] = Lane(connection, self.mesh.loop_time)
-        return lane
+    def left_lane(self, rebuild: Rebuild, connection: HostConnection, size: int) -> None:
+        """An episode that was to be rebuilt there has been answered, or is not wanted."""
+        lane = self._lanes.get(connection, {}).get(rebuild.episode.spec.key)
+        if lane is not None:
+            lane.left(rebuild, size)
+
+    def suspects(self, connection: HostConnection) -> Suspects:
+        """Those of a host whose steps run one at a time."""
+        return self._suspects.setdefault(connection, Suspects())
+
+    def arrived(self, episode: EpisodeSession, connection: HostConnection) -> None:
+        """An episode stands on a host that may have begun to drain meanwhile: it moves on."""
+        if connection.draining and episode.rebuild is None:
+            self._take(episode, Loss.DRAIN, None)
 
     def done(self, rebuild: Rebuild) -> None:
         """An episode stands again."""
@@ -282,14 +302,19 @@ class Recovery:
                     f"it could not be rebuilt within {timeout:g} s: {rebuild.waits_for()}",
                     "REPLAY_DIVERGED" if rebuild.differed else "HOST_LOST",
                 )
-        for lane in self._lanes.values():
-            lane.release_suspects(now)
+        self._release(now)
+
+    def _release(self, now: float) -> None:
+        for lanes in list(self._lanes.values()):
+            for lane in list(lanes.values()):
+                lane.release(now)
 
     def close(self) -> None:
         """Nothing is rebuilt any more."""
         for rebuild in list(self.rebuilds):
             rebuild.drop()
         self._lanes.clear()
+        self._suspects.clear()
 
     # ---- hosts that are reached again
 

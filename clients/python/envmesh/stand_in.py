@@ -73,6 +73,12 @@ class StandIn:
         return self.held is not None and self.held[1] in (STEP, RESET)
 
     @property
+    def awaits_explanation(self) -> bool:
+        """Whether its step is suspected of a loss that nobody has explained yet."""
+        lost = self.lost_host
+        return self.running and self.episode.suspicion is not None and lost is not None and lost.unknown
+
+    @property
     def live_copy(self) -> bool:
         """Whether the episode plays on meanwhile."""
         return not self.standing
