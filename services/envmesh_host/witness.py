@@ -1,7 +1,8 @@
 """A small process beside each host of a mesh, which tells the broker how the host ended or why it is silent.
 
-It is forked before the host serves anything, shares the host's memory as far as neither changes it, sleeps in ``poll``,
-and ends soon after its host does. What it says decides whether a step that was running is under suspicion: a kill from
+It is forked before the host serves anything (the first process of a container is the witness, and the host is forked:
+``first_process`` says why), shares the host's memory as far as neither changes it, sleeps in ``poll``, and ends soon
+after its host does. What it says decides whether a step that was running is under suspicion: a kill from
 outside convicts nobody. It also ends a host whose loop is held by code that lets no other thread run, so that the
 host's own watchdog cannot.
 """
@@ -29,6 +30,7 @@ import grpc
 
 from envmesh.links import Links
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2
+from envmesh_host.first_process import FirstProcess, deferred, is_first
 from envmesh_host.isolation.out_of_memory import OutOfMemory
 from envmesh_host.settings import HostSettings
 from envmesh_host.testimony import BEGAN, LIMIT, SEEN, TURNED, WORD, Testimony
@@ -74,43 +76,65 @@ def begin(settings: HostSettings) -> Testimony | None:
         return None
     reading, writing = os.pipe()
     memory = mmap.mmap(-1, mmap.PAGESIZE)
+    first = is_first()
     host = os.getpid()
     process = os.pidfd_open(host)
     gc.freeze()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), deferred():
         warnings.simplefilter("ignore", DeprecationWarning)  # numpy's threads, which the witness does not use
         child = os.fork()
-    testimony = Testimony(writing, memory)
-    if child == 0:
-        os.close(writing)
-        _be_witness(settings, host, process, reading, memory)
+        if (child != 0) == first:
+            os.close(writing)
+            if first:
+                os.close(process)
+                host, process = child, os.pidfd_open(child)
+            _be_witness(settings, host, process, reading, memory, first=first)
     gc.unfreeze()
     os.close(reading)
     os.close(process)
     faulthandler.enable(file=writing)
-    return testimony
+    return Testimony(writing, memory)
 
 
-def _be_witness(settings: HostSettings, host: int, process: int, reading: int, memory: mmap.mmap) -> NoReturn:
+def _be_witness(
+    settings: HostSettings, host: int, process: int, reading: int, memory: mmap.mmap, *, first: bool
+) -> NoReturn:
+    code = 0
+    above: FirstProcess | None = None
     try:
         gc.disable()
-        os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
+        if first:
+            above = FirstProcess(host)
+        else:
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_NAME, b"envmesh-witness", 0, 0, 0)
-        Witness(settings, host, process, reading, memory).run()
+        Witness(settings, host, process, reading, memory, above).run()
     except BaseException:  # nobody is above it
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(0)
+        if above is not None:
+            code = above.exit_code()
+        os._exit(code)
 
 
 class Witness:
-    """Watches the process ``host``, by ``process`` (a pidfd), its words and its numbers."""
+    """Watches the process ``host``, by ``process`` (a pidfd), its words and its numbers. ``above`` is what else it is
+    where it is the first process of a container."""
 
-    def __init__(self, settings: HostSettings, host: int, process: int, words: int, memory: mmap.mmap):
+    def __init__(
+        self,
+        settings: HostSettings,
+        host: int,
+        process: int,
+        words: int,
+        memory: mmap.mmap,
+        above: FirstProcess | None = None,
+    ):
         self._settings = settings
+        self._above = above
         self._host = host
         self._process = process
         self._words = words
@@ -139,6 +163,8 @@ class Witness:
             if self._process in ready:
                 break
             self._look(time.perf_counter())
+            if self._above is not None:
+                self._above.reap()
         self._listen()
         self._bury()
 

@@ -49,6 +49,7 @@ class Kept:
     actions: tuple[bytes, ...]
     flags: int
     cause: str
+    message: str
     reward_valid: bool
     resumes: tuple[Resume, ...]
 
@@ -60,6 +61,7 @@ class Kept:
         return cls(
             digests=array("Q", trajectory.digests), rewards=array("d", trajectory.rewards), actions=tuple(actions),
             flags=trajectory.flags, cause=failure.cause if failure else "",
+            message=failure.message if failure else "",
             reward_valid=failure.reward_valid if failure else True, resumes=tuple(trajectory.resumes),
         )  # fmt: skip
 

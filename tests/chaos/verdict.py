@@ -46,7 +46,9 @@ def examine(disturbed: Played, calm: Played, acts: Mapping[tuple[int, int], int]
                         f"{environment} seed {seed}: ended as {kept.cause} with its rewards called valid"
                     )
                 continue
-            difference = f"ended as {kept.cause}" if kept.cause else kept.difference(reference[seed])
+            difference = (
+                f"ended as {kept.cause}: {kept.message}" if kept.cause else kept.difference(reference[seed])
+            )
             if difference:
                 counts["different"] += 1
                 wrong.append(f"{environment} seed {seed}: {difference}")

@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -14,6 +18,7 @@ import envmesh
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
 from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
+from tests.integration.closed_parts import until
 from tests.integration.command_line import descendants, eventually, is_alive
 
 pytestmark = pytest.mark.timeout(120)
@@ -58,6 +63,11 @@ class Watched:
     async def host_id(self, child: Child) -> str:
         fleet = (await self._fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet
         return next(host.identity.host_id for host in fleet.hosts if host.identity.name == child.name)
+
+    async def found(self, name: str) -> str:
+        """The id of the host that has that name, once it has registered."""
+        hosts = (await self._fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+        return next((host.identity.host_id for host in hosts if host.identity.name == name), "")
 
     async def explain(self, host_id: str, seconds: float = 5.0) -> placement_pb2.ExplainLossResponse:
         request = placement_pb2.ExplainLossRequest(
@@ -208,3 +218,74 @@ async def test_a_witness_is_small_and_never_outlives_its_host_for_long():
 async def test_none_where_none_is_wanted():
     async with meshed(ENVMESH_HOST_WITNESS="false") as local:
         assert witnesses(local.hosts[0]) == set()
+
+
+# ---- in a container
+
+
+@asynccontextmanager
+async def contained(local: LocalMesh) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, int]]:
+    """One more host of the mesh, as the first process of a PID namespace: what began it, the first process inside, and
+    the host below that."""
+    pattern = local.hosts[0]
+    command = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        sys.executable,
+        "-m",
+        "envmesh_cli",
+    ]
+    outer = await asyncio.create_subprocess_exec(
+        *command,
+        *pattern.command,
+        env={**os.environ, **pattern.environ, "ENVMESH_HOST_NAME": "contained"},
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        inner = await until(
+            lambda: [pid for pid in descendants(outer.pid) if name_of(pid) == "envmesh-witness"]
+        )
+        (host,) = await until(lambda: [pid for pid in descendants(inner[0]) if parent_of(pid) == inner[0]])
+        yield outer, inner[0], host
+    finally:
+        if outer.returncode is None:
+            outer.kill()
+            await outer.wait()
+
+
+def name_of(pid: int) -> str:
+    """What the process calls itself."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def parent_of(pid: int) -> int:
+    """The process that began it, or took it over."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="did not run: PID namespaces need root and unshare",
+)
+@pytest.mark.parametrize(
+    ("number", "expected", "word", "status"),
+    [
+        (signal.SIGKILL, "OUTSIDE", "killed from outside", 128 + signal.SIGKILL),
+        (signal.SIGSEGV, "CRASHED", "Segmentation fault", 128 + signal.SIGSEGV),
+        (signal.SIGTERM, "OUTSIDE", "it left in good order", 0),
+    ],
+)
+async def test_the_end_of_a_container_is_explained_too(number, expected, word, status):
+    async with meshed() as local, grpc.aio.insecure_channel(local.address) as channel:
+        watched = Watched(local, channel)
+        async with contained(local) as (outer, first, host):
+            host_id = await until(lambda: watched.found("contained"))
+            os.kill(first if number == signal.SIGTERM else host, number)
+            answer = await watched.explain(host_id)
+            while answer.cause == cause("ALIVE"):
+                answer = await watched.explain(host_id)
+            assert (answer.cause, word in answer.message) == (cause(expected), True), answer
+            assert await asyncio.wait_for(outer.wait(), 20) == status

@@ -86,11 +86,20 @@ class StandIn:
     def waits_for(self) -> str:
         """What is missing, for people."""
         if self.slot is not None:
-            return f"rebuilding on {self.slot.connection.address}"
+            return f"{self._phase()} {self.slot.connection.address}"
         if self._waiter is not None:
             pool = self.recovery.mesh.pool(self.episode.spec.key)
             return self.trouble or pool.queued or "asking for a slot"
         return self.trouble or "trying to reach its host again"
+
+    def _phase(self) -> str:
+        if self.at_boundary:
+            return "ending its step before it moves to"
+        if self.alone:
+            return "running its suspected step on"
+        if self.stands:
+            return "waiting to run its suspected step on"
+        return "rebuilding on" if self.handle else "waiting for its turn on"
 
     def why(self, loss: Loss, reason: str) -> str:
         """What to say when the episode falls."""
