@@ -214,9 +214,26 @@ async def test_an_acquitted_suspect_gets_company_and_suspects_are_bounded():
         suspects[1].first = values.decode((await waiting[0])[0])
         assert not waiting[1].done()
         assert await suspects[1].step("well") == "well"
+        suspects[2].first = values.decode((await waiting[1])[0])
+        assert suspects[2].first == suspects[1].first, "who is acquitted may have the next one beside it"
         company = await play.episode()
-        assert company.first == suspects[1].first
-        await suspects[1].close()
-        for episode in (company, fresh):
+        assert company.first == first.first
+        assert await suspects[2].step("well") == "well"
+        for episode in (fresh, company):
             await episode.close()
-        await waiting[1]
+        for _ in range(2):
+            await play.episode()
+        assert (await play.episode()).first == suspects[1].first, "and others too"
+
+
+async def test_suspects_find_workers_when_each_has_had_one_and_nobody_leaves():
+    async with playing(in_workers, "MisbehavingTogether") as play:
+        neighbour = await play.episode()
+        acquitted = []
+        async with asyncio.timeout(20):
+            for _ in range(4):
+                suspect = alone(play)
+                await suspect.reset()
+                assert await suspect.step("well") == "well"
+                acquitted.append(suspect)
+        assert len({episode.first for episode in (neighbour, *acquitted)}) == 2

@@ -28,6 +28,11 @@ CHECKPOINT_EVENT, CHECKPOINT = pb.EVENT_KIND_CHECKPOINT, pb.COMMAND_KIND_CHECKPO
 
 NOTHING_EXPECTED = -1
 ATTEMPTS = 3
+UNLUCKY_SECONDS = 2.0
+"""A host whose workers are lost again and again gets this episode no sooner."""
+
+TELLING = frozenset({"REPLAY_DIVERGED", "VERSION_MISMATCH", "NOT_YOURS", "MALFORMED", "LIMIT_EXCEEDED"})
+"""Reasons why a rebuilding fails that say so themselves; what else comes of a replay is a divergence."""
 
 
 class Rebuild(StandIn):
@@ -209,6 +214,11 @@ class Rebuild(StandIn):
             recovery.judge(self, Loss.COPY_GONE)
         elif error.reason in WORKER_DEATHS and self.attempts < ATTEMPTS:
             recovery.resume(self)
+        elif error.reason == "WORKER_LOST":  # others' doing, again and again: not here for now
+            self._give_back(slot)
+            recovery.avoid(slot.connection.host_id, UNLUCKY_SECONDS)
+            self.trouble = str(error)
+            self.seek()
         elif error.reason == "LIMIT_EXCEEDED" and self.attempts < ATTEMPTS:
             self._give_back(slot)
             self.trouble = str(error)
@@ -239,7 +249,7 @@ class Rebuild(StandIn):
             self.trouble = str(error)
             self.seek()
             return
-        known = error.reason in ("REPLAY_DIVERGED", "VERSION_MISMATCH", "NOT_YOURS", "MALFORMED")
+        known = error.reason in TELLING or error.reason in WORKER_DEATHS
         self.fall(Exception.__str__(error), error.reason if known else "REPLAY_DIVERGED")
 
     def _go_back(self) -> None:

@@ -233,16 +233,20 @@ class ProcessRunner:
 
     def _choose(self, apart: bool) -> WorkerLink | None:
         """The worker with the fewest episodes, or a new one while that spreads them better or all are full. One that is
-        to be ``apart`` gets an empty one, or a new one though there are enough for the others."""
+        to be ``apart`` gets an empty one, or a new one though there are enough for the others; where there can be no
+        more, as each has its acquitted suspect, the one with the fewest episodes."""
         workers = self._workers.values()
         best = least_full(workers)
         if best is not None and best.episodes == 0:
             return best
+        tried = sum(worker.apart is not None for worker in workers)
         if apart:
-            best, room = None, self._most + self._spread - len(workers)
+            room = self._most + self._spread - len(workers)
+            if tried >= self._spread or room > 0:
+                best = None
         else:
             bound = self._most if best is None else self._spread
-            room = bound - sum(worker.apart is None for worker in workers)
+            room = bound - len(workers) + tried
         if room > 0 and self._loop.time() >= self._restraint.until and not self._stopping:
             return self._new_worker()
         return best
