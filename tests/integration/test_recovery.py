@@ -371,6 +371,36 @@ async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_b
         assert not mesh.recovery.rebuilds
 
 
+async def test_a_draining_host_that_dies_before_there_is_room_elsewhere_loses_nobody():
+    """Who was about to leave it is rebuilt once, when room comes."""
+    async with (
+        connected("Replayed", "length=6&pause=0.05") as (local, mesh),
+        grpc.aio.insecure_channel(local.address) as channel,
+        asyncio.timeout(60),
+    ):
+        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in SEEDS]
+            child, first = await busiest(local)
+            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+            second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
+            await until(
+                lambda: (
+                    len(
+                        [each for each in mesh.recovery.rebuilds if each.old_slot.connection.host_id == first]
+                    )
+                    > 4
+                )
+            )
+            child.crash()
+            await until(lambda: mesh.statistics.hosts_lost)
+            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=second))
+        assert [task.result() for task in tasks] == [6] * len(SEEDS)
+        assert not mesh.recovery.rebuilds
+
+
 async def test_those_whose_turn_to_be_rebuilt_had_not_come_outlive_that_host_too():
     """A host dies; more episodes than are rebuilt at once are on their way to the next one, when that dies as well."""
     seeds, target = range(240), "walk=tests.environments.recoverable:Replayed?length=40&pause=0.001"

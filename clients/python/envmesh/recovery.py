@@ -138,6 +138,8 @@ class Recovery:
         if self.mesh.closing:
             episode.fell(EpisodeAborted("the client closed", reason="CANCELLED"))
             return
+        if episode.rebuild is not None:  # it was to leave a draining host, and had no slot elsewhere yet
+            episode.rebuild.drop()
         rebuild = Rebuild(self, episode, loss, lost, error)
         self.judge(rebuild, loss)
 
