@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -347,58 +348,59 @@ async def test_an_episode_by_hand_whose_reset_is_refused_begins_once_elsewhere_t
         assert not mesh.recovery.rebuilds
 
 
-@pytest.mark.parametrize("taken_back", ["the first", "the second"])
-async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_back):
-    """Episodes leave the first host, past their last step there, and the second one drains before they arrive."""
+@dataclass(frozen=True)
+class TwoHosts:
+    """Two hosts, by id, with episodes on both; ``busier`` is the process of the first."""
+
+    mesh: envmesh.Mesh
+    fleet: fleet_pb2_grpc.FleetServiceStub
+    first: str
+    second: str
+    busier: Child
+
+
+@asynccontextmanager
+async def played_by_hand(name: str, arguments: str) -> AsyncIterator[TwoHosts]:
+    """Episodes of six steps, and what is done to their hosts meanwhile: each is played to its end."""
     async with (
-        connected("Saved", "length=6&pause=0.1") as (local, mesh),
+        connected(name, f"length=6&{arguments}") as (local, mesh),
         grpc.aio.insecure_channel(local.address) as channel,
         asyncio.timeout(60),
     ):
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
+        fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in SEEDS]
-            _, first = await busiest(local)
-            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+            busier, first = await busiest(local)
+            hosts = (await fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
             second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
-            await until(lambda: any(rebuild.at_boundary for rebuild in mesh.recovery.rebuilds))
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
-            await until(lambda: any(rebuild.trouble for rebuild in mesh.recovery.rebuilds))
-            host_id = first if taken_back == "the first" else second
-            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
+            yield TwoHosts(mesh, fleet, first, second, busier)
         assert [task.result() for task in tasks] == [6] * len(SEEDS)
         assert not mesh.recovery.rebuilds
+
+
+@pytest.mark.parametrize("taken_back", ["the first", "the second"])
+async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_back):
+    """Episodes leave the first host, past their last step there, and the second one drains before they arrive."""
+    async with played_by_hand("Saved", "pause=0.1") as two:
+        rebuilds = two.mesh.recovery.rebuilds
+        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.first))
+        await until(lambda: any(rebuild.at_boundary for rebuild in rebuilds))
+        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.second))
+        await until(lambda: any(rebuild.trouble for rebuild in rebuilds))
+        host_id = two.first if taken_back == "the first" else two.second
+        await two.fleet.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
 
 
 async def test_a_draining_host_that_dies_before_there_is_room_elsewhere_loses_nobody():
     """Who was about to leave it is rebuilt once, when room comes."""
-    async with (
-        connected("Replayed", "length=6&pause=0.05") as (local, mesh),
-        grpc.aio.insecure_channel(local.address) as channel,
-        asyncio.timeout(60),
-    ):
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in SEEDS]
-            child, first = await busiest(local)
-            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-            second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=second))
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=first))
-            await until(
-                lambda: (
-                    len(
-                        [each for each in mesh.recovery.rebuilds if each.old_slot.connection.host_id == first]
-                    )
-                    > 4
-                )
-            )
-            child.crash()
-            await until(lambda: mesh.statistics.hosts_lost)
-            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=second))
-        assert [task.result() for task in tasks] == [6] * len(SEEDS)
-        assert not mesh.recovery.rebuilds
+    async with played_by_hand("Replayed", "pause=0.05") as two:
+        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.second))
+        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.first))
+        leaving = two.mesh.recovery.rebuilds
+        await until(lambda: sum(each.old_slot.connection.host_id == two.first for each in leaving) > 4)
+        two.busier.crash()
+        await until(lambda: two.mesh.statistics.hosts_lost)
+        await two.fleet.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=two.second))
 
 
 async def test_those_whose_turn_to_be_rebuilt_had_not_come_outlive_that_host_too():
