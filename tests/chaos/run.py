@@ -22,6 +22,7 @@ from tests.chaos.verdict import Findings, examine, percentile, table
 
 __all__ = ["chaos", "report"]
 
+SHOWN_WAITS = 20
 HOSTS = 6
 SETTLE_SECONDS = 60.0
 """Longer than any window after which a host lets go: what is held then is held for ever."""
@@ -134,9 +135,6 @@ def _acts(ledger: Path) -> Counter[tuple[int, int]]:
 def _stuck(mesh: Mesh, half: Half) -> str:
     waiting = [repr(rebuild) for rebuild in list(mesh.recovery.rebuilds)[:10]]
     return f"episodes did not end: {mesh.statistics}, waiting {waiting}, said {list(half.said)[-10:]}"
-
-
-SHOWN_WAITS = 20
 
 
 def _statistics(mesh: Mesh) -> dict[str, Any]:

@@ -39,11 +39,7 @@ def process_of(child: Child) -> int:
 
 def witnesses(child: Child) -> set[int]:
     """The witness of a host."""
-    return {
-        pid
-        for pid in descendants(process_of(child))
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "envmesh-witness"
-    }
+    return {pid for pid in descendants(process_of(child)) if name_of(pid) == "envmesh-witness"}
 
 
 def private_kib(pid: int) -> int:
@@ -61,8 +57,9 @@ class Watched:
         self._fleet = fleet_pb2_grpc.FleetServiceStub(channel)
 
     async def host_id(self, child: Child) -> str:
-        fleet = (await self._fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet
-        return next(host.identity.host_id for host in fleet.hosts if host.identity.name == child.name)
+        host_id = await self.found(child.name)
+        assert host_id, f"{child.name} has not registered"
+        return host_id
 
     async def found(self, name: str) -> str:
         """The id of the host that has that name, once it has registered."""

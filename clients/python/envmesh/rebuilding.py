@@ -214,7 +214,7 @@ class Rebuild(StandIn):
             recovery.judge(self, Loss.COPY_GONE)
         elif error.reason in WORKER_DEATHS and self.attempts < ATTEMPTS:
             recovery.resume(self)
-        elif error.reason == "WORKER_LOST":  # others' doing, again and again: not here for now
+        elif error.reason == "WORKER_LOST":  # others' doing, again and again: elsewhere
             self._give_back(slot)
             recovery.avoid(slot.connection.host_id, UNLUCKY_SECONDS)
             self.trouble = str(error)

@@ -185,9 +185,8 @@ class StandIn:
             self._no_slot(EnvmeshError(f"only build {spec.build[:12]} is served, which diverges"))
             return
         self.slot = slot
-        if (
-            self.old is None or self.standing
-        ):  # no copy lives, or its boundary was passed for a slot that was refused
+        # No copy lives, or its boundary was passed for a slot that was refused.
+        if self.old is None or self.standing:
             self.recovery.resume(self)  # type: ignore[arg-type]
             return
         self.episode.take_stock()
