@@ -114,8 +114,8 @@ class Engine(Saving):
             self.settled(copy, running, RESET, result, seconds)
             return
         environment.observed.reset_seconds.append(seconds)
+        environment.observed.reset_totals.append(seconds)
         self.traffic.note_command(RESET)
-        self.traffic.note_seconds(RESET, seconds)
         copy.settle(0, payload, result)
         waiter[0].reply(waiter[1], waiter[2], OUTCOME, result)
 
@@ -318,14 +318,16 @@ class Engine(Saving):
     def _note_time(self, copy: EpisodeCopy, running: RunningStep, kind: int, seconds: float) -> None:
         """A command has run for so long in its environment, and taken so long altogether."""
         total = time.perf_counter() - running.begun if running.begun else seconds
-        self.traffic.note_seconds(kind, total)
+        observed = copy.environment.observed
         if kind == STEP:
-            copy.environment.observed.step_seconds.append(seconds)
-            copy.environment.observed.action_bytes += len(running.action)
-            self.traffic.overhead.append(max(0.0, total - seconds))
+            observed.step_seconds.append(seconds)
+            observed.step_totals.append(total)
+            observed.action_bytes += len(running.action)
         elif kind == RESET:
-            copy.environment.observed.reset_seconds.append(seconds)
+            observed.reset_seconds.append(seconds)
+            observed.reset_totals.append(total)
         else:
+            self.traffic.note_seconds(kind, total)
             self.traffic.resume_seconds.append(total)
 
     def refused_inline(self, copy: EpisodeCopy, index: int, action: bytes, refusal: Refusal) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
@@ -224,13 +226,17 @@ class HostMeters:
 
     def _take_environment(self, labels: tuple[str, str], seen: Observed) -> None:
         step = self.step.labels(*labels)
-        step.observe_many(seen.step_seconds)
+        running, total = np.asarray(seen.step_seconds), np.asarray(seen.step_totals)
+        step.observe_many(running)
+        self.command.labels("step").observe_many(total)
+        self.overhead.labels().observe_many(np.maximum(0.0, total - running))
         if seen.step_times.steps:
             timed = seen.step_times.timed()
             step.observe_many(timed.running, timed.running_counts)
             self.command.labels("step").observe_many(timed.elapsed, timed.counts)
             self.overhead.labels().observe_many(timed.waited, timed.counts)
         self.reset.labels(*labels).observe_many(seen.reset_seconds)
+        self.command.labels("reset").observe_many(seen.reset_totals)
         self.reward.labels(*labels).observe_many(seen.reward_seconds)
         self.returns.labels(*labels).observe_many(seen.returns)
         self.lengths.labels(*labels).observe_many(seen.lengths)
@@ -261,7 +267,6 @@ class HostMeters:
             self.commands.add(count, *self._bounded("refusal", name, code, reason))
         for kind, seconds in seen.seconds.items():
             self.command.labels(KINDS.get(kind, "other")).observe_many(seconds)
-        self.overhead.labels().observe_many(seen.overhead)
         self.frames.labels().observe_many(seen.frame_sizes)
         self.frames_in.add(seen.frames_in)
         self.stream_bytes.add(seen.bytes_in, "received")

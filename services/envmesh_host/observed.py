@@ -14,15 +14,17 @@ __all__ = ["Observed", "Traffic"]
 class Observed:
     """Observations of one environment on their way into the metrics.
 
-    Durations in seconds; ``step_times`` has those of steps taken by the batch, what they waited too. ``outcomes``
-    counts episodes that are over, by outcome; ``failures`` those that failed, by cause; ``grades`` replies to Reward by
-    whether they were valid; ``tool_calls`` calls of tools by what came of them; ``action_bytes`` and
-    ``observation_bytes`` what steps carried.
+    Durations in seconds: the environment's own, and beside them, in the same order, ``totals`` from the arrival of the
+    command to its reply; ``step_times`` has both of steps taken by the batch. ``outcomes`` counts episodes that are
+    over, by outcome; ``failures`` those that failed, by cause; ``grades`` replies to Reward by whether they were valid;
+    ``tool_calls`` calls of tools by what came of them; ``action_bytes`` and ``observation_bytes`` what steps carried.
     """
 
     step_seconds: list[float] = field(default_factory=list)
+    step_totals: list[float] = field(default_factory=list)
     step_times: StepTimes = field(default_factory=StepTimes)
     reset_seconds: list[float] = field(default_factory=list)
+    reset_totals: list[float] = field(default_factory=list)
     reward_seconds: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
@@ -41,15 +43,13 @@ class Traffic:
     leaves what it has observed here.
 
     ``commands`` counts those answered by (kind, reason), reason "" where all went well; ``seconds`` has, by kind, the
-    time from a command's arrival to its reply, and ``overhead`` the part of it that was not the environment's, but for
-    steps taken by the batch, whose environments have both (``Observed.step_times``). ``resumes`` counts by
+    time from a command's arrival to its reply, but for resets and steps (``Observed`` has them). ``resumes`` counts by
     (kind, cause), ``checkpoints`` those taken as (count, bytes) by where they are kept, ``interrupted`` counts episodes
     that this host ended without an outcome by no doing of theirs, by reason.
     """
 
     commands: dict[tuple[int, str], int] = field(default_factory=dict)
     seconds: dict[int, list[float]] = field(default_factory=dict)
-    overhead: list[float] = field(default_factory=list)
     frame_sizes: list[int] = field(default_factory=list)
     frames_in: int = 0
     bytes_in: int = 0

@@ -19,7 +19,7 @@ from envmesh.instruments import COARSE_DURATION_BUCKETS
 __all__ = ["StepTimes", "Timed", "stride_of"]
 
 LOWEST_EDGE = COARSE_DURATION_BUCKETS[0]
-LONGEST_STRIDE = 16
+LONGEST_STRIDE = 32
 
 Floats = NDArray[np.float64]
 

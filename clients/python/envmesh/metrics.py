@@ -173,9 +173,9 @@ class ClientMetrics(Instruments):
             "Groups by whether the returns of their members differ.",
             (*one, "variance"),
         )
-        self._policy = self.counter(
+        self._thought = self.counter(
             "envmesh_client_policy_seconds_total", "Time in calls of synchronous policies, in seconds."
-        )
+        ).labels()
         self._step = self.histogram(
             "envmesh_client_step_duration_seconds",
             "From sending an action until its outcome is there, in seconds; of one step at a time on each connection.",
@@ -212,12 +212,12 @@ class ClientMetrics(Instruments):
 
     def ended(self, trajectory: Trajectory) -> None:
         """An episode is over."""
-        spec = trajectory.spec
-        over = self._over.get(spec.key)
+        over = self._over.get(trajectory.spec.key)
         if over is None:
-            over = self._over[spec.key] = _Over(self, self._labels(trajectory))
-        if trajectory.annotations:
-            self._tokens.add(sum(map(_tokens_of, trajectory.annotations.values())), *over.labels)
+            over = self._over[trajectory.spec.key] = _Over(self, self._labels(trajectory))
+        annotations = trajectory.annotations
+        if annotations:
+            self._tokens.add(sum(map(_tokens_of, annotations.values())), *over.labels)
         value = trajectory.return_
         if value is None:
             over.failed.value += 1
@@ -225,8 +225,8 @@ class ClientMetrics(Instruments):
         (over.terminated if trajectory.terminated else over.truncated).value += 1
         over.returns.note(value)
         over.lengths.note(float(len(trajectory)))
-        if trajectory.annotations:
-            lag = self._lag(trajectory.annotations)
+        if annotations:
+            lag = self._lag(annotations)
             if lag is not None:
                 self._lags.labels(lag).note(value)
 
@@ -249,7 +249,7 @@ class ClientMetrics(Instruments):
 
     def thought(self, seconds: float) -> None:
         """The policy was called, and has answered."""
-        self._policy.labels().value += seconds
+        self._thought.value += seconds
 
     def flush(self) -> None:
         """Take in what waits, and what the client's statistics have counted."""

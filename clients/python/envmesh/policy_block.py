@@ -78,8 +78,6 @@ class PolicyBlock:
         arrived = 0.0
         if meters is not None:
             arrived = perf_counter()
-            if self._timed is not None:
-                self._look_for_timed(handles, meters, arrived)
         try:
             actions = list(map(self._policy, self._decode(payloads)))
             if Act in set(map(type, actions)):
@@ -88,15 +86,16 @@ class PolicyBlock:
         except Exception as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
+        answered = 0.0
         if meters is not None:
-            sent = perf_counter()
-            meters.thought(sent - arrived)
-            if self._timed is None:
-                self._timed, self._timed_index, self._timed_since = players[0], indices[0] + 1, sent
+            answered = perf_counter()
+            meters.thought(answered - arrived)
         following = [index + 1 for index in indices]
         for player, action, index in zip(players, data, following, strict=True):
             player.acted(action)
             player.expected = index
+        if meters is not None:
+            self._time(players[0], meters, arrived, answered)
         connection = self._connection
         if max(map(len, data)) < LARGE_VALUE_BYTES:
             connection.rows.extend(handles, following, data)
@@ -104,14 +103,16 @@ class PolicyBlock:
             for handle, index, action in zip(handles, following, data, strict=True):
                 connection.send(handle, index, STEP, action)
 
-    def _look_for_timed(self, handles: list[int], meters: ClientMetrics, arrived: float) -> None:
-        """One step at a time is timed: its outcome may be among those that came, or will not come this way any more."""
+    def _time(self, first: PolicyPlayer, meters: ClientMetrics, arrived: float, answered: float) -> None:
+        """A frame came and was answered. One step at a time is timed: its outcome may have been in this frame, or will
+        not come this way any more."""
         timed = self._timed
-        if timed is not None and timed.expected == self._timed_index:
-            if timed.handle not in handles:
-                return
-            meters.stepped(arrived - self._timed_since)
-        self._timed = None
+        if timed is not None:
+            if timed.expected == self._timed_index:
+                return  # not yet
+            if timed.expected == self._timed_index + 1:
+                meters.stepped(arrived - self._timed_since)
+        self._timed, self._timed_index, self._timed_since = first, first.expected, answered
 
     @staticmethod
     def _annotated(players: list[PolicyPlayer], indices: list[int], actions: list[Any]) -> list[Any]:

@@ -117,6 +117,7 @@ def test_a_host_stays_within_5000_series_whatever_it_serves():
             observed.returns.append(float(episode))
             observed.lengths.append(episode)
             observed.step_seconds.append(1e-5 * episode)
+            observed.step_totals.append(2e-5 * episode)
             observed.reward_seconds.append(1e-3)
             observed.components.setdefault(f"component-{number}-{episode}", []).append(1.0)
             observed.grades[True] = 1
