@@ -226,7 +226,9 @@ class Trajectory:
 
     __slots__ = (
         "_actions",
+        "_return",
         "_rows",
+        "_summed",
         "annotations",
         "build",
         "ended_at",
@@ -271,6 +273,7 @@ class Trajectory:
         self.ended_at = 0.0
         self._rows: list[OutcomeRow] = []
         self._actions: list[bytes] = []
+        self._return, self._summed = 0.0, 0
 
     def __repr__(self) -> str:
         end = f"failed: {self.failure.cause}" if self.failure else f"return={self.return_:g}"
@@ -282,6 +285,7 @@ class Trajectory:
     def fill(self, rows: Iterable[OutcomeRow], actions: Iterable[bytes]) -> None:
         """Take recorded rows (the reset's first) and actions in place of what is there."""
         self._rows, self._actions = list(rows), list(actions)
+        self._summed = 0
 
     @property
     def rewards(self) -> list[float]:
@@ -311,7 +315,11 @@ class Trajectory:
     @property
     def return_(self) -> float | None:
         """The sum of rewards; None where the episode failed."""
-        return None if self.failure is not None else float(sum(map(_reward_of, self._rows[1:])))
+        if self.failure is not None:
+            return None
+        if self._summed != len(self._rows):  # several ask, and by then the rows are far from the CPU
+            self._return, self._summed = float(sum(map(_reward_of, self._rows[1:]))), len(self._rows)
+        return self._return
 
     @property
     def terminated(self) -> bool:
