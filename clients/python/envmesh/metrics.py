@@ -179,13 +179,13 @@ class ClientMetrics(Instruments):
         self._step = self.histogram(
             "envmesh_client_step_duration_seconds",
             "From sending an action until its outcome is there, in seconds; of one step at a time on each connection.",
-        )
+        ).labels()
         self._reset = self.histogram(
             "envmesh_client_reset_duration_seconds",
             "From sending a reset until its outcome is there, in seconds.",
             (),
             COARSE_DURATION_BUCKETS,
-        )
+        ).labels()
         self._slot = self.histogram(
             "envmesh_client_slot_wait_seconds", "From asking for slots until each is there, in seconds."
         )
@@ -215,19 +215,18 @@ class ClientMetrics(Instruments):
         over = self._over.get(trajectory.spec.key)
         if over is None:
             over = self._over[trajectory.spec.key] = _Over(self, self._labels(trajectory))
-        annotations = trajectory.annotations
-        if annotations:
-            self._tokens.add(sum(map(_tokens_of, annotations.values())), *over.labels)
         value = trajectory.return_
         if value is None:
             over.failed.value += 1
-            return
-        (over.terminated if trajectory.terminated else over.truncated).value += 1
-        over.returns.note(value)
-        over.lengths.note(float(len(trajectory)))
+        else:
+            (over.terminated if trajectory.terminated else over.truncated).value += 1
+            over.returns.note(value)
+            over.lengths.note(len(trajectory))
+        annotations = trajectory.annotations
         if annotations:
+            self._tokens.add(sum(map(_tokens_of, annotations.values())), *over.labels)
             lag = self._lag(annotations)
-            if lag is not None:
+            if lag is not None and value is not None:
                 self._lags.labels(lag).note(value)
 
     def grouped(self, group: Sequence[Trajectory]) -> None:
@@ -237,11 +236,11 @@ class ClientMetrics(Instruments):
 
     def reset(self, seconds: float) -> None:
         """A reset's outcome came."""
-        self._reset.labels().note(seconds)
+        self._reset.note(seconds)
 
     def stepped(self, seconds: float) -> None:
         """The outcome of a sampled step came."""
-        self._step.labels().note(seconds)
+        self._step.note(seconds)
 
     def slot_came(self, seconds: float) -> None:
         """A slot came that was asked for so long ago."""

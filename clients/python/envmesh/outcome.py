@@ -24,12 +24,13 @@ _UNDECODED: Any = object()
 
 
 class EnvironmentSpec:
-    """An environment as the mesh serves it."""
+    """An environment as the mesh serves it. ``key`` is ``name@version``."""
 
     def __init__(self, info: pb.EnvironmentInfo):
         self.message = info
         self.name = info.name
         self.version = info.version
+        self.key = f"{info.name}@{info.version}"
         self.build = info.build
         self.target = info.target
         self.recovery = _RECOVERY.get(info.recovery, Recovery.NONE)
@@ -51,11 +52,6 @@ class EnvironmentSpec:
 
     def __repr__(self) -> str:
         return f"<EnvironmentSpec {self.key} {self.isolation.value} {self.recovery.value}>"
-
-    @property
-    def key(self) -> str:
-        """``name@version``."""
-        return f"{self.name}@{self.version}"
 
     @property
     def observation_space(self) -> Any:
