@@ -17,7 +17,7 @@ log = logging.getLogger("envmesh.autoscaler")
 
 CONTROLLER = "envmesh.dev/autoscaler"
 LEAST_SECONDS = 1.0
-"""Between two Events about one Deployment: what is decided meanwhile is in the log and in the metrics."""
+"""Between two Events of one reason about one Deployment: what is decided meanwhile is in the log and the metrics."""
 _LONGEST = 1000
 """Characters of a note; the API server takes 1,024."""
 
@@ -46,19 +46,20 @@ def event_of(
 
 
 class Events:
-    """Writes Events, at most one a second about a Deployment. What cannot be written is logged and let go."""
+    """Writes Events, at most one a second and reason about a Deployment: a change of direction is always told. What
+    cannot be written is logged and let go."""
 
     def __init__(self, api: ClusterApi, namespace: str, instance: str, clock: Clock, wall: Clock) -> None:
         self._api, self._instance, self._clock, self._wall = api, instance, clock, wall
         self._path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
-        self._told: dict[str, float] = {}
+        self._told: dict[tuple[str, str], float] = {}
 
     async def tell(self, deployment: Mapping[str, Any], reason: str, action: str, note: str) -> None:
         """Tell of a decision."""
         name, now = deployment["metadata"]["name"], self._clock()
-        if now - self._told.get(name, float("-inf")) < LEAST_SECONDS:
+        if now - self._told.get((name, reason), float("-inf")) < LEAST_SECONDS:
             return
-        self._told[name] = now
+        self._told[name, reason] = now
         event = event_of(deployment, reason, action, note, self._wall(), self._instance)
         try:
             await asyncio.to_thread(self._api.raw, "POST", self._path, event)
