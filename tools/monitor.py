@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import urllib.request
@@ -17,9 +18,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import yaml
+from prometheus_client import CollectorRegistry, start_http_server
 
 import envmesh
 from envmesh.errors import EnvmeshError
+from envmesh.mesh import Mesh
+from envmesh.metrics import ClientMetrics
 from envmesh_cli.local_mesh import LocalMesh
 from tools.prometheus_beside import free_port, prometheus_beside
 
@@ -45,6 +49,7 @@ def main() -> int:
             "There is no prometheus on this machine: `apt-get install prometheus`, or prometheus.io/download."
         )
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does: nothing is left behind
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(arguments))
     print("everything has ended")
@@ -56,50 +61,62 @@ async def _run(arguments: argparse.Namespace) -> None:
         directory = Path(name)
         rules = sorted((CHART / "alerts").glob("*.yaml"))
         async with (
-            LocalMesh(arguments.targets, hosts=arguments.hosts) as mesh,
-            prometheus_beside(directory, mesh.metrics, rules, interval="2s", port=free_port()) as url,
+            LocalMesh(arguments.targets, hosts=arguments.hosts) as local,
+            envmesh.connect(local.address) as mesh,
+            _trainer_metrics(mesh) as trainer,
+            prometheus_beside(
+                directory, {**local.metrics, "trainer": trainer}, rules, interval="2s", port=free_port()
+            ) as url,
             _grafana(directory, url) as grafana,
-            asyncio.TaskGroup() as group,
         ):
-            print(f"\n  mesh         {mesh.address}    envmesh top --mesh {mesh.address}")
-            print(
-                f"  Prometheus   {url}    open {url}/alerts, or {url}/graph and the queries of docs/metrics.md"
-            )
-            if grafana:
-                print(f"  Grafana      {grafana}/d/envmesh-fleet    open this page; no login is needed")
-            else:
-                print(
-                    "  Grafana      not on this machine; with `grafana` on PATH the dashboards would be shown too,"
-                )
-                print(
-                    f"               or import {CHART / 'dashboards'}/*.json into any Grafana with this data source"
-                )
-            print("\n  Ctrl-C ends everything.\n", flush=True)
-            playing = None
-            if not arguments.no_load:
-                playing = group.create_task(_load(mesh.address), name="load")
-            if arguments.seconds is None:
-                await asyncio.Event().wait()
-            await asyncio.sleep(arguments.seconds)
-            if playing is not None:
-                playing.cancel()
+            _say_where(local, url, grafana)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(arguments.seconds):
+                    await (asyncio.Event().wait() if arguments.no_load else _play(mesh))
 
 
-async def _load(address: str) -> None:
+def _say_where(local: LocalMesh, prometheus: str, grafana: str) -> None:
+    print(f"\n  mesh         {local.address}    envmesh top --mesh {local.address}")
+    print(f"  live page    {local.page}    the mesh at a glance")
+    print(f"  Prometheus   {prometheus}/alerts    and {prometheus}/graph for the queries of docs/metrics.md")
+    if grafana:
+        print(f"  Grafana      {grafana}/d/envmesh-fleet    open this page; no login is needed")
+    else:
+        print("  Grafana      not on this machine; with `grafana` on PATH the dashboards would be shown too,")
+        print(
+            f"               or import {CHART / 'dashboards'}/*.json into any Grafana with this data source"
+        )
+    print("\n  Ctrl-C ends everything.\n", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def _trainer_metrics(mesh: Mesh) -> AsyncIterator[str]:
+    """What the trainer here sees, for Prometheus: the URL. A trainer of yours does the same."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ClientMetrics(mesh))  # type: ignore[arg-type]  # a collector by its shape
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+
+
+async def _play(mesh: Mesh) -> None:
     """Play every environment at random, again and again."""
-    async with envmesh.connect(address) as mesh:
-        specs = await mesh.environments()
-        while True:
-            for spec in specs:
-                space = spec.action_space
-                with contextlib.suppress(EnvmeshError):
-                    async for _ in mesh.rollouts(
-                        spec.key,
-                        lambda observation, space=space: space.sample(),
-                        episodes=400,
-                        concurrency=random.choice((20, 100, 200)),
-                    ):
-                        await asyncio.sleep(0.002)
+    specs = await mesh.environments()
+    while True:
+        for spec in specs:
+            space = spec.action_space
+            with contextlib.suppress(EnvmeshError):
+                async for _ in mesh.rollouts(
+                    spec.key,
+                    lambda observation, space=space: space.sample(),
+                    episodes=400,
+                    concurrency=random.choice((20, 100, 200)),
+                ):
+                    await asyncio.sleep(0.002)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,8 @@ import yaml
 from tests.monitoring.rule_files import CHART, ROOT, needs_prometheus
 from tools.monitor import grafana_files
 
+HOST_AND_TRAINER = 'sum(envmesh_pool_hosts{state="ready"}) == 1 and sum(envmesh_client_episodes_total) > 0'
+
 
 @needs_prometheus
 @pytest.mark.slow
@@ -27,17 +29,17 @@ def test_it_says_which_page_to_open_and_prometheus_has_the_mesh():
         assert process.stdout is not None
         url = ""
         for line in process.stdout:
-            found = re.search(r"Prometheus +(http://127\.0\.0\.1:\d+) .*/alerts", line)
+            found = re.search(r"Prometheus +(http://127\.0\.0\.1:\d+)/alerts", line)
             url = found.group(1) if found else url
             if "Ctrl-C ends everything" in line:
                 break
         assert url
-        question = urllib.parse.urlencode({"query": 'sum(envmesh_pool_hosts{state="ready"}) == 1'})
+        question = urllib.parse.urlencode({"query": HOST_AND_TRAINER})
         answered = None
         while process.poll() is None and not answered:
             with urllib.request.urlopen(f"{url}/api/v1/query?{question}", timeout=5) as response:
                 answered = json.load(response)["data"]["result"]
-        assert answered, "Prometheus did not see the host within 20 s"
+        assert answered, "Prometheus did not see a host and a trainer that plays within 20 s"
         assert "everything has ended" in process.stdout.read()
         assert process.wait(timeout=60) == 0
 
