@@ -33,6 +33,11 @@ needs_prometheus = pytest.mark.skipif(
     reason="prometheus and promtool are not on this machine: apt-get install prometheus",
 )
 
+_AUTOSCALER = (
+    "envmesh_plan_", "envmesh_leader", "envmesh_decision", "envmesh_actions_refused", "envmesh_scale_in",
+    "envmesh_pool_max_hosts", "envmesh_pool_paused", "envmesh_pool_dry_run", "envmesh_drain_oldest",
+)  # fmt: skip
+
 
 def rules() -> list[dict[str, Any]]:
     """Every rule of every file."""
@@ -74,3 +79,25 @@ def metrics_of(expression: str) -> set[str]:
         "grpc_service",
         "grpc_type",
     }
+
+
+def expressions() -> dict[str, str]:
+    """Every expression of every panel and annotation, with Grafana's variables filled in, by where it stands."""
+    found = {}
+    for name, dashboard in dashboards().items():
+        for panel in panels(dashboard):
+            for target in panel.get("targets", ()):
+                found[f"{name}: {panel['title']}: {target['refId']}"] = target["expr"]
+        for annotation in dashboard["annotations"]["list"]:
+            found[f"{name}: annotation {annotation['name']}"] = annotation["expr"]
+    filled = {}
+    for where, expression in found.items():
+        for variable in ("cluster", "namespace", "environment", "version", "tenant", "pool"):
+            expression = expression.replace(f'"${variable}"', '".*"')
+        filled[where] = expression.replace("$__rate_interval", "30s")
+    return filled
+
+
+def of_autoscaler(expression: str) -> bool:
+    """Whether it asks for what only an autoscaler exports."""
+    return any(metric.startswith(_AUTOSCALER) for metric in metrics_of(expression))

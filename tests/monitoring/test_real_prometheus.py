@@ -27,10 +27,10 @@ from tests.monitoring.registered import names
 from tests.monitoring.rule_files import (
     ALERTS,
     alerts,
-    dashboards,
+    expressions,
     metrics_of,
     needs_prometheus,
-    panels,
+    of_autoscaler,
     records,
 )
 from tests.monitoring.test_metrics_page import queries
@@ -41,13 +41,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.xdist_group("real-prometheus"),
 ]
-
-ABSENT = {
-    "envmesh_plan_", "envmesh_leader", "envmesh_decision", "envmesh_actions_refused", "envmesh_scale_in",
-    "envmesh_pool_max_hosts", "envmesh_pool_paused", "envmesh_pool_dry_run",
-    "envmesh_drain_oldest",
-}  # fmt: skip
-"""What only an autoscaler exports, which this mesh has none of."""
 
 NO_DATA = {
     "Certificates valid for",  # this mesh stays on loopback, without TLS
@@ -223,27 +216,6 @@ async def gone(child: Child) -> bool:
     return child.starts > 1
 
 
-def expressions() -> dict[str, str]:
-    """Every expression of every panel and annotation, with Grafana's variables filled in, by where it stands."""
-    found = {}
-    for name, dashboard in dashboards().items():
-        for panel in panels(dashboard):
-            for target in panel.get("targets", ()):
-                found[f"{name}: {panel['title']}: {target['refId']}"] = target["expr"]
-        for annotation in dashboard["annotations"]["list"]:
-            found[f"{name}: annotation {annotation['name']}"] = annotation["expr"]
-    filled = {}
-    for where, expression in found.items():
-        for variable in ("cluster", "namespace", "environment", "version", "tenant", "pool"):
-            expression = expression.replace(f'"${variable}"', '".*"')
-        filled[where] = expression.replace("$__rate_interval", "30s")
-    return filled
-
-
-def absent(expression: str) -> bool:
-    return any(metric.startswith(tuple(ABSENT)) for metric in metrics_of(expression))
-
-
 async def test_every_expression_names_what_the_code_registers():
     known = await names() | set(records())
     everything = {**expressions(), **records(), **{name: rule["expr"] for name, rule in alerts().items()}}
@@ -264,14 +236,14 @@ async def test_expressions_bring_data_and_faults_fire_alerts(tmp_path):
         missing: list[str] = []
         shown = {
             where: expression for where, expression in expressions().items()
-            if not absent(expression) and "annotation" not in where and where.split(": ")[1] not in NO_DATA
+            if not of_autoscaler(expression) and "annotation" not in where and where.split(": ")[1] not in NO_DATA
         }  # fmt: skip
 
         async def all_there() -> bool:
             missing[:] = [where for where, expression in shown.items() if not await here.query(expression)]
             missing[:] += [
                 query for query in queries()
-                if not absent(query) and not any(name in query for name in (*NO_ANSWER, " == 0", " > 0"))
+                if not of_autoscaler(query) and not any(name in query for name in (*NO_ANSWER, " == 0", " > 0"))
                 and not await here.query(query)
             ]  # fmt: skip
             missing[:] += [name for name, expression in records().items() if not await here.query(name)]

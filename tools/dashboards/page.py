@@ -37,7 +37,11 @@ class Page:
 
 
 ANNOTATIONS = (
-    ("Scaling", "blue", f'changes(max by (pool) (envmesh_plan_hosts{{{FLEET},state="wanted"}})[2m:1m]) > 0'),
+    (
+        "Scaling",
+        "blue",
+        f'sum by (pool, action) (increase(envmesh_decisions_total{{{FLEET},action=~"raise|count_out"}}[1m])) > 0',
+    ),
     (
         "Deploys",
         "purple",

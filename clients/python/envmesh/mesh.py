@@ -399,7 +399,6 @@ class Mesh(Catalogue):
             ) from None
 
     def _connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
-        log.warning("the connection to host %s is lost: %s", connection.address, error)
         if self._closed:
             return
         way = self.links.way(connection.metadata)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from envmesh.episode_session import LOSS_OF_REASON, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.lane import Lane
-from envmesh.leases import AttachedSlot, Slot
+from envmesh.leases import AttachedSlot, LeaseBinding, Slot
 from envmesh.lost_host import LostHost
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
@@ -53,6 +53,13 @@ class Recovery:
 
     def connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:
         """Every copy behind a connection is out of reach."""
+        if connection.draining and connection.parted and self._nothing_on(connection):
+            log.info("host %s has drained, and is gone", connection.address)
+            self._suspects.pop(connection, None)
+            for session in connection.sessions.values():
+                session.fell(error)
+            return
+        log.warning("the connection to host %s is lost: %s", connection.address, error)
         mesh = self.mesh
         statistics = self.statistics
         statistics.hosts_lost += 1
@@ -75,6 +82,11 @@ class Recovery:
                 rebuild.slot_lost(lost)
         self._suspects.pop(connection, None)  # those who fell again have left it
         mesh.spawn(lost.run(), name=f"envmesh-return-{connection.address}")
+
+    def _nothing_on(self, connection: HostConnection) -> bool:
+        """Whether no episode is there or about to be; leases fall with their host."""
+        leases_only = all(isinstance(session, LeaseBinding) for session in connection.sessions.values())
+        return leases_only and not self._lanes.get(connection)
 
     def copy_lost(self, episode: EpisodeSession, error: EnvmeshError) -> bool:
         """A host says that it has no copy any more. Returns whether the episode goes on."""

@@ -83,7 +83,8 @@ class Session(Protocol):
 
 
 class HostConnection:
-    """The streams to one host. Belongs to one event loop."""
+    """The streams to one host. Belongs to one event loop. ``silent``: it was given up, for nothing came;
+    ``parted``: the host closed a stream in good order."""
 
     def __init__(self, address: str, host_id: str, client_id: bytes, *, channel: grpc.aio.Channel,
                  metadata: tuple[tuple[str, str], ...] = (), credentials: tuple[tuple[str, str], ...] = (),
@@ -103,6 +104,7 @@ class HostConnection:
         self.after_frame: set[Callable[[], None]] = set()
         self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
         self.silent = False
+        self.parted = False
         self.reattach_window = 60.0
         self.when_noticed: Callable[[HostConnection, pb.Notice], None] = lambda connection, notice: None
         self.lost: EnvmeshError | None = None
@@ -189,6 +191,7 @@ class HostConnection:
             if key == "grpc-status-details-bin":
                 return errors.from_status(status_pb2.Status.FromString(value))
         if code is grpc.StatusCode.OK:
+            self.parted = True
             return MeshUnavailable(f"host {self.address} closed the stream")
         status = status_pb2.Status(code=code.value[0], message=f"host {self.address}: {details or code.name}")
         return errors.from_status(status)
