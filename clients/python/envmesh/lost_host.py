@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from envmesh.recovery import Recovery
     from envmesh.stream import HostConnection
 
-__all__ = ["LostHost"]
+__all__ = ["LostHost", "pause_again"]
 
 log = logging.getLogger("envmesh.client")
 
 REACH_SECONDS = 2.0
 LEAST_PAUSE, MOST_PAUSE = 0.05, 1.0
+FORGIVEN_SECONDS = 10.0
+
+
+def pause_again(since: float, pause: float) -> float:
+    """How long to wait before a host is tried again that was lost ``since`` seconds after it was lost before, and tried
+    after ``pause`` then: not at all but where it is lost each time that it is reached; then longer and longer."""
+    return min(MOST_PAUSE, max(LEAST_PAUSE, 2 * pause)) if since < FORGIVEN_SECONDS else 0.0
 
 
 class LostHost:
@@ -104,6 +111,7 @@ class LostHost:
         """The host's new connection; None where no copy can be there any more."""
         mesh = self._recovery.mesh
         started, pause = mesh.loop_time(), LEAST_PAUSE
+        await asyncio.sleep(self._recovery.pause_before_return(self.host_id) * random.uniform(0.5, 1.0))
         patience = mesh.settings.reattach_timeout
         while True:
             try:

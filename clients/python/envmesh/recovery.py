@@ -8,13 +8,14 @@ a user's coroutine nor a policy notices anything but the pause.
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from envmesh.episode_session import LOSS_OF_REASON, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.lane import Lane
 from envmesh.leases import AttachedSlot, LeaseBinding, Slot
-from envmesh.lost_host import LostHost
+from envmesh.lost_host import LostHost, pause_again
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
 from envmesh.statistics import Statistics
@@ -34,6 +35,8 @@ log = logging.getLogger("envmesh.client")
 TAKE_UP_SECONDS = 3.0
 AVOIDED_SECONDS = 30.0
 """A host that was lost gets no episode of ours for so long, unless it is reached again."""
+MOST_PAUSES = 1000
+"""Hosts whose last loss is remembered."""
 
 
 class Recovery:
@@ -47,6 +50,7 @@ class Recovery:
         self._suspects: dict[HostConnection, Suspects] = {}
         self._lost: dict[str, LostHost] = {}
         self._avoided: dict[str, float] = {}
+        self._pauses: dict[str, tuple[float, float]] = {}
         self._diverged: set[tuple[str, str]] = set()
 
     # ---- losses
@@ -82,6 +86,17 @@ class Recovery:
                 rebuild.slot_lost(lost)
         self._suspects.pop(connection, None)  # those who fell again have left it
         mesh.spawn(lost.run(), name=f"envmesh-return-{connection.address}")
+
+    def pause_before_return(self, host_id: str) -> float:
+        """How long to wait before a host that was lost now is tried again, in seconds: not at all, but for one that is
+        lost each time it is reached."""
+        now = self.mesh.loop_time()
+        before, pause = self._pauses.pop(host_id, (-math.inf, 0.0))
+        pause = pause_again(now - before, pause)
+        self._pauses[host_id] = (now, pause)
+        if len(self._pauses) > MOST_PAUSES:
+            del self._pauses[next(iter(self._pauses))]
+        return pause
 
     def _nothing_on(self, connection: HostConnection) -> bool:
         """Whether no episode is there or about to be; leases fall with their host."""
