@@ -29,6 +29,7 @@ from benchmarks.job import WrongObservation, gather
 from benchmarks.processes import free_port
 from benchmarks.ratios import percentile
 from benchmarks.report import machine
+from envmesh import event_loop
 from envmesh_environments.echo import observation_of
 
 RESULTS = Path(__file__).parent / "results" / "open_episodes.json"
@@ -53,7 +54,7 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in chosen:
-        found = asyncio.run(_with_host(PARTS[part], arguments))
+        found = event_loop.run(_with_host(PARTS[part], arguments))
         results[part] = {"machine": machine(), **found}
         print(part, json.dumps(found, indent=1), flush=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
