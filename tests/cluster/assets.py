@@ -13,6 +13,14 @@ CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 CLUSTER = (*CONTROL_PLANE, "kube-scheduler", "kube-proxy", "coredns", "helm")
 _MACHINE = ("unshare", "nsenter", "ip", "nft", "setpriv", "mount")
 
+_PROBES = {
+    "network namespaces (CAP_SYS_ADMIN)": "true",
+    "overlay file systems": "mount -t tmpfs tmpfs /mnt; cd /mnt; mkdir upper work root; "
+    "mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root",
+    "nftables": "nft add table ip probe",
+}
+"""What containers and Service addresses need of the kernel, and how to see whether it is there."""
+
 
 @cache
 def assets(*, keda: bool = False) -> Path | None:
@@ -66,9 +74,9 @@ def why_not(programs: tuple[str, ...] = CLUSTER) -> str:
         return (
             f"did not run: this machine has no {', '.join(absent)} (packages iproute2, nftables, util-linux)"
         )
-    probe = subprocess.run(
-        ["unshare", "--net", "--mount", "true"], capture_output=True, timeout=10, check=False
-    )
-    if probe.returncode != 0:
-        return "did not run: this machine allows no network namespaces (CAP_SYS_ADMIN is missing)"
+    for what, command in _PROBES.items():
+        outer = ["unshare", "--net", "--mount", "--propagation=private", "sh", "-ec", command]
+        done = subprocess.run(outer, capture_output=True, text=True, timeout=10, check=False)
+        if done.returncode != 0:
+            return f"did not run: this machine has no {what} for us: {done.stderr.strip()[:200]}"
     return ""

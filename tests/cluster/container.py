@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.cluster.api import Object
 from tests.cluster.assets import ROOT
 
+_PROGRAMS = (ROOT, Path(sys.base_prefix))
+"""What a container runs, where this machine has it."""
 _SCRIPT = r"""
 set -e
 work=$1; shift
@@ -38,8 +40,11 @@ def container_command(
 ) -> list[str]:
     """The command line that runs ``command`` as process 1 of the container. ``mounts``: volume to directory."""
     context = {**pod["spec"].get("securityContext", {}), **container.get("securityContext", {})}
-    closed = _opened(ROOT / ".venv", Path(sys.base_prefix))
+    closed = _opened(*_PROGRAMS, ROOT / ".venv")
     lines = [_SCRIPT, *(f'chmod o+x "$root"{shlex.quote(str(directory))}' for directory in closed)]
+    kept = {path: f"$work/kept-{number}" for number, path in enumerate(_PROGRAMS)}
+    for path, place in kept.items():
+        lines.append(f'mkdir "{place}"; mount --bind "$root"{shlex.quote(str(path))} "{place}"')
     for mount in container.get("volumeMounts", []):
         source = mounts[mount["name"]] / mount.get("subPath", "")
         # Links are followed as the container sees them: /var/run is /run, and its own.
@@ -48,6 +53,10 @@ def container_command(
         lines.append(
             f'mkdir -p "$(dirname "$target")"; {made}; mount --bind {shlex.quote(str(source))} "$target"'
         )
+        for path in _PROGRAMS:  # a checkout below /tmp, say, would be hidden by a volume there
+            if Path(mount["mountPath"]) in path.parents:
+                there = f'"$root"{shlex.quote(str(path))}'
+                lines.append(f'mkdir -p {there}; mount --bind "{kept[path]}" {there}')
         if mount.get("readOnly"):
             lines.append('mount -o remount,bind,ro "$target"')
     lines.append(f'mount --bind {shlex.quote(str(work.parent / "resolv.conf"))} "$root/etc/resolv.conf"')
