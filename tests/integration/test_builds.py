@@ -12,6 +12,7 @@ import envmesh
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.local_mesh import LocalMesh
 from envmesh_cli.pools import PoolPlan
+from tests.integration.closed_parts import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -54,15 +55,27 @@ async def play(mesh: envmesh.Mesh, policy: Player) -> dict[int | None, envmesh.T
 
 
 async def drain(local: LocalMesh, pool: str, *, take_back: bool = False) -> None:
-    """Drain the pool's host, or take that back."""
+    """Drain the pool's host, or take that back; the host itself has said so afterwards."""
     async with grpc.aio.insecure_channel(local.address) as channel:
         stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
-        (host,) = (host for host in fleet.hosts if host.identity.pool == pool)
+
+        async def host() -> fleet_pb2.HostStatus:
+            fleet = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet
+            (found,) = (each for each in fleet.hosts if each.identity.pool == pool)
+            return found
+
+        async def takes_leases() -> bool:
+            return (await host()).state == fleet_pb2.HOST_STATE_READY
+
+        async def takes_none() -> bool:
+            return not await takes_leases()
+
+        host_id = (await host()).identity.host_id
         if take_back:
-            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
+            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
         else:
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
+            await stub.Drain(fleet_pb2.DrainRequest(host_id=host_id))
+        await until(takes_leases if take_back else takes_none)
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])
