@@ -54,9 +54,7 @@ def main() -> int:
     chosen = arguments.parts or list(PARTS)
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    if (
-        len(chosen) > 1
-    ):  # each in a fresh process, for what one leaves in memory the next would be measured with
+    if len(chosen) > 1:  # a process for each: what one leaves in memory is not measured with the next
         options = ["--episodes", str(arguments.episodes), "--seconds", str(arguments.seconds)]
         command = [sys.executable, "-m", "benchmarks.open_episodes", *options]
         return max(subprocess.run([*command, part], check=False).returncode for part in chosen)
@@ -64,10 +62,10 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for part in chosen:
-        found = event_loop.run(_with_host(PARTS[part], arguments))
-        results[part] = {"machine": machine(), **found}
-        print(part, json.dumps(found, indent=1), flush=True)
+    (part,) = chosen
+    found = event_loop.run(_with_host(PARTS[part], arguments))
+    results[part] = {"machine": machine(), **found}
+    print(part, json.dumps(found, indent=1), flush=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 

@@ -18,14 +18,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import yaml
-from prometheus_client import CollectorRegistry, start_http_server
 
 import envmesh
 from envmesh.errors import EnvmeshError
 from envmesh.mesh import Mesh
-from envmesh.metrics import ClientMetrics
 from envmesh_cli.local_mesh import LocalMesh
-from tools.prometheus_beside import free_port, prometheus_beside
+from tools.prometheus_beside import free_port, prometheus_beside, trainer_metrics
 
 __all__ = ["grafana_files", "main"]
 
@@ -63,7 +61,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         async with (
             LocalMesh(arguments.targets, hosts=arguments.hosts) as local,
             envmesh.connect(local.address) as mesh,
-            _trainer_metrics(mesh) as trainer,
+            trainer_metrics(mesh) as trainer,
             prometheus_beside(
                 directory, {**local.metrics, "trainer": trainer}, rules, interval="2s", port=free_port()
             ) as url,
@@ -87,20 +85,6 @@ def _say_where(local: LocalMesh, prometheus: str, grafana: str) -> None:
             f"               or import {CHART / 'dashboards'}/*.json into any Grafana with this data source"
         )
     print("\n  Ctrl-C ends everything.\n", flush=True)
-
-
-@contextlib.asynccontextmanager
-async def _trainer_metrics(mesh: Mesh) -> AsyncIterator[str]:
-    """What the trainer here sees, for Prometheus: the URL. A trainer of yours does the same."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(ClientMetrics(mesh))  # type: ignore[arg-type]  # a collector by its shape
-    server, thread = start_http_server(0, "127.0.0.1", registry)
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()
 
 
 async def _play(mesh: Mesh) -> None:

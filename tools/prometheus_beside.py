@@ -12,8 +12,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import yaml
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
-__all__ = ["free_port", "prometheus_beside"]
+from envmesh.mesh import Mesh
+from envmesh.metrics import ClientMetrics
+
+__all__ = ["free_port", "prometheus_beside", "trainer_metrics"]
 
 START_SECONDS = 30.0
 
@@ -24,6 +28,21 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     return port
+
+
+@contextlib.asynccontextmanager
+async def trainer_metrics(mesh: Mesh) -> AsyncIterator[str]:
+    """What the trainer here sees, for Prometheus: the URL. A trainer of yours does the same."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ClientMetrics(mesh))  # type: ignore[arg-type]  # a collector by its shape
+    ProcessCollector(registry=registry)
+    server, thread = await asyncio.to_thread(start_http_server, 0, "127.0.0.1", registry)
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join(timeout=5)
 
 
 @contextlib.asynccontextmanager

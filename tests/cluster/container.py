@@ -40,7 +40,7 @@ def container_command(
 ) -> list[str]:
     """The command line that runs ``command`` as process 1 of the container. ``mounts``: volume to directory."""
     context = {**pod["spec"].get("securityContext", {}), **container.get("securityContext", {})}
-    closed = _opened(*_PROGRAMS, ROOT / ".venv")
+    closed = _opened(ROOT / ".venv", Path(sys.base_prefix))
     lines = [_SCRIPT, *(f'chmod o+x "$root"{shlex.quote(str(directory))}' for directory in closed)]
     kept = {path: f"$work/kept-{number}" for number, path in enumerate(_PROGRAMS)}
     for path, place in kept.items():

@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
 
 import envmesh
 from envmesh.errors import EnvmeshError, InvalidRequest
-from envmesh.metrics import ClientMetrics
 from envmesh.policies import Act
 from envmesh.wire import Json
 from envmesh_cli.child import Child
@@ -34,6 +32,7 @@ from tests.monitoring.rule_files import (
     records,
 )
 from tests.monitoring.test_metrics_page import queries
+from tools.prometheus_beside import trainer_metrics
 
 pytestmark = [
     needs_prometheus,
@@ -178,24 +177,17 @@ async def watched_mesh(directory: Path) -> AsyncIterator[tuple[Prometheus, Fault
         plan("faulty", "Faulty", drain_deadline="1s"), plan("small", "Graded", slots="2"),
         plan("desk", "tools:Desk"),
     ]  # fmt: skip
-    async with LocalMesh(plans) as local, envmesh.connect(local.address) as mesh:
-        registry = prometheus_client.CollectorRegistry()
-        registry.register(ClientMetrics(mesh))  # type: ignore[arg-type]  # a collector by its shape
-        prometheus_client.ProcessCollector(registry=registry)
-        server, thread = await asyncio.to_thread(
-            prometheus_client.start_http_server, 0, "127.0.0.1", registry
-        )
-        targets = {**local.metrics, "trainer": f"http://127.0.0.1:{server.server_port}/metrics"}
+    async with (
+        LocalMesh(plans) as local,
+        envmesh.connect(local.address) as mesh,
+        trainer_metrics(mesh) as trainer,
+        prometheus(directory, {**local.metrics, "trainer": trainer}, ALERTS) as here,
+        asyncio.TaskGroup() as group,
+    ):
         faults = Faults(local, mesh, directory)
-        try:
-            async with prometheus(directory, targets, ALERTS) as here, asyncio.TaskGroup() as group:
-                running = group.create_task(faults.run())
-                yield here, faults
-                running.cancel()
-        finally:
-            await asyncio.to_thread(server.shutdown)
-            server.server_close()
-            thread.join(timeout=5)
+        running = group.create_task(faults.run())
+        yield here, faults
+        running.cancel()
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], seconds: float) -> Any:

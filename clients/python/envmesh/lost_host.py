@@ -38,7 +38,11 @@ FORGIVEN_SECONDS = 10.0
 def pause_again(since: float, pause: float) -> float:
     """How long to wait before a host is tried again that was lost ``since`` seconds after it was lost before, and tried
     after ``pause`` then: not at all but where it is lost each time that it is reached; then longer and longer."""
-    return min(MOST_PAUSE, max(LEAST_PAUSE, 2 * pause)) if since < FORGIVEN_SECONDS else 0.0
+    return _longer(pause) if since < FORGIVEN_SECONDS else 0.0
+
+
+def _longer(pause: float) -> float:
+    return min(MOST_PAUSE, max(LEAST_PAUSE, 2 * pause))
 
 
 class LostHost:
@@ -110,10 +114,10 @@ class LostHost:
     async def _reach(self) -> HostConnection | None:
         """The host's new connection; None where no copy can be there any more."""
         mesh = self._recovery.mesh
-        started, pause = mesh.loop_time(), LEAST_PAUSE
-        await asyncio.sleep(self._recovery.pause_before_return(self.host_id) * random.uniform(0.5, 1.0))
+        started, pause = mesh.loop_time(), self._recovery.pause_before_return(self.host_id)
         patience = mesh.settings.reattach_timeout
         while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             try:
                 return await mesh.reach(self.address, self.host_id, self._old.metadata, REACH_SECONDS)
             except EnvmeshError as error:
@@ -122,8 +126,7 @@ class LostHost:
             self._gone(hopeless=waited >= patience)
             if waited > max(patience, self._window + MOST_PAUSE):
                 return None
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(MOST_PAUSE, pause * 2)
+            pause = _longer(pause)
 
     async def _explain(self) -> None:
         """Ask the broker why it was lost, as far as it knows within a moment."""
