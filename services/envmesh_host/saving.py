@@ -73,10 +73,17 @@ class Released:
         Unasked(self._connection).reply(handle, index, kind, result)
 
 
+def in_this_loop(seconds: float, work: Callable[[], None]) -> asyncio.TimerHandle:
+    """Do something later, in the running loop."""
+    return asyncio.get_running_loop().call_later(seconds, work)
+
+
 class Saving(Asides):
     """Taking checkpoints, and keeping them."""
 
     store: CheckpointStore | None = None
+    stopwatch: Callable[[], float] = staticmethod(time.perf_counter)
+    later: Callable[[float, Callable[[], None]], object] = staticmethod(in_this_loop)
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
@@ -164,16 +171,16 @@ class Saving(Asides):
             self._going_on = False
         if (self._waiting or self._to_save) and self._store_has_room() and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_later(STRETCH_SECONDS, self._saving_again)
+            self.later(STRETCH_SECONDS, self._saving_again)
 
     def _begin_what_waited(self) -> None:
-        end = time.perf_counter() + STRETCH_SECONDS
-        while self._waiting and self._store_has_room() and time.perf_counter() < end:
+        end = self.stopwatch() + STRETCH_SECONDS
+        while self._waiting and self._store_has_room() and self.stopwatch() < end:
             copy, running = self._waiting.popleft()
             if copy.running is running:
                 self._begin_saving(copy, running)
         for _ in range(len(self._to_save)):
-            if time.perf_counter() > end or not self._store_has_room():
+            if self.stopwatch() > end or not self._store_has_room():
                 break
             copy = self._to_save.popleft()
             if self.episodes.get(copy.episode_id) is not copy or copy.connection is None:

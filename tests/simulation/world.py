@@ -277,6 +277,10 @@ class SimulatedHost:
             one.checkpoint_steps = 3
             self.hosted.append(one)
         self.engine = Engine(self.hosted, SlotTable(SLOTS), cast(Any, Rights(world)), clock=lambda: world.now)
+        self.engine.stopwatch, self.engine.later = (
+            lambda: world.now,
+            self.after,
+        )  # a slow machine changes no history
         self.session = 0
         self.register()
 
