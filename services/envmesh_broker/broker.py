@@ -17,6 +17,7 @@ from envmesh.spans import Spans
 from envmesh.v1 import fleet_pb2_grpc, placement_pb2_grpc
 from envmesh_broker import views
 from envmesh_broker.authentication import Authenticator, Credentials, Everybody
+from envmesh_broker.catalog import DeclaredPool
 from envmesh_broker.core import Core, Refused
 from envmesh_broker.desk import Desk
 from envmesh_broker.fleet import FleetServicer, Sessions
@@ -77,11 +78,7 @@ async def run(
     """
     signer, rotated = _lease_keys(settings, clock)
     authenticator = _authenticator(settings, clock)
-    pools = (
-        _read(settings, "pools_file", lambda path: parse_pools(path.read_text()))
-        if settings.pools_file
-        else []
-    )
+    pools = _pools(settings)
     registry = Registry()
     rpc_metrics = RpcMetrics(registry)
     server = make_server(settings.endpoint, metrics=rpc_metrics, clock=clock)
@@ -94,13 +91,16 @@ async def run(
         clock(),
         new_id=lambda: secrets.token_bytes(16),
         tenant=authenticator.tenant,
-        pools=pools,
+        pools=pools.value if pools is not None else (),
         bounds=settings.bounds,
     )
     servers = _Servers(server, fleet_server)
     broker = _Broker(settings, servers, core, authenticator, signer, registry, clock, own_process=signals)
     if rotated is not None:
         broker.watched.append(rotated)
+    if pools is not None:
+        broker.watched.append(pools)
+        pools.changed = core.declare
     return await run_process(
         lambda process: broker.body(process, started),
         grace=settings.shutdown_grace + 5.0,
@@ -281,6 +281,16 @@ def _lease_keys(
     signer = LeaseSigner(keys.value)
     settle = settings.liveness + settings.report_interval
     return signer, Rotated(keys, signer, settle=settle, clock=clock)
+
+
+def _pools(settings: BrokerSettings) -> Watched[list[DeclaredPool]] | None:
+    if settings.pools_file is None:
+        return None
+    return _read(
+        settings,
+        "pools_file",
+        lambda path: Watched("the pools file", [path], lambda: parse_pools(path.read_text())),
+    )
 
 
 def _authenticator(settings: BrokerSettings, clock: Clock) -> Authenticator:

@@ -9,26 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from envmesh_broker import names
+from envmesh_broker.catalog import Catalog, DeclaredPool
 from envmesh_broker.fairness import Tenant, Usage
-from envmesh_broker.ledger import Host, HostState, Ledger, LedgerBounds, Report
+from envmesh_broker.hosts import Host, HostState, Report
+from envmesh_broker.ledger import Ledger, LedgerBounds
 from envmesh_broker.queue import Queue, QueueBounds, Request, Waiting
-from envmesh_broker.recalls import Recalls, Want, plan_recalls
+from envmesh_broker.recalls import Recalls, Want, plan_recalls, plan_retirement
 from envmesh_broker.reservations import Missing, Reservation, Reservations
 from envmesh_broker.scheduler import Decision, SchedulerBounds, schedule
 
-__all__ = ["Core", "CoreBounds", "DeclaredPool", "Directives", "Refused"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeclaredPool:
-    """A pool that may have no host now: what is asked of it waits, and is demand."""
-
-    name: str
-    environments: tuple[str, ...]
-    slots: int = 0
-    """Of one host; 0: not known."""
-    max_hosts: int = 0
+__all__ = ["Core", "CoreBounds", "Directives", "Refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +68,7 @@ class Core:
         self.queue = Queue(bounds.queue)
         self.usage = Usage(now, bounds.usage_half_life)
         self.reservations = Reservations()
-        self.pools = {pool.name: pool for pool in pools}
+        self.catalog = Catalog(self.ledger, pools)
         self.tenant = tenant
         self.lapsed = 0
         """Slots whose grants were never shown."""
@@ -87,12 +77,14 @@ class Core:
         self.moved = False
         """Whether a host has come, gone, or changed what it does since somebody last looked."""
         self._new_id = new_id
-        self._declared = {environment for pool in self.pools.values() for environment in pool.environments}
         self._arrivals = 0
-        self._meanings: dict[str, str | None] = {}
-        self._catalog_version = -1
         self._recalls: Recalls = {}
         self._orders: dict[str, tuple[bool, float]] = {}
+
+    def declare(self, pools: Iterable[DeclaredPool]) -> None:
+        """These are the declared pools from now on."""
+        self.catalog.replace(pools)
+        self.moved = True
 
     # ---- hosts
 
@@ -178,8 +170,9 @@ class Core:
 
     def reserve(self, reservation: Reservation, now: float) -> Refused | None:
         """Note what a client will hold."""
-        if self.meaning(reservation.environment) is None and self.ledger.settled(now):
-            return self._unknown(reservation.environment)
+        refused = self._nobody(reservation.environment, now)
+        if refused is not None:
+            return refused
         quota = self.tenant(reservation.tenant).quota
         if quota and reservation.slots > quota:
             return Refused(
@@ -216,18 +209,12 @@ class Core:
     def meaning(self, environment: str) -> str | None:
         """The name@version that a name means now; None: nobody has served it, and no pool declares it."""
         self._look_at_catalog()
-        if environment not in self._meanings:
-            if len(self._meanings) > 10_000:  # names come from clients
-                self._meanings.clear()
-            ledger = self.ledger
-            self._meanings[environment] = names.resolve(
-                environment, ledger.staying() | self._declared, ledger.served(), ledger.remembered()
-            )
-        return self._meanings[environment]
+        return self.catalog.meaning(environment)
 
     def has_room(self, environment: str, count: int) -> bool:
         """Whether so many slots for an environment are free now."""
-        return self.ledger.shelf(self.meaning(environment) or environment).free() >= count
+        (shelf,) = self.ledger.shelves(self.meaning(environment) or environment)
+        return shelf.free() >= count
 
     # ---- time
 
@@ -250,13 +237,15 @@ class Core:
         self.usage.advance(self.ledger.held, now)
         self._look_at_catalog()
         away = []
-        if self.ledger.settled(now):
-            for waiting in list(self.queue.all()):
-                if self.meaning(waiting.request.environment) is None:
-                    self.queue.remove(waiting.request.arrival)
-                    away.append(self._unknown(waiting.request.environment, waiting.request.arrival))
+        for waiting in list(self.queue.all()) if self.ledger.settled(now) else ():
+            request = waiting.request
+            refused = self._nobody(request.environment, now, request.relocation, request.arrival)
+            if refused is not None:
+                self.queue.remove(request.arrival)
+                away.append(refused)
         wants = self.wants()
-        self._recalls = plan_recalls(self.ledger, wants, self.tenant, self._recalls) if wants else {}
+        recalls = plan_recalls(self.ledger, wants, self.tenant, self._recalls) if wants else {}
+        self._recalls = recalls | plan_retirement(self.ledger.retiring(), now)
         return away
 
     # ---- what is told about those who wait
@@ -299,7 +288,7 @@ class Core:
             held = self.ledger.held.get(request.tenant, 0)
             if held + (waiting.remaining if request.whole else request.group_size) > quota:
                 return f"held back by the quota of tenant {request.tenant}: {held} of {quota} slots are taken"
-        records = self.ledger.placeable(environment)
+        records = self.ledger.placeable(environment, relocation=request.relocation)
         if not records:
             others = len(list(self.ledger.serving(environment)))
             return f"no host serves {environment} now" + (f" ({others} are not ready)" if others else "")
@@ -318,9 +307,10 @@ class Core:
         return min(30.0, 1.0 + waiting_requests / 100)
 
     def _judge(self, request: Request, now: float) -> Refused | None:
+        refused = self._nobody(request.environment, now, request.relocation, request.arrival)
+        if refused is not None:
+            return refused
         environment = self.meaning(request.environment)
-        if environment is None and self.ledger.settled(now):
-            return self._unknown(request.environment, request.arrival)
         least = request.count if request.whole else request.group_size
         quota = self.tenant(request.tenant).quota
         if quota and not request.relocation and least > quota:
@@ -331,7 +321,7 @@ class Core:
                 self.retry_after(len(self.queue)),
             )
         most = (
-            self._most(environment)
+            self.catalog.most(environment)
             if environment is not None and least > 1 and self.ledger.settled(now)
             else None
         )
@@ -348,37 +338,26 @@ class Core:
             )
         return None
 
-    def _most(self, environment: str) -> int | None:
-        """The most slots that an environment can ever have at once; None: nobody can tell."""
-        pools: dict[str, list[Host]] = {}
-        for record in self.ledger.serving(environment):
-            pools.setdefault(record.host.pool, []).append(record.host)
-        declared = {pool.name: pool for pool in self.pools.values() if environment in pool.environments}
-        if not pools and not declared:
+    def _nobody(
+        self, environment: str, now: float, relocation: bool = False, arrival: int = 0
+    ) -> Refused | None:
+        """Why an environment can be had from nobody; None: it can, or it is too early to tell."""
+        if not self.ledger.settled(now):
             return None
-        total = 0
-        for name in pools.keys() | declared.keys():
-            hosts, pool = pools.get(name, []), declared.get(name)
-            sizes = [min(h.slots, h.environment_slots.get(environment, h.slots)) for h in hosts]
-            limits = [h.max_hosts for h in hosts if h.max_hosts] + [pool.max_hosts if pool is not None else 0]
-            size = max([*sizes, pool.slots if pool is not None else 0])
-            if pool is not None and (not max(limits) or not size):
-                return None
-            total += max(sum(sizes), max(limits) * size)
-        return total
-
-    def _unknown(self, environment: str, arrival: int = 0) -> Refused:
-        known = sorted(self.ledger.served() | self._declared)
-        listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-        return Refused(
-            "ENVIRONMENT_UNKNOWN",
-            f"nobody serves {environment}; there is {listed or 'no host at all'}",
-            arrival=arrival,
-        )
+        key = self.meaning(environment)
+        if key is None:
+            known = self.catalog.known()
+            listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+            message = f"nobody serves {environment}; there is {listed or 'no host at all'}"
+            return Refused("ENVIRONMENT_UNKNOWN", message, arrival=arrival)
+        pool = None if relocation else self.catalog.retired_with(key)
+        if pool is None:
+            return None
+        message = f"{key} takes no new episode, for pool {pool} is retiring"
+        if others := self.catalog.others(key):
+            message += f"; there is {', '.join(others)}"
+        return Refused("VERSION_RETIRING", message, arrival=arrival)
 
     def _look_at_catalog(self) -> None:
-        if self._catalog_version != self.ledger.catalog_version:
-            self._catalog_version = self.ledger.catalog_version
-            self._meanings.clear()
-            if len(self.queue):
-                self.queue.rename(lambda name: self.meaning(name) or name)
+        if self.catalog.look() and len(self.queue):
+            self.queue.rename(lambda name: self.catalog.meaning(name) or name)

@@ -48,7 +48,7 @@ class Sessions:
         hosts = core.ledger.hosts
         for host_id in [host_id for host_id in self.said if host_id not in hosts]:
             del self.said[host_id]
-        kept = {record.host.pool for record in hosts.values()} | core.pools.keys()
+        kept = {record.host.pool for record in hosts.values()} | core.catalog.pools.keys()
         for pool in [pool for pool in self.pools if pool not in kept]:
             del self.pools[pool]
 

@@ -8,143 +8,13 @@ clock.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from envmesh_broker.placement import Room, Shelf
+from envmesh_broker.hosts import Grant, Host, HostRecord, HostState, Load, Report
+from envmesh_broker.placement import Room, Shelf, Shelves
 
-__all__ = ["Grant", "Host", "HostRecord", "HostState", "LeaseRow", "Ledger", "LedgerBounds", "Load", "Report"]
-
-
-class HostState(enum.StrEnum):
-    """What a host is doing, as far as the broker can tell."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    SEALED = "sealed"
-    SILENT = "silent"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """Who a host is; it does not change while it lives. ``environments`` are written name@version."""
-
-    host_id: str
-    pool: str
-    address: str
-    slots: int
-    environments: tuple[str, ...]
-    name: str = ""
-    environment_slots: Mapping[str, int] = field(default_factory=dict)
-    spread: bool = False
-    max_hosts: int = 0
-    metadata: tuple[tuple[str, str], ...] = ()
-    server_name: str = ""
-    """The name on its certificate, where that is not its address."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
-    """A lease in a host's table."""
-
-    lease_id: bytes
-    tenant: str
-    environment: str
-    in_use: int
-    idle: int
-    client_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a host reports: always the whole picture. ``lag`` is its event loop's, in seconds."""
-
-    state: HostState
-    rows: tuple[LeaseRow, ...] = ()
-    unleased: int = 0
-    lag: float = 0.0
-    sequence: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Slots promised on one host; provisional until the host's table has them."""
-
-    lease_id: bytes
-    host_id: str
-    tenant: str
-    environment: str
-    client_id: bytes
-    count: int
-    lapses_at: float
-    relocation: bool = False
-
-
-@dataclass(slots=True)
-class Load:
-    """What is taken on a host, counted from its table and its provisional grants."""
-
-    used: int = 0
-    provisional: int = 0
-    environments: dict[str, int] = field(default_factory=dict)
-    tenants: dict[str, int] = field(default_factory=dict)
-    clients: dict[bytes, int] = field(default_factory=dict)
-
-    def add(self, tenant: str, environment: str, client_id: bytes, slots: int) -> None:
-        """Count ``slots`` more while the table is gone through."""
-        self.used += slots
-        self.environments[environment] = self.environments.get(environment, 0) + slots
-        self.tenants[tenant] = self.tenants.get(tenant, 0) + slots
-        self.clients[client_id] = self.clients.get(client_id, 0) + slots
-
-
-@dataclass(slots=True)
-class HostRecord:
-    """What is known of a host."""
-
-    host: Host
-    session: int
-    heard_at: float
-    connected: bool = True
-    silent: bool = False
-    suspended: bool = False
-    """Its witness says that its loop does not turn, and nothing was heard since."""
-    leaving: bool = False
-    """It was told to drain, or will be with the next answer to it."""
-    report: Report | None = None
-    grants: dict[bytes, Grant] = field(default_factory=dict)
-    load: Load = field(default_factory=Load)
-    steady_idle: dict[bytes, int] = field(default_factory=dict)
-    """Slots by lease that were idle in this report and in the one before."""
-
-    @property
-    def placeable(self) -> bool:
-        """Whether something new can be placed here."""
-        report = self.report
-        there = self.connected and not self.silent and not self.suspended and not self.leaving
-        return there and report is not None and report.state is HostState.READY
-
-    def count(self) -> Load:
-        """The load, counted anew."""
-        load = Load()
-        if self.report is not None:
-            load.used = self.report.unleased
-            for row in self.report.rows:
-                load.add(row.tenant, row.environment, row.client_id, row.in_use + row.idle)
-        for grant in self.grants.values():
-            load.add(grant.tenant, grant.environment, grant.client_id, grant.count)
-            load.provisional += grant.count
-        return load
-
-    def free(self, environment: str) -> int:
-        """How many more slots it has for an environment; never below 0, however much it holds."""
-        free = self.host.slots - self.load.used
-        bound = self.host.environment_slots.get(environment)
-        if bound is not None:
-            free = min(free, bound - self.load.environments.get(environment, 0))
-        return max(free, 0)
+__all__ = ["Ledger", "LedgerBounds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +40,10 @@ class Ledger:
         self.bounds = bounds
         self.started_at = now
         self.hosts: dict[str, HostRecord] = {}
-        self.shelves: dict[str, Shelf] = {}
         self.held: dict[str, int] = {}
         """Slots by tenant: under lease and promised."""
+        self._open, self._retiring = Shelves(), Shelves()
+        self._retiring_pools: frozenset[str] = frozenset()
         self._of_client: dict[bytes, set[str]] = {}
         self._by_environment: dict[str, dict[str, HostRecord]] = {}
         self._remembered: dict[str, float] = {}
@@ -188,19 +59,27 @@ class Ledger:
         """A host's session begins. Returns its number: what an older session says no longer counts."""
         self._sessions += 1
         before = self.hosts.get(host.host_id)
-        record = HostRecord(host, self._sessions, now)
+        record = HostRecord(host, self._sessions, now, retiring=host.pool in self._retiring_pools)
         if before is not None:
             self._unlist(before)
-            record.grants, record.report = before.grants, before.report
+            record.grants, record.report, record.arriving = before.grants, before.report, before.arriving
         self.hosts[host.host_id] = record
         self._registered_at = now
         self.catalog_version += 1
         for environment in host.environments:
             self._by_environment.setdefault(environment, {})[host.host_id] = record
-            self.shelves.setdefault(environment, Shelf())
             self._remembered.pop(environment, None)
         self._refresh(record)
         return record.session
+
+    def retire(self, pools: frozenset[str]) -> None:
+        """These pools, and no others, are on their way out."""
+        self._retiring_pools = pools
+        self.catalog_version += 1
+        for record in self.hosts.values():
+            if record.retiring is not (record.host.pool in pools):
+                record.retiring = not record.retiring
+                self._refresh(record)
 
     def leave(self, host_id: str, leaving: bool) -> None:
         """A host is told to drain, or is not any more: nothing new is placed there meanwhile."""
@@ -219,8 +98,11 @@ class Ledger:
             for row in report.rows
             if (steady := min(row.idle, before.get(row.lease_id, 0)))
         }
+        arriving, record.arriving = record.arriving, {}
         for row in report.rows:
-            record.grants.pop(row.lease_id, None)
+            shown = record.grants.pop(row.lease_id, None)
+            if row.idle and ((shown is not None and shown.relocation) or row.lease_id in arriving):
+                record.arriving[row.lease_id] = arriving.get(row.lease_id, now)
         rows = tuple(row for row in report.rows if row.in_use or row.idle)
         record.report = (
             report
@@ -319,13 +201,18 @@ class Ledger:
             return HostState.SILENT
         return HostState.STARTING if record.report is None else record.report.state
 
-    def shelf(self, environment: str) -> Shelf:
-        """The hosts that have room for an environment."""
-        return self.shelves.get(environment) or Shelf()
+    def shelves(self, environment: str, *, relocation: bool = False) -> tuple[Shelf, ...]:
+        """The hosts that have room for an environment. An episode on the move goes to a retiring one last."""
+        return (self._open.of(environment), *((self._retiring.of(environment),) if relocation else ()))
 
-    def placeable(self, environment: str) -> list[HostRecord]:
+    def placeable(self, environment: str, *, relocation: bool = False) -> list[HostRecord]:
         """The hosts on which an environment can be placed, full ones included."""
-        return [record for record in self.serving(environment) if record.placeable]
+        records = (record for record in self.serving(environment) if record.placeable)
+        return [record for record in records if relocation or not record.retiring]
+
+    def retiring(self) -> list[HostRecord]:
+        """The hosts of the pools that are on their way out."""
+        return [record for record in self.hosts.values() if record.retiring] if self._retiring_pools else []
 
     def of_client(self, client_id: bytes) -> dict[str, int]:
         """What a client holds on which host."""
@@ -349,11 +236,10 @@ class Ledger:
 
     def staying(self) -> set[str]:
         """Every environment that some host serves and goes on to serve."""
-        leaving = (HostState.DRAINING, HostState.SEALED)
         return {
             environment
             for environment, records in self._by_environment.items()
-            if any(record.report is None or record.report.state not in leaving for record in records.values())
+            if any(record.stays for record in records.values())
         }
 
     def remembered(self) -> set[str]:
@@ -388,12 +274,14 @@ class Ledger:
         if record.placeable:
             lagging = record.report is not None and record.report.lag > self.bounds.lagging
             room = Room(record.free(""), record.load.used, record.host.slots, record.host.spread, lagging)
+        shelves, others = (self._retiring, self._open) if record.retiring else (self._open, self._retiring)
         for environment in record.host.environments:
+            others.put(environment, record.host.host_id, None)
             if room is not None and environment in record.host.environment_slots:
                 bounded = Room(record.free(environment), room.used, room.slots, room.spread, room.lagging)
-                self.shelves[environment].put(record.host.host_id, bounded)
+                shelves.put(environment, record.host.host_id, bounded)
             else:
-                self.shelves[environment].put(record.host.host_id, room)
+                shelves.put(environment, record.host.host_id, room)
 
     def _replace(self, host_id: str, old: Load, new: Load) -> None:
         if old.tenants != new.tenants:
@@ -422,9 +310,10 @@ class Ledger:
     def _unlist(self, record: HostRecord) -> None:
         self._replace(record.host.host_id, record.load, Load())
         for environment in record.host.environments:
-            self.shelves[environment].put(record.host.host_id, None)
+            for shelves in (self._open, self._retiring):
+                shelves.put(environment, record.host.host_id, None)
             hosts = self._by_environment.get(environment)
             if hosts is not None:
                 hosts.pop(record.host.host_id, None)
                 if not hosts:
-                    del self._by_environment[environment], self.shelves[environment]
+                    del self._by_environment[environment]

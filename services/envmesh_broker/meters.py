@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from envmesh.v1 import environment_pb2, error_reason_pb2, fleet_pb2
 from envmesh_broker.core import Core
-from envmesh_broker.ledger import HostRecord, HostState
+from envmesh_broker.hosts import HostRecord, HostState
 from envmesh_broker.scheduler import Decision
 from envmesh_service.clock import Clock
 from envmesh_service.loop_lag import LoopLag
@@ -32,6 +32,7 @@ REFUSALS = (
     "NO_CAPACITY",
     "GANG_IMPOSSIBLE",
     "ENVIRONMENT_UNKNOWN",
+    "VERSION_RETIRING",
     "COMMAND_DEADLINE",
 )
 _STATE_LABELS = {state: "lost" if state is HostState.SILENT else state.value for state in HostState}
@@ -214,7 +215,9 @@ class Meters:
         return {(): max((now - w.request.entered_at for w in self._core.queue.all()), default=0.0)}
 
     def _pools(self) -> set[str]:
-        pools = {record.host.pool for record in self._core.ledger.hosts.values()} | self._core.pools.keys()
+        pools = {
+            record.host.pool for record in self._core.ledger.hosts.values()
+        } | self._core.catalog.pools.keys()
         return {self._pool(pool) for pool in sorted(pools)}
 
     def _hosts(self) -> Values:

@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-__all__ = ["EXPOSURE", "Room", "Shelf"]
+__all__ = ["EXPOSURE", "Room", "Shelf", "Shelves"]
 
 EXPOSURE = 4
 """Spreading puts at most one in so many of a client's slots on one host, while there is room elsewhere."""
@@ -124,6 +124,28 @@ class Shelf:
         else:
             packed = self._packed[room.kind]
             del packed[bisect_left(packed, (room.free, host_id))]
+
+
+class Shelves:
+    """Shelves by environment; only those that have something on them are kept."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[str, Shelf] = {}
+
+    def of(self, environment: str) -> Shelf:
+        """The hosts that have room for an environment."""
+        return self._shelves.get(environment) or Shelf()
+
+    def put(self, environment: str, host_id: str, room: Room | None) -> None:
+        """What a host has for an environment now; None, or nothing free, takes it off the shelf."""
+        shelf = self._shelves.get(environment)
+        if shelf is None:
+            if room is None:
+                return
+            shelf = self._shelves[environment] = Shelf()
+        shelf.put(host_id, room)
+        if not shelf.rooms:
+            del self._shelves[environment]
 
 
 def _fill(rooms: list[tuple[int, str]], count: int, chosen: dict[str, int], left_out: Collection[str]) -> int:

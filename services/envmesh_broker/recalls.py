@@ -1,19 +1,25 @@
 """Recalls: which leased slots to ask back for those who wait.
 
-Two rights to ask. Between tenants: who holds more than its share gives up the excess, idle slots first, those in use
-as their episodes close. Among all: a slot that stays idle goes to whoever waits. The plan is made anew from the tables
+Three rights to ask. Between tenants: who holds more than its share gives up the excess, idle slots first, those in use
+as their episodes close. Among all: a slot that stays idle goes to whoever waits. And on a host whose pool retires, of
+everybody: there no slot is for another episode. The plan is made anew from the tables
 each time, and says to how many slots a lease shall shrink; made twice it takes nothing twice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from envmesh_broker.fairness import Tenant, shares
-from envmesh_broker.ledger import HostRecord, LeaseRow, Ledger
+from envmesh_broker.hosts import HostRecord, LeaseRow
+from envmesh_broker.ledger import Ledger
 
-__all__ = ["Recalls", "Want", "plan_recalls"]
+__all__ = ["Recalls", "Want", "plan_recalls", "plan_retirement"]
+
+ARRIVAL_SECONDS = 10.0
+"""So long an episode on the move has to fill the slot that it was given."""
 
 Recalls = dict[str, dict[bytes, int]]
 """By host and lease: how many slots the lease may keep."""
@@ -61,7 +67,7 @@ def plan_recalls(
     for environment, waiting in by_environment.items():
         records = ledger.placeable(environment)
         free = sum(record.free(environment) for record in records)
-        missing = sum(want.slots for want in waiting) - free
+        missing = sum(want.slots for want in waiting) - free - _kept_for_moves(ledger, environment, waiting)
         if missing <= 0:
             continue
         leases = _leases(records, plan)
@@ -72,6 +78,29 @@ def plan_recalls(
             if lease.keep < lease.row.in_use + lease.row.idle:
                 plan.setdefault(lease.record.host.host_id, {})[lease.row.lease_id] = lease.keep
     return plan
+
+
+def plan_retirement(records: Iterable[HostRecord], now: float) -> Recalls:
+    """What to ask back on hosts that retire: every slot, so that idle ones come back now and those in use as their
+    episodes close. A lease of episodes on the move is let be while they may still arrive in it."""
+    return {
+        record.host.host_id: {
+            row.lease_id: 0
+            for row in record.report.rows
+            if now - record.arriving.get(row.lease_id, -math.inf) > ARRIVAL_SECONDS
+        }
+        for record in records
+        if record.report is not None and record.report.rows
+    }
+
+
+def _kept_for_moves(ledger: Ledger, environment: str, waiting: Iterable[Want]) -> int:
+    """Slots on retiring hosts that go to those who wait: to episodes on the move only."""
+    moving = sum(want.slots for want in waiting if want.relocation)
+    if not moving:
+        return 0
+    records = ledger.placeable(environment, relocation=True)
+    return min(moving, sum(record.free(environment) for record in records if record.retiring))
 
 
 def _leases(records: Iterable[HostRecord], plan: Recalls) -> list[_Lease]:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from envmesh_broker.fairness import Tenant, Usage
-from envmesh_broker.ledger import Grant, Ledger
+from envmesh_broker.hosts import Grant
+from envmesh_broker.ledger import Ledger
 from envmesh_broker.queue import Lane, Queue, Waiting
 
 __all__ = ["HORIZON", "Decision", "SchedulerBounds", "schedule"]
@@ -108,7 +109,7 @@ class _Pass:
     def run(self) -> list[Decision]:
         lines: dict[str | None, _Line] = {}
         for lane in self._queue.lanes():
-            if self._free(lane.environment):
+            if self._free(lane):
                 line = lines.setdefault(lane.tenant, _Line(lane.tenant))
                 line.cursors.append(_Cursor(lane, list(lane.waiting)))
         relocations = lines.pop(None, None)
@@ -146,7 +147,7 @@ class _Pass:
     def _portion(self, name: str, cursor: _Cursor, next_standing: float) -> int:
         """How many slots this tenant may take before it is another's turn."""
         even = int((next_standing * self._tenant(name).weight - self._had(name)) / HORIZON) + 1
-        return max(even, -(-self._free(cursor.lane.environment) // _PORTIONS), 1)
+        return max(even, -(-self._free(cursor.lane) // _PORTIONS), 1)
 
     def _serve(self, line: _Line, cursor: _Cursor, portion: int | None) -> None:
         """Place some of the request at a cursor, and move on when there is no more to be done for it."""
@@ -159,31 +160,37 @@ class _Pass:
                 return
         if not self._place(waiting, limit, portion):
             line.passed_over += 1
-            cursor.index = cursor.index + 1 if self._free(waiting.environment) else len(cursor.entries)
+            cursor.index = cursor.index + 1 if self._free(cursor.lane) else len(cursor.entries)
         elif not waiting.remaining:
             cursor.index += 1
 
     def _place(self, waiting: Waiting, limit: int, portion: int | None) -> bool:
         """Place up to ``limit`` slots of a request, in whole groups. Returns whether there were any."""
-        request, shelf = waiting.request, self._ledger.shelf(waiting.environment)
+        request = waiting.request
+        shelves = self._ledger.shelves(waiting.environment, relocation=request.relocation)
         least = waiting.remaining if request.whole else request.group_size
         if limit < least:
             return False
         without = self._kept | request.avoid if self._kept or request.avoid else frozenset()
-        free = shelf.free(without)
+        free = sum(shelf.free(without) for shelf in shelves)
         if free < least:
             if least > 1 and self._now - request.entered_at >= self._bounds.patience:
-                self._kept.update(host_id for host_id in shelf.rooms if host_id not in request.avoid)
+                self._kept.update(
+                    host for shelf in shelves for host in shelf.rooms if host not in request.avoid
+                )
             return False
         count = min(limit, free)
         if not request.whole:
             if portion is not None:
                 count = min(count, max(portion, least))
             count -= count % request.group_size
-        here = self._ledger.of_client(request.client_id)
-        for host_id, slots in shelf.choose(count, here, without).items():
-            self._give(waiting, host_id, slots)
         waiting.remaining -= count
+        here = self._ledger.of_client(request.client_id)
+        for shelf in shelves:
+            if count:
+                for host_id, slots in shelf.choose(count, here, without).items():
+                    self._give(waiting, host_id, slots)
+                    count -= slots
         return True
 
     def _give(self, waiting: Waiting, host_id: str, slots: int) -> None:
@@ -206,5 +213,6 @@ class _Pass:
         )
         self._ledger.grant(grant)
 
-    def _free(self, environment: str) -> int:
-        return self._ledger.shelf(environment).free(self._kept)
+    def _free(self, lane: Lane) -> int:
+        shelves = self._ledger.shelves(lane.environment, relocation=lane.tenant is None)
+        return sum(shelf.free(self._kept) for shelf in shelves)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from envmesh.spans import collector_mistake
-from envmesh_broker.core import CoreBounds, DeclaredPool
+from envmesh_broker.catalog import DeclaredPool
+from envmesh_broker.core import CoreBounds
 from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import QueueBounds
 from envmesh_broker.scheduler import SchedulerBounds
@@ -67,7 +68,9 @@ class BrokerSettings(PortSettings):
     lease_keys_file: Path | None = setting(
         None, "PEM file of keys that sign leases, the first of them; watched; none: a new key each start"
     )
-    pools_file: Path | None = setting(None, "JSON file of pools that may have no host now")
+    pools_file: Path | None = setting(
+        None, "JSON file of pools that may have no host now, or are retiring; watched"
+    )
     report_interval: float = setting(1.0, "how often hosts report", at_least=0.1, at_most=60, unit="seconds")
     status_interval: float = setting(
         5.0, "how often those who wait hear their place", at_least=0.1, at_most=5, unit="seconds"
@@ -178,7 +181,8 @@ class BrokerSettings(PortSettings):
 
 
 def parse_pools(text: str) -> list[DeclaredPool]:
-    """Read a pools file: ``[{"name": "cartpole", "environments": ["cartpole@1"], "slots": 64, "max_hosts": 20}]``.
+    """Read a pools file: ``[{"name": "cartpole", "environments": ["cartpole@1"], "slots": 64, "max_hosts": 20}]``. A
+    pool may be ``"retiring": true`` too.
 
     Raises:
         ValueError: with what is wrong in it.
@@ -193,10 +197,9 @@ def parse_pools(text: str) -> list[DeclaredPool]:
 
 
 def _pool(entry: Any, where: str) -> DeclaredPool:
-    if not isinstance(entry, dict) or set(entry) - {"name", "environments", "slots", "max_hosts"}:
-        raise ValueError(
-            f"{where}: a pool has 'name', 'environments', 'slots' and 'max_hosts', and nothing else"
-        )
+    known = {"name", "environments", "slots", "max_hosts", "retiring"}
+    if not isinstance(entry, dict) or set(entry) - known:
+        raise ValueError(f"{where}: a pool has {', '.join(sorted(known))}, and nothing else")
     name, environments = entry.get("name"), entry.get("environments")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}.name: a name is right")
@@ -206,4 +209,7 @@ def _pool(entry: Any, where: str) -> DeclaredPool:
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{where}.{key}: a whole number of at least 0 is right (0: not known)")
-    return DeclaredPool(name=name, environments=tuple(environments), **numbers)
+    retiring = entry.get("retiring", False)
+    if not isinstance(retiring, bool):
+        raise ValueError(f"{where}.retiring: true or false is right")
+    return DeclaredPool(name=name, environments=tuple(environments), retiring=retiring, **numbers)

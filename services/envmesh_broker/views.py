@@ -9,7 +9,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import fleet_pb2, placement_pb2
 from envmesh_broker.core import Core
 from envmesh_broker.gateways import route
-from envmesh_broker.ledger import Grant, Host, HostRecord, HostState, LeaseRow, Report
+from envmesh_broker.hosts import Grant, Host, HostRecord, HostState, LeaseRow, Report
 from envmesh_broker.queue import Lane
 from envmesh_service.leases import LeaseSigner
 
@@ -213,7 +213,7 @@ def pools(
     core: Core, full: Mapping[str, fleet_pb2.HostIdentity], now: float, gateway: str = ""
 ) -> list[placement_pb2.Pool]:
     """The pools, sorted by name. ``full`` has a whole identity of each pool's hosts; ``gateway`` is as for a lease."""
-    by_pool: dict[str, list[HostRecord]] = {name: [] for name in core.pools}
+    by_pool: dict[str, list[HostRecord]] = {name: [] for name in core.catalog.pools}
     for record in core.ledger.hosts.values():
         by_pool.setdefault(record.host.pool, []).append(record)
     queued: dict[str, int] = {}
@@ -237,7 +237,7 @@ def _pool(
 ) -> placement_pb2.Pool:
     records = list(records)
     ready = [record for record in records if record.placeable]
-    declared = core.pools.get(name)
+    declared = core.catalog.pools.get(name)
     keys = {key for record in records for key in record.host.environments}
     keys |= set(declared.environments if declared is not None else ())
     first = min((record.host for record in ready), key=lambda host: host.address, default=None)

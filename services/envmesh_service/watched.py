@@ -44,7 +44,7 @@ class Watched(Generic[_Value]):
         read: Callable[[], _Value],
         changed: Callable[[_Value], None] | None = None,
     ) -> None:
-        self._what, self._paths, self._read, self._changed = what, tuple(paths), read, changed
+        self._what, self._paths, self._read, self.changed = what, tuple(paths), read, changed
         self._stamp = self._look()
         self.value = read()
 
@@ -63,8 +63,8 @@ class Watched(Generic[_Value]):
             )
             return False
         _log.info("%s was renewed", self._what)
-        if self._changed is not None:
-            self._changed(self.value)
+        if self.changed is not None:
+            self.changed(self.value)
         return True
 
     def _look(self) -> _Stamp:

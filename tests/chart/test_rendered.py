@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from envmesh_broker.settings import parse_pools
 from tests.chart.matrix import MATRIX, pool
 from tests.chart.rendering import Object, of_kind, pod_specs, render, templates
 
@@ -136,13 +137,20 @@ def test_namespace_scope_asks_for_no_right_over_the_cluster() -> None:
     ]
 
 
-def test_a_retiring_pool_is_no_demand_and_its_successor_is() -> None:
+def test_broker_and_autoscaler_are_told_which_pool_retires() -> None:
     objects = of_kind(rendered("retiring"), "ConfigMap")
-    broker = json.loads(objects["m-envmesh-broker"]["data"]["pools.json"])
-    assert {p["name"] for p in broker} == {"cartpole", "walk2"}
+    broker = parse_pools(objects["m-envmesh-broker"]["data"]["pools.json"])
+    assert {p.name: p.retiring for p in broker} == {"cartpole": False, "walk": True, "walk2": False}
     told = {p["name"]: p for p in json.loads(objects["m-envmesh-autoscaler"]["data"]["pools.json"])["pools"]}
     assert told["walk"]["retiring"] is True
     assert told["walk"]["min_hosts"] == 0
+
+
+def test_a_change_of_pools_restarts_neither_broker_nor_autoscaler() -> None:
+    before, after = rendered("defaults"), rendered("retiring")
+    for name in ("m-envmesh-broker", "m-envmesh-autoscaler"):
+        was, now = (of_kind(objects, "Deployment")[name]["spec"]["template"] for objects in (before, after))
+        assert was == now
 
 
 def test_what_keda_calls_is_a_name_on_the_autoscalers_certificate() -> None:

@@ -30,8 +30,8 @@ def release(cluster: Cluster) -> Release:
     return made
 
 
-def replicas(release: Release) -> int:
-    return int(release.cluster.api.get(release.deployment())["spec"]["replicas"])
+def replicas(release: Release, pool: str = "walk") -> int:
+    return int(release.cluster.api.get(release.deployment(pool))["spec"]["replicas"])
 
 
 def test_from_zero_to_demand_and_back_to_zero(release: Release) -> None:
@@ -99,15 +99,22 @@ def test_another_version_is_a_new_pool_beside_the_old(release: Release) -> None:
         assert "upgrade-check" in refused or "pre-upgrade" in refused, refused
         both = values(retiring=True)
         both["pools"]["walk2"] = {**values()["pools"]["walk"], "environments": other}
+        brokers = uids(release.cluster.ready(release.namespace, "app.kubernetes.io/component=broker"))
         release.upgrade(both)
+        until(lambda: replicas(release, "walk2") > 0, "what is new is demand for the pool beside", 120)
+        until(lambda: replicas(release) == 0, "the retired pool empties under a trainer that plays on", 180)
+        now = uids(release.cluster.ready(release.namespace, "app.kubernetes.io/component=broker"))
+        assert now == brokers, "no broker was restarted"
         sum_ = trainer.stop()
     assert (sum_["wrong"], sum_["failed"]) == (0, 0), sum_
+    with release.train("--environment", "walk@1", "--episodes", "1", "--concurrency", "1") as trainer:
+        sum_ = trainer.finished(60)
+    assert "pool walk is retiring; there is walk@2" in str(sum_["failures"]), sum_
     with release.train(
         "--environment", "walk@2", "--episodes", "16", "--concurrency", "8", "--pace", "0.1"
     ) as trainer:
         sum_ = trainer.finished(150)
     assert (sum_["whole"], sum_["failed"]) == (16, 0), sum_
-    until(lambda: replicas(release) == 0, "the retired pool empties", 120)
     only = values()
     only["pools"]["walk"] = None
     only["pools"]["walk2"] = both["pools"]["walk2"]

@@ -17,6 +17,7 @@ PURE = {
     "envmesh.episode",
     "envmesh.journal",
     "envmesh_host.slots",
+    "envmesh_broker.hosts",
     "envmesh_broker.ledger",
     "envmesh_broker.queue",
     "envmesh_broker.placement",

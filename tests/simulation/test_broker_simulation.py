@@ -12,7 +12,8 @@ import pytest
 
 from envmesh_broker.core import Core, CoreBounds, Refused
 from envmesh_broker.fairness import Tenant
-from envmesh_broker.ledger import Host, HostState, LeaseRow, LedgerBounds, Report
+from envmesh_broker.hosts import Host, HostState, LeaseRow, Report
+from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.scheduler import SchedulerBounds
 
 SEEDS = [int(seed) for seed in os.environ.get("BROKER_SEEDS", "1,2").split(",")]

@@ -18,7 +18,8 @@ from envmesh.errors import Refusal
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_broker.core import Core, CoreBounds, Refused
-from envmesh_broker.ledger import Host, HostState, LeaseRow, LedgerBounds, Report
+from envmesh_broker.hosts import Host, HostState, LeaseRow, Report
+from envmesh_broker.ledger import LedgerBounds
 from envmesh_host.connection import Connection
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted

@@ -79,6 +79,7 @@ _CODES: dict[str, grpc.StatusCode] = {
     "REPLAY_DIVERGED": grpc.StatusCode.DATA_LOSS,
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "SPARE": grpc.StatusCode.CANCELLED,
+    "VERSION_RETIRING": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 ENDS_EPISODE = frozenset(
@@ -275,6 +276,7 @@ _CLASSES: dict[str, type[EnvmeshError]] = {
     "EPISODE_ENDED": EpisodeEnded,
     "UNSUPPORTED": EpisodeEnded,
     "VERSION_MISMATCH": InvalidRequest,
+    "VERSION_RETIRING": InvalidRequest,
     "STEP_CONFLICT": InvalidRequest,
     "STEP_INDEX": InvalidRequest,
     "GANG_IMPOSSIBLE": InvalidRequest,

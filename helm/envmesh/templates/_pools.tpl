@@ -12,9 +12,7 @@
 {{- define "envmesh.brokerPools" -}}
 {{- $pools := list -}}
 {{- range $name, $pool := include "envmesh.pools" . | fromYaml -}}
-{{- if not $pool.retiring -}}
-{{- $pools = append $pools (dict "name" $name "environments" (include "envmesh.environments" $pool | fromJsonArray) "slots" (int $pool.slots) "max_hosts" (int $pool.scaling.max)) -}}
-{{- end -}}
+{{- $pools = append $pools (dict "name" $name "environments" (include "envmesh.environments" $pool | fromJsonArray) "slots" (int $pool.slots) "max_hosts" (int $pool.scaling.max) "retiring" $pool.retiring) -}}
 {{- end -}}
 {{- toPrettyJson $pools -}}
 {{- end -}}

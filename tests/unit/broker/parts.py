@@ -4,7 +4,8 @@ import itertools
 
 from envmesh_broker.core import Core, CoreBounds
 from envmesh_broker.fairness import Tenant
-from envmesh_broker.ledger import Host, HostState, LeaseRow, LedgerBounds, Report
+from envmesh_broker.hosts import Host, HostState, LeaseRow, Report
+from envmesh_broker.ledger import LedgerBounds
 
 BOUNDS = CoreBounds(ledger=LedgerBounds(settle=0.0))
 
@@ -74,11 +75,11 @@ class World:
         )
         return True
 
-    def take(self, count: int, **wishes):
+    def take(self, count: int, *, idle: bool = False, **wishes):
         """Ask, be granted, show: the grants."""
         self.ask(count, **wishes)
         grants = [grant for decision in self.decide() for grant in decision.grants]
         for grant in grants:
-            assert self.show(grant, in_use=not wishes.get("idle"))
+            assert self.show(grant, in_use=not idle)
         self.report_all()
         return grants

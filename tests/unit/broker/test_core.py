@@ -1,8 +1,10 @@
 import pytest
 
-from envmesh_broker.core import CoreBounds, DeclaredPool, Refused
+from envmesh_broker.catalog import DeclaredPool
+from envmesh_broker.core import CoreBounds, Refused
 from envmesh_broker.fairness import Tenant
-from envmesh_broker.ledger import HostState, LedgerBounds
+from envmesh_broker.hosts import HostState
+from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import QueueBounds
 from envmesh_broker.scheduler import SchedulerBounds
 from tests.unit.broker.parts import World

@@ -1,17 +1,22 @@
 """Whatever happens in whatever order: slots are conserved, no host is overfilled, nobody gets what is not theirs."""
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from envmesh_broker.core import CoreBounds, DeclaredPool, Refused
+from envmesh_broker.catalog import DeclaredPool
+from envmesh_broker.core import CoreBounds, Refused
 from envmesh_broker.fairness import Tenant
-from envmesh_broker.ledger import Grant, HostState, LedgerBounds
+from envmesh_broker.hosts import Grant, HostState
+from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import Waiting
 from envmesh_broker.scheduler import SchedulerBounds
 from tests.unit.broker.parts import World
 
 HOSTS = [f"h{number}" for number in range(5)]
+POOLS = [DeclaredPool(name=name, environments=("e@1", "f@1"), slots=8, max_hosts=5) for name in "pq"]
 QUOTA = 6
 BOUNDS = CoreBounds(ledger=LedgerBounds(settle=0.0), scheduler=SchedulerBounds(patience=2.0))
 
@@ -21,7 +26,7 @@ class BrokerMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = World(
             bounds=BOUNDS,
-            pools=[DeclaredPool(name="p", environments=("e@1", "f@1"), slots=8, max_hosts=5)],
+            pools=POOLS,
             heavy=Tenant("heavy", weight=4.0),
             bounded=Tenant("bounded", quota=QUOTA),
         )
@@ -51,7 +56,12 @@ class BrokerMachine(RuleBasedStateMachine):
             environments=("e@1", "f@1"),
             environment_slots={} if f_slots is None else {"f@1": f_slots},
             spread=spread,
+            pool="pq"[HOSTS.index(host) % 2],
         )
+
+    @rule(retiring=st.booleans())
+    def retire(self, retiring):
+        self.world.core.declare([POOLS[0], replace(POOLS[1], retiring=retiring)])
 
     @rule(
         host=st.sampled_from(HOSTS),
@@ -126,6 +136,7 @@ class BrokerMachine(RuleBasedStateMachine):
             for grant in decision.grants:
                 record = ledger.hosts[grant.host_id]
                 assert record.placeable
+                assert request.relocation or not record.retiring
                 assert grant.host_id not in request.avoid
                 assert (grant.tenant, grant.relocation) == (request.tenant, request.relocation)
                 free[grant.host_id] -= grant.count
@@ -148,8 +159,10 @@ class BrokerMachine(RuleBasedStateMachine):
         if any(w.request.whole or w.request.group_size > 1 or w.request.avoid for w in self.waiting.values()):
             return
         for waiting in self.waiting.values():
-            if waiting.request.tenant != "bounded" or waiting.request.relocation:
-                assert core.ledger.shelf(waiting.environment).free() == 0
+            request = waiting.request
+            if request.tenant != "bounded" or request.relocation:
+                shelves = core.ledger.shelves(waiting.environment, relocation=request.relocation)
+                assert sum(shelf.free() for shelf in shelves) == 0
 
     @precondition(lambda self: self.promised)
     @rule(data=st.data(), in_use=st.booleans())
@@ -182,11 +195,12 @@ class BrokerMachine(RuleBasedStateMachine):
             for tenant, slots in record.load.tenants.items():
                 held[tenant] = held.get(tenant, 0) + slots
             for environment in record.host.environments:
-                room = ledger.shelf(environment).rooms.get(host_id)
                 free = record.free(environment) if record.placeable else 0
-                assert (room.free if room is not None else 0) == free
+                shelves = ledger.shelves(environment, relocation=True)
+                found = [shelf.rooms[host_id].free if host_id in shelf.rooms else 0 for shelf in shelves]
+                assert found == ([0, free] if record.retiring else [free, 0])
         assert ledger.held == held
-        for shelf in ledger.shelves.values():
+        for shelf in (s for key in ledger.served() for s in ledger.shelves(key, relocation=True)):
             assert shelf.rooms.keys() <= ledger.hosts.keys()
             assert shelf.free() == sum(room.free for room in shelf.rooms.values())
         for client in range(3):

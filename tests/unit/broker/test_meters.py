@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from envmesh.v1 import environment_pb2, error_reason_pb2, fleet_pb2
 from envmesh_broker.core import Core
-from envmesh_broker.ledger import Host, HostState, LeaseRow, Report
+from envmesh_broker.hosts import Host, HostState, LeaseRow, Report
 from envmesh_broker.meters import Meters
 from envmesh_broker.scheduler import Decision
 from envmesh_service.loop_lag import LoopLag

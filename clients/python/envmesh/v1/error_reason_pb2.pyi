@@ -110,6 +110,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """CANCELLED: the group had finished without this spare."""
     ERROR_REASON_WORKER_SUSPECTED: _ErrorReason.ValueType  # 43
     """ABORTED: the worker process died while this step and those of other episodes ran; nobody knows whose doing it was."""
+    ERROR_REASON_VERSION_RETIRING: _ErrorReason.ValueType  # 44
+    """FAILED_PRECONDITION: the version takes no new episode any more, for its pool is retiring; running ones go on there.
+    Ask for a newer version, or for the name without one.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a command was refused or an episode failed. In google.rpc.ErrorInfo the domain is "envmesh" and the reason is the
@@ -204,4 +208,8 @@ ERROR_REASON_SPARE: ErrorReason.ValueType  # 42
 """CANCELLED: the group had finished without this spare."""
 ERROR_REASON_WORKER_SUSPECTED: ErrorReason.ValueType  # 43
 """ABORTED: the worker process died while this step and those of other episodes ran; nobody knows whose doing it was."""
+ERROR_REASON_VERSION_RETIRING: ErrorReason.ValueType  # 44
+"""FAILED_PRECONDITION: the version takes no new episode any more, for its pool is retiring; running ones go on there.
+Ask for a newer version, or for the name without one.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -70,7 +70,8 @@ class PlacementServiceServicer(object):
         """Asks for slots and waits in a fair queue where none is free. The responses tell the place in the queue and bring
         grants, until the request is complete; cancelling the call gives up what has not been granted. Not idempotent: a
         grant that is not shown to its host lapses by itself. NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUEUE_FULL or
-        QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE, DEADLINE_EXCEEDED COMMAND_DEADLINE.
+        QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE or VERSION_RETIRING (which a relocation never
+        gets), DEADLINE_EXCEEDED COMMAND_DEADLINE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +94,8 @@ class PlacementServiceServicer(object):
     def Reserve(self, request, context):
         """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
         broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
-        NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+        NOT_FOUND ENVIRONMENT_UNKNOWN, FAILED_PRECONDITION VERSION_RETIRING, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL
+        (too many reservations).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

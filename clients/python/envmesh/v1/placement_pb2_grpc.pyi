@@ -37,7 +37,8 @@ class PlacementServiceStub:
     """Asks for slots and waits in a fair queue where none is free. The responses tell the place in the queue and bring
     grants, until the request is complete; cancelling the call gives up what has not been granted. Not idempotent: a
     grant that is not shown to its host lapses by itself. NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUEUE_FULL or
-    QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE, DEADLINE_EXCEEDED COMMAND_DEADLINE.
+    QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE or VERSION_RETIRING (which a relocation never
+    gets), DEADLINE_EXCEEDED COMMAND_DEADLINE.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReleaseRequest, _placement_pb2.ReleaseResponse]
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
@@ -46,7 +47,8 @@ class PlacementServiceStub:
     Reserve: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReserveRequest, _placement_pb2.ReserveResponse]
     """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
     broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
-    NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+    NOT_FOUND ENVIRONMENT_UNKNOWN, FAILED_PRECONDITION VERSION_RETIRING, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL
+    (too many reservations).
     """
     ExplainLoss: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]
     """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
@@ -60,7 +62,8 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     """Asks for slots and waits in a fair queue where none is free. The responses tell the place in the queue and bring
     grants, until the request is complete; cancelling the call gives up what has not been granted. Not idempotent: a
     grant that is not shown to its host lapses by itself. NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUEUE_FULL or
-    QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE, DEADLINE_EXCEEDED COMMAND_DEADLINE.
+    QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE or VERSION_RETIRING (which a relocation never
+    gets), DEADLINE_EXCEEDED COMMAND_DEADLINE.
     """
     Release: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReleaseRequest, _placement_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives back leases that were never shown to a host. Idempotent. What a host has seen goes back there (RETURN)."""
@@ -69,7 +72,8 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     Reserve: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReserveRequest, _placement_pb2.ReserveResponse]  # type: ignore[assignment]
     """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
     broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
-    NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+    NOT_FOUND ENVIRONMENT_UNKNOWN, FAILED_PRECONDITION VERSION_RETIRING, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL
+    (too many reservations).
     """
     ExplainLoss: _aio.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]  # type: ignore[assignment]
     """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
@@ -86,7 +90,8 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks for slots and waits in a fair queue where none is free. The responses tell the place in the queue and bring
         grants, until the request is complete; cancelling the call gives up what has not been granted. Not idempotent: a
         grant that is not shown to its host lapses by itself. NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUEUE_FULL or
-        QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE, DEADLINE_EXCEEDED COMMAND_DEADLINE.
+        QUOTA_EXCEEDED (with RetryInfo), FAILED_PRECONDITION GANG_IMPOSSIBLE or VERSION_RETIRING (which a relocation never
+        gets), DEADLINE_EXCEEDED COMMAND_DEADLINE.
         """
 
     @_abc_1.abstractmethod
@@ -113,7 +118,8 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_placement_pb2.ReserveResponse, _abc.Awaitable[_placement_pb2.ReserveResponse]]:
         """Says how many slots this client will hold from some time on, so that there are hosts by then; it grants nothing. A
         broker keeps it in memory: repeat it now and then, under the same id, and a new broker knows it too. Idempotent.
-        NOT_FOUND ENVIRONMENT_UNKNOWN, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL (too many reservations).
+        NOT_FOUND ENVIRONMENT_UNKNOWN, FAILED_PRECONDITION VERSION_RETIRING, RESOURCE_EXHAUSTED QUOTA_EXCEEDED or QUEUE_FULL
+        (too many reservations).
         """
 
     @_abc_1.abstractmethod
