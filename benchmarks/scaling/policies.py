@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.scaling.model import Cluster
 from envmesh_autoscaler.demand import Demand, PoolPolicy
 from envmesh_autoscaler.observation import FleetHost, Instance, Observation, PoolRecord, Waits
-from envmesh_autoscaler.plan import Planner, PoolFacts, hold_reason
+from envmesh_autoscaler.plan import Phase, Planner, PoolFacts, hold_reason
 
 
 class Envmesh:
@@ -42,12 +42,12 @@ class Envmesh:
         for host in cluster.hosts:
             name, ready = str(host.number), host.ready_at <= now
             if ready:
-                state = ("draining" if host.used else "sealed") if host.draining else "ready"
+                phase = (Phase.DRAINING if host.used else Phase.SEALED) if host.draining else Phase.READY
                 hosts[name] = FleetHost(
                     host_id=name,
                     pool="pool",
                     name=name,
-                    state=state,
+                    phase=phase,
                     slots=host.slots,
                     in_use=host.used,
                     idle=0,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
 from envmesh_autoscaler.demand import Signals
 from envmesh_autoscaler.plan import HostFacts, Phase
@@ -55,14 +56,13 @@ class Observation:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetHost:
-    """One host as the broker sees it."""
+class FleetHost(NamedTuple):
+    """One host as the broker sees it; a tuple for the reason that ``HostFacts`` is one."""
 
     host_id: str
     pool: str
     name: str
-    state: str
+    phase: Phase
     slots: int
     in_use: int
     idle: int
@@ -111,13 +111,18 @@ class Residence:
 
     def follow(self, hosts: Iterable[FleetHost], now: float) -> None:
         """Take in a picture."""
-        hosts = list(hosts)
-        live = sum(host.in_use for host in hosts)
-        ended = sum(max(0, host.ended - self._ended.get(host.host_id, host.ended)) for host in hosts)
-        self._ended = {host.host_id: host.ended for host in hosts}
+        live = ended = 0
+        so_far: dict[str, int] = {}
+        for host in hosts:
+            live += host.in_use
+            so_far[host.host_id] = host.ended
+            before = self._ended.get(host.host_id)
+            if before is not None and host.ended > before:
+                ended += host.ended - before
+        self._ended = so_far
         if self._live is not None:
-            before, was_live = self._live
-            self._rows.append((now, (now - before) * (live + was_live) / 2, ended))
+            since, was_live = self._live
+            self._rows.append((now, (now - since) * (live + was_live) / 2, ended))
         self._live = (now, live)
         while self._rows and now - self._rows[0][0] > RESIDENCE_SECONDS:
             self._rows.popleft()
@@ -150,13 +155,16 @@ class PoolRecord:
         """The broker's numbers of this pool. An episode that moves from a draining host is counted once: its slot
         there is leased still, and the one it asks for waits."""
         self.residence.follow(hosts.values(), now)
-        moving = sum(h.in_use for h in hosts.values() if h.state == "draining")
-        slots = [host.slots for host in hosts.values()]
+        leased = moving = 0
+        for host in hosts.values():
+            leased += host.in_use + host.idle
+            if host.phase is Phase.DRAINING:
+                moving += host.in_use
         return Signals(
-            leased=sum(host.in_use + host.idle for host in hosts.values()),
+            leased=leased,
             queued=max(0, waits.admissible - min(waits.relocating, moving)),
             reserved=reserved,
-            slots=min(slots, default=0),
+            slots=min((host.slots for host in hosts.values()), default=0),
             residence=self.residence.typical,
             start=self.starts.typical,
             oldest=waits.oldest,
@@ -167,42 +175,35 @@ class PoolRecord:
     ) -> tuple[tuple[HostFacts, ...], float]:
         """The pool's hosts, and for how long broker and backend have disagreed about them, in seconds."""
         self.ordered = {h: order for h, order in self.ordered.items() if now - order[1] <= ORDER_SECONDS}
-        facts = tuple(self._host(instance, hosts.get(instance.host_id)) for instance in seen.instances)
+        facts = tuple([self._host(instance, hosts.get(instance.host_id)) for instance in seen.instances])
         known = {instance.host_id for instance in seen.instances}
         unheard = any(
             instance.ready and instance.ready_for > 1.0 and instance.host_id not in hosts
             for instance in seen.instances
         )
-        unseen = any(h.host_id not in known and h.host_id not in seen.going for h in hosts.values())
+        unseen = not hosts.keys() <= known | seen.going
         if self.agreed_at is None or not (unheard or unseen):
             self.agreed_at = now
         return facts, now - self.agreed_at
 
     def _host(self, instance: Instance, heard: FleetHost | None) -> HostFacts:
-        phase = Phase.STARTING if heard is None else Phase(heard.state)
-        order = self.ordered.get(instance.host_id)
+        """A host's row; without names, for it is made ten thousand times a look."""
+        host_id = instance.host_id
+        phase, in_use, idle = (
+            (heard.phase, heard.in_use, heard.idle) if heard is not None else (Phase.STARTING, 0, 0)
+        )
+        order = self.ordered.get(host_id) if self.ordered else None
         if order is not None:
             if order[0] and phase is Phase.READY:
                 phase = Phase.DRAINING
             elif not order[0] and phase in (Phase.DRAINING, Phase.SEALED):
                 phase = Phase.READY
-        return HostFacts(
-            host_id=instance.host_id,
-            phase=phase,
-            in_use=heard.in_use if heard else 0,
-            idle=heard.idle if heard else 0,
-            ours=instance.ours,
-            leaving=instance.leaving,
-            pinned=instance.pinned,
-            stranded=instance.stranded and heard is None,
-            removable=instance.removable,
-        )
+        stranded = instance.stranded and heard is None
+        marks = instance.ours, instance.leaving, instance.pinned, stranded, instance.removable
+        return HostFacts(host_id, phase, in_use, idle, *marks)
 
 
 def vanished_hosts(hosts: Mapping[str, FleetHost], seen: Observation) -> tuple[str, ...]:
     """Silent hosts of which the backend has nothing any more: their ids are of pods or processes that are gone."""
     known = seen.going | {instance.host_id for instance in seen.instances}
-    return tuple(h.host_id for h in hosts.values() if h.state == "silent" and h.host_id not in known)
-
-
-Observe = Callable[[str], Observation]
+    return tuple(h.host_id for h in hosts.values() if h.phase is Phase.SILENT and h.host_id not in known)

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 from envmesh.v1 import fleet_pb2
 from envmesh_autoscaler.observation import FleetHost, Waits
+from envmesh_autoscaler.plan import Phase
 
 __all__ = ["Picture", "read_picture"]
 
-_STATES = {
-    fleet_pb2.HOST_STATE_STARTING: "starting",
-    fleet_pb2.HOST_STATE_READY: "ready",
-    fleet_pb2.HOST_STATE_DRAINING: "draining",
-    fleet_pb2.HOST_STATE_SEALED: "sealed",
-    fleet_pb2.HOST_STATE_SILENT: "silent",
+_PHASES = {
+    fleet_pb2.HOST_STATE_STARTING: Phase.STARTING,
+    fleet_pb2.HOST_STATE_READY: Phase.READY,
+    fleet_pb2.HOST_STATE_DRAINING: Phase.DRAINING,
+    fleet_pb2.HOST_STATE_SEALED: Phase.SEALED,
+    fleet_pb2.HOST_STATE_SILENT: Phase.SILENT,
 }
 
 
@@ -70,7 +71,7 @@ def read_picture(fleet: fleet_pb2.Fleet) -> Picture:
             host_id=own.host_id,
             pool=own.pool,
             name=own.name,
-            state=_STATES.get(status.state, "silent"),
+            phase=_PHASES.get(status.state, Phase.SILENT),
             slots=own.slots,
             in_use=status.in_use,
             idle=status.idle,

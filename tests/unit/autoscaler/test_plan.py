@@ -225,10 +225,10 @@ def test_an_answer_to_somebody_who_writes_later(planned, replicas, left_out, set
 
 
 def test_a_silent_host_has_vanished_when_the_backend_has_nothing_of_it():
-    def heard(host_id, state):
-        return FleetHost(host_id=host_id, pool="p", name="", state=state, slots=4, in_use=4, idle=0, ended=0)
+    def heard(host_id, phase):
+        return FleetHost(host_id=host_id, pool="p", name="", phase=phase, slots=4, in_use=4, idle=0, ended=0)
 
-    hosts = {name: heard(name, state) for name, state in (
+    hosts = {name: heard(name, Phase(phase)) for name, phase in (
         ("there", "silent"), ("going", "silent"), ("gone", "silent"), ("heard", "ready"), ("drains", "draining"),
     )}  # fmt: skip
     seen = Observation(replicas=2, instances=(Instance(host_id="there"),), going=frozenset({"going"}))
