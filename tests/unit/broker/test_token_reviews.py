@@ -1,0 +1,105 @@
+"""The API server's word on a token: asked once, remembered for five minutes at most, and taken back when it changes."""
+
+import asyncio
+
+import pytest
+
+from envmesh.errors import Refusal
+from envmesh_broker import token_reviews
+from envmesh_broker.token_reviews import TokenReviews
+from envmesh_service.kubernetes_api import ApiRefused, ReviewedToken
+
+
+class Judge:
+    """An API server that knows tokens by name, and clocks that are moved by hand."""
+
+    def __init__(self, keep: float = 60.0) -> None:
+        self.now = 1000.0
+        self.ends = 1e9
+        self.good, self.asked = {"ppo"}, 0
+        self.away = False
+        self.reviews = TokenReviews(self.ask, keep=keep, clock=lambda: self.now, wall=lambda: self.now)
+
+    async def ask(self, token: str) -> ReviewedToken | None:
+        self.asked += 1
+        await asyncio.sleep(0)  # others come meanwhile
+        if self.away:
+            raise ApiRefused("review a token", 0, "it does not answer")
+        return ReviewedToken("rl", token, self.ends) if token in self.good else None
+
+    async def name(self, token: str) -> str | None:
+        account = await self.reviews.account(token)
+        return account.name if account is not None else None
+
+
+@pytest.mark.parametrize(("keep", "counts"), [(60.0, 60.0), (300.0, 300.0), (9000.0, 300.0)])
+async def test_a_verdict_counts_as_long_as_is_set_and_never_over_five_minutes(keep, counts):
+    judge = Judge(keep)
+    assert await judge.name("ppo") == "ppo"
+    judge.now += counts - 1.0
+    assert await judge.name("ppo") == "ppo"
+    assert judge.asked == 1
+    judge.good.clear()
+    judge.now += 1.0
+    assert await judge.name("ppo") is None
+    assert judge.asked == 2
+
+
+async def test_a_thousand_calls_with_one_token_ask_once():
+    judge = Judge()
+    assert set(await asyncio.gather(*(judge.name("ppo") for _ in range(1000)))) == {"ppo"}
+    assert judge.asked == 1
+
+
+async def test_a_refused_token_is_not_asked_about_at_every_call():
+    judge = Judge()
+    assert [await judge.name("stranger") for _ in range(5)] == [None] * 5
+    assert judge.asked == 1
+    judge.good.add("stranger")
+    judge.now += 10.0
+    assert await judge.name("stranger") == "stranger"
+
+
+async def test_a_token_past_its_own_end_does_not_count_though_it_is_remembered():
+    judge = Judge()
+    judge.ends = judge.now + 30.0
+    assert await judge.name("ppo") == "ppo"
+    judge.now += 31.0
+    judge.good.clear()
+    assert await judge.name("ppo") is None
+
+
+async def test_a_token_that_is_revoked_is_told_and_one_that_has_ended_is_forgotten():
+    judge = Judge()
+    judge.good.add("older")
+    judge.ends = judge.now + 61.0
+    await judge.name("older")
+    judge.ends = 1e9
+    await judge.name("ppo")
+    assert not await judge.reviews.review_again(), "both are fresh"
+    judge.now += 62.0
+    judge.good.clear()
+    (gone,) = await judge.reviews.review_again()
+    assert gone.name == "ppo"
+    assert not list(judge.reviews.accounts())
+
+
+async def test_while_the_api_server_is_away_nobody_is_revoked_and_nobody_new_comes_in():
+    judge = Judge()
+    await judge.name("ppo")
+    judge.away = True
+    judge.now += 61.0
+    assert not await judge.reviews.review_again()
+    assert [account.name for account in judge.reviews.accounts()] == ["ppo"]
+    with pytest.raises(Refusal) as refused:
+        await judge.name("newcomer")
+    assert (refused.value.reason, refused.value.retry_after) == ("UNREACHABLE", 1.0)
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(token_reviews, "MOST_REMEMBERED", 3)
+    judge = Judge()
+    judge.good.update(str(number) for number in range(5))
+    for number in range(5):
+        await judge.name(str(number))
+    assert len(list(judge.reviews.accounts())) == 3
