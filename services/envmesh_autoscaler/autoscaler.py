@@ -331,7 +331,7 @@ class Autoscaler:
                 await self._scale(look)
         except BackendRefused as refused:
             self._meters.refused.add(1, settings.name)
-            pool.not_before = now + REFUSED_SECONDS
+            pool.not_before = self._clock() + max(REFUSED_SECONDS, refused.retry_after)
             log.warning("planned anew", extra={"pool": settings.name, "why": str(refused)})
         settled = not (look.facts.hold or look.facts.unsettled)
         left = pool.left_out or set()

@@ -32,7 +32,14 @@ class PoolView:
 class Meters:
     """What the autoscaler exports. Only the leader exports pools."""
 
-    def __init__(self, registry: Registry, leading: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        leading: Callable[[], bool],
+        *,
+        calls: Mapping[tuple[str, str], int] | None = None,
+        refusals: Mapping[tuple[str, str, str], int] | None = None,
+    ) -> None:
         self.views: dict[str, PoolView] = {}
         self._leading = leading
         self.decisions = registry.counter(
@@ -74,6 +81,19 @@ class Meters:
         )
         registry.gauge(
             "envmesh_drain_oldest_seconds", "Age of the oldest drain of a pool.", ("pool",), self._oldest
+        )
+
+        calls = {} if calls is None else calls
+        refusals = {} if refusals is None else refusals
+        registry.gauge(
+            "envmesh_kubernetes_calls", "Calls to the API server since the start.", ("verb", "resource"),
+            lambda: {key: float(count) for key, count in calls.items()},
+        )  # fmt: skip
+        registry.gauge(
+            "envmesh_kubernetes_refused_calls",
+            "Of these, those it refused (429: it throttles) or did not answer (0).",
+            ("verb", "resource", "status"),
+            lambda: {key: float(count) for key, count in refusals.items()},
         )
 
     def pool(self, name: str) -> None:

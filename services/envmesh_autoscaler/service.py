@@ -89,11 +89,7 @@ async def _body(
         instance=identity,
         mismatched=lambda pool, count: meters.mismatches.add(count, pool),
     )
-    meters = Meters(registry, lambda: backend.leading)
-    registry.gauge(
-        "envmesh_kubernetes_calls", "Calls to the API server since the start.", ("verb", "resource"),
-        lambda: {key: float(count) for key, count in api.calls.items()},
-    )  # fmt: skip
+    meters = Meters(registry, lambda: backend.leading, calls=api.calls, refusals=api.refusals)
     access = settings.access_to(settings.broker, settings.broker_token_file)
     channel = access.channel(settings.broker, CHANNEL_OPTIONS)
     fleet = Fleet(lambda: channel, lambda: access.metadata, monotonic)

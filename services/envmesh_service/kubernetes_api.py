@@ -24,15 +24,19 @@ __all__ = ["ApiRefused", "ClusterApi", "EventLines", "ReviewedToken"]
 _SECONDS = 5.0
 """The bound on one call."""
 
+_MOST_RETRY_AFTER = 30.0
+"""An API server that asks for a longer pause is asked again sooner."""
+
 _ACCOUNT = "system:serviceaccount:"
 
 
 class ApiRefused(OSError):
-    """The API server does not do what was asked. ``status`` is HTTP's; 0: it did not answer."""
+    """The API server does not do what was asked. ``status`` is HTTP's; 0: it did not answer. ``retry_after``: it asks
+    to be left alone for so long, in seconds."""
 
-    def __init__(self, what: str, status: int, why: str) -> None:
+    def __init__(self, what: str, status: int, why: str, retry_after: float = 0.0) -> None:
         super().__init__(f"the API server did not {what}: {why}" + (f" (HTTP {status})" if status else ""))
-        self.status = status
+        self.status, self.retry_after = status, retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class ClusterApi:
         """The package's ApiClient."""
         self.calls: dict[tuple[str, str], int] = {}
         """How many calls ``raw`` and ``stream`` have made, by verb and resource."""
+        self.refusals: dict[tuple[str, str, str], int] = {}
+        """How many of them were refused, by HTTP status too; 0: there was no answer."""
 
     @classmethod
     def connect(cls, kubeconfig: str = "") -> ClusterApi:
@@ -96,6 +102,9 @@ class ClusterApi:
                 0,
                 f"{error}; run in a pod with a ServiceAccount token, or set KUBECONFIG to a kubeconfig",
             ) from None
+        # Else urllib3 sleeps for as long as an API server that throttles says, three times over, and no bound on a
+        # call's time holds: who asks decides when to ask again.
+        configuration.retries = False
         return cls(kubernetes.client.ApiClient(configuration))
 
     async def review(self, token: str, audience: str) -> ReviewedToken | None:
@@ -193,14 +202,15 @@ class ClusterApi:
         Raises:
             ApiRefused: with HTTP's status.
         """
-        self._count(method, path)
-        response = self._call(f"{method} {path}", self._send, method, path, body, content, seconds=seconds)
-        try:
-            return json.loads(response.data)
-        except ValueError:
-            raise ApiRefused(f"{method} {path}", response.status, "its answer is no JSON") from None
-        except Exception as error:
-            raise ApiRefused(f"{method} {path}", 0, f"it does not answer ({type(error).__name__})") from None
+        with self._counted(method, path):
+            what = f"{method} {path}"
+            response = self._call(what, self._send, method, path, body, content, seconds=seconds)
+            try:
+                return json.loads(response.data)
+            except ValueError:
+                raise ApiRefused(what, response.status, "its answer is no JSON") from None
+            except Exception as error:
+                raise ApiRefused(what, 0, f"it does not answer ({type(error).__name__})") from None
 
     @contextlib.contextmanager
     def stream(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[EventLines]:
@@ -209,26 +219,33 @@ class ClusterApi:
         Raises:
             ApiRefused: it was refused, or broke.
         """
-        self._count("WATCH", path)
         whole = f"{path}?{urllib.parse.urlencode(query)}"
         what = f"WATCH {path}"
-        response = self._call(what, self._send, "GET", whole, None, "application/json", seconds=seconds)
-        try:
-            yield EventLines(response)
-        except ApiRefused:
-            raise
-        except (OSError, self._http_errors()) as error:
-            raise ApiRefused(what, 0, f"the connection broke ({type(error).__name__})") from None
-        finally:
-            response.close()
-            response.release_conn()
+        with self._counted("WATCH", path):
+            response = self._call(what, self._send, "GET", whole, None, "application/json", seconds=seconds)
+            try:
+                yield EventLines(response)
+            except ApiRefused:
+                raise
+            except (OSError, self._http_errors()) as error:
+                raise ApiRefused(what, 0, f"the connection broke ({type(error).__name__})") from None
+            finally:
+                response.close()
+                response.release_conn()
 
-    def _count(self, verb: str, path: str) -> None:
+    @contextlib.contextmanager
+    def _counted(self, verb: str, path: str) -> Iterator[None]:
         parts = path.partition("?")[0].split("/")
         at = parts.index("namespaces") + 2 if "namespaces" in parts else -1
         rest = parts[at:]
         key = verb, "/".join(rest[:1] + rest[2:3])
         self.calls[key] = self.calls.get(key, 0) + 1
+        try:
+            yield
+        except ApiRefused as refused:
+            why = (*key, str(refused.status))
+            self.refusals[why] = self.refusals.get(why, 0) + 1
+            raise
 
     def _send(self, method: str, path: str, body: Any, content: str, *, _request_timeout: float) -> Any:
         headers = {"Accept": "application/json", "Content-Type": content}
@@ -253,7 +270,8 @@ class ClusterApi:
         try:
             return call(*arguments, _request_timeout=seconds)
         except kubernetes.client.ApiException as error:
-            raise ApiRefused(what, error.status or 0, _message(error.body) or error.reason or "") from None
+            why = _message(error.body) or error.reason or ""
+            raise ApiRefused(what, error.status or 0, why, _retry_after(error.headers)) from None
         except Exception as error:  # urllib3 has many, and what they say may hold the request
             raise ApiRefused(what, 0, f"it does not answer ({type(error).__name__})") from None
 
@@ -274,6 +292,12 @@ def _message(body: Any) -> str:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _retry_after(headers: Any) -> float:
+    """The pause that an answer asks for, in seconds; 0: none."""
+    said = (headers or {}).get("Retry-After", "")
+    return min(float(said), _MOST_RETRY_AFTER) if said.isdecimal() else 0.0
 
 
 def _expiry(token: str) -> float:

@@ -17,6 +17,7 @@ from collections import Counter
 from typing import Any
 
 import envmesh
+from envmesh.errors import EnvmeshError
 from tests.cluster.worlds import LENGTH
 
 
@@ -95,6 +96,8 @@ async def train(arguments: argparse.Namespace) -> Tally:
         telling = tasks.create_task(tell(), name="tell")
         try:
             await play()
+        except EnvmeshError as error:  # it may not play on at all
+            tally.failures[f"refused: {error}"] += 1
         finally:
             running = False
             telling.cancel()

@@ -13,7 +13,11 @@ __all__ = ["Backend", "BackendRefused"]
 
 
 class BackendRefused(Exception):
-    """Something could not be done now; the next plan sees to it."""
+    """Something could not be done now; the next plan sees to it, after ``retry_after`` seconds at the earliest."""
+
+    def __init__(self, why: str, retry_after: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
 
 
 class Backend(Protocol):

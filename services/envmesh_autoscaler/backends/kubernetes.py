@@ -263,7 +263,7 @@ class KubernetesBackend:
         try:
             return await asyncio.to_thread(self._api.raw, method, path, body, **more)
         except ApiRefused as error:
-            raise BackendRefused(str(error)) from None
+            raise BackendRefused(str(error), error.retry_after) from None
 
 
 def _scale(deployment: Mapping[str, Any], namespace: str, replicas: int) -> dict[str, Any]:

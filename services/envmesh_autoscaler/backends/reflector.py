@@ -84,7 +84,7 @@ class Collection:
                     return
                 if not self._stop.is_set():
                     log.warning("cannot watch", extra={"path": self.path, "why": str(error)})
-                    self._stop.wait(back_off * random.uniform(0.5, 1.0))
+                    self._stop.wait(max(error.retry_after, back_off * random.uniform(0.5, 1.0)))
                     back_off = min(2 * back_off, MOST_BACK_OFF)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, version: str) -> str:
