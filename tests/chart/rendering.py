@@ -27,9 +27,23 @@ def render(
     Raises:
         Refused: with what Helm says.
     """
-    command = [helm() or "helm", "template", name, str(CHART), "--namespace", namespace, "--values", "-"]
+    said = _helm("template", name, str(CHART), "--namespace", namespace, values=values)
+    return [each for each in yaml.load_all(said, yaml.CSafeLoader) if each]
+
+
+def notes(values: Mapping[str, Any] | None = None) -> str:
+    """What Helm tells the operator after an installation as release m into rl. No cluster is asked.
+
+    Raises:
+        Refused: with what Helm says.
+    """
+    said = _helm("install", "m", str(CHART), "--namespace", "rl", "--dry-run=client", values=values)
+    return said.partition("NOTES:\n")[2]
+
+
+def _helm(*command: str, values: Mapping[str, Any] | None) -> str:
     done = subprocess.run(
-        command,
+        [helm() or "helm", *command, "--values", "-"],
         input=yaml.safe_dump(dict(values or {})),
         capture_output=True,
         text=True,
@@ -38,7 +52,7 @@ def render(
     )
     if done.returncode != 0:
         raise Refused(done.stderr)
-    return [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each]
+    return done.stdout
 
 
 def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:

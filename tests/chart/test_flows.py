@@ -118,10 +118,22 @@ def test_brokers_reach_a_collector_of_traces_where_they_are_told_one() -> None:
     assert not allowed(policies("two pools"), BROKER, collector, 4317)
 
 
-@pytest.mark.parametrize("cidr", ["160.0.0.0/4", "169.0.0.0/8", "169.254.0.0/16", "128.0.0.0/1"])
-def test_every_block_around_the_metadata_address_leaves_it_out(cidr: str) -> None:
+@pytest.mark.parametrize(
+    "cidr",
+    ["160.0.0.0/4", "169.0.0.0/8", "169.254.0.0/16", "128.0.0.0/1", "0.0.0.0/0", "100.64.0.0/10",
+     "::/0", "fc00::/7", "fd00::/8", "FD00:0::/16", "fd00:ec2::/32", "fd20::/16", "fe80::/10"],
+)  # fmt: skip
+def test_every_block_around_a_metadata_address_leaves_it_out(cidr: str) -> None:
     open_ = list(of_kind(render(pool(egress=[{"cidr": cidr}])), "NetworkPolicy").values())
-    assert not allowed(open_, HOST, METADATA, 80)
+    for address in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"):
+        assert not allowed(open_, HOST, Endpoint("metadata", address=address), 80)
+
+
+@pytest.mark.parametrize("address", ["10.20.0.7", "169.254.20.10", "2001:db8::7", "fd12:3456:789a::1"])
+def test_other_addresses_are_reached_where_their_block_is_named(address: str) -> None:
+    cidr = "::/0" if ":" in address else "0.0.0.0/0"
+    open_ = list(of_kind(render(pool(egress=[{"cidr": cidr}])), "NetworkPolicy").values())
+    assert allowed(open_, HOST, Endpoint("named", address=address), 443)
 
 
 def test_a_gateway_hears_those_it_is_for_and_reaches_broker_and_hosts() -> None:

@@ -82,7 +82,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "tls.existingSecrets.gateway: tls.mode is existing and no Secret is named",
     ),
     (pool(egress=[{"cidr": "169.254.169.254/32"}]), "metadata address, which no host may reach"),
+    (pool(egress=[{"cidr": "169.254.169.0/24"}]), "169.254.169.0/24 holds 169.254.169.254"),
     (pool(egress=[{"cidr": "fd00:ec2::254/128"}]), "metadata address, which no host may reach"),
+    (pool(egress=[{"cidr": "FD00:0EC2:0:0::/64"}]), "metadata address, which no host may reach"),
+    (pool(egress=[{"cidr": "::ffff:169.254.169.254/128"}]), "write it as IPv4"),
+    (
+        {"autoscaler": {"maxHosts": 4}, **pool(scaling={"min": 5})},
+        "autoscaler.maxHosts: 4 hosts over all pools, and their scaling.min are 5 together",
+    ),
+    (pool(rollout={"maxSurge": 0}), "minimum"),
+    (pool(scaling={"max": 0}), "minimum"),
+    ({"credentials": {"serviceAccounts": {"cacheSeconds": 301}}}, "maximum"),
     (pool(egress=[{"ports": [{"port": 443}]}]), "anyOf"),
     (pool(image={"digest": "latest"}), "does not match pattern"),
 ]

@@ -136,3 +136,11 @@ annotations:
 {{ .root.Values.priorityClass.name | default (printf "%s-%s" .root.Release.Namespace (include "envmesh.fullname" .root)) }}
 {{- end -}}
 {{- end -}}
+
+{{/* Secrets that values name and somebody else makes, as a JSON list. */}}
+{{- define "envmesh.namedSecrets" -}}
+{{- $named := list .Values.keys.existingLeaseSecret .Values.keys.existingSealSecret .Values.credentials.existingSecret -}}
+{{- if eq .Values.tls.mode "existing" }}{{ $named = concat $named (values .Values.tls.existingSecrets) }}{{ end -}}
+{{- if .Values.gateway.enabled }}{{ $named = append $named .Values.gateway.certificateSecret }}{{ end -}}
+{{- concat $named .Values.image.pullSecrets | compact | uniq | sortAlpha | toJson -}}
+{{- end -}}

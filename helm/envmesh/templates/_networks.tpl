@@ -41,28 +41,41 @@
 {{- end }}
 {{- end -}}
 
-{{/* An integer of an IPv4 address. */}}
-{{- define "envmesh.addressNumber" -}}
-{{- $bytes := splitList "." . -}}
-{{- add (mul (index $bytes 0 | int64) 16777216) (mul (index $bytes 1 | int64) 65536) (mul (index $bytes 2 | int64) 256) (index $bytes 3 | int64) -}}
+{{/* An address as a string of its bits: 32 of IPv4, 128 of IPv6. */}}
+{{- define "envmesh.addressBits" -}}
+{{- if contains ":" . -}}
+  {{- $halves := splitList "::" . -}}
+  {{- $left := without (splitList ":" (first $halves)) "" -}}
+  {{- $right := without (splitList ":" (join "" (rest $halves))) "" -}}
+  {{- $zeros := list -}}
+  {{- range until (sub 8 (add (len $left) (len $right)) | int) }}{{ $zeros = append $zeros "0" }}{{ end -}}
+  {{- range concat $left $zeros $right }}{{ printf "%016b" (printf "0x%s" . | int64) }}{{ end -}}
+{{- else -}}
+  {{- range splitList "." . }}{{ printf "%08b" (int64 .) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The bits of a CIDR that all its addresses share. */}}
+{{- define "envmesh.networkBits" -}}
+{{- $parts := splitList "/" . -}}
+{{- substr 0 (index $parts 1 | int) (include "envmesh.addressBits" (first $parts)) -}}
+{{- end -}}
+
+{{/* Where clouds answer a machine with its credentials. */}}
+{{- define "envmesh.metadataAddresses" -}}
+["169.254.169.254/32", "100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128", "fe80::a9fe:a9fe/128"]
 {{- end -}}
 
 {{/* One peer by CIDR, never the metadata address. Takes (dict "cidr" CIDR "except" LIST "where" TEXT). */}}
 {{- define "envmesh.cidrPeer" -}}
 {{- $except := .except | default list -}}
-{{- if contains ":" .cidr -}}
-  {{- if hasPrefix "fd00:ec2:" (lower .cidr) }}{{ fail (printf "%s: %s is a cloud's metadata address, which no host may reach" .where .cidr) }}{{ end -}}
-  {{- if eq .cidr "::/0" }}{{ $except = concat $except (list "fd00:ec2::254/128" "fe80::/10") | uniq }}{{ end -}}
-{{- else -}}
-  {{- $parts := splitList "/" .cidr -}}
-  {{- $bits := index $parts 1 | int -}}
-  {{- $divisor := 1 -}}
-  {{- range until (sub 32 $bits | int) }}{{ $divisor = mul $divisor 2 }}{{ end -}}
-  {{- $mine := include "envmesh.addressNumber" (index $parts 0) | int64 -}}
-  {{- $metadata := include "envmesh.addressNumber" "169.254.169.254" | int64 -}}
-  {{- if eq (div $mine $divisor) (div $metadata $divisor) -}}
-    {{- if ge $bits 24 }}{{ fail (printf "%s: %s holds 169.254.169.254, a cloud's metadata address, which no host may reach" .where .cidr) }}{{ end -}}
-    {{- $except = concat $except (list "169.254.169.254/32") | uniq -}}
+{{- $cidr := lower .cidr -}}
+{{- if and (contains ":" $cidr) (contains "." $cidr) }}{{ fail (printf "%s: %s is an IPv4 address in IPv6's clothes; write it as IPv4" .where .cidr) }}{{ end -}}
+{{- $mine := include "envmesh.networkBits" $cidr -}}
+{{- range include "envmesh.metadataAddresses" . | fromJsonArray -}}
+  {{- if and (eq (contains ":" .) (contains ":" $cidr)) (hasPrefix $mine (include "envmesh.networkBits" .)) -}}
+    {{- if ge (len $mine) (ternary 64 24 (contains ":" .)) }}{{ fail (printf "%s: %s holds %s, a cloud's metadata address, which no host may reach" $.where $.cidr (splitList "/" . | first)) }}{{ end -}}
+    {{- $except = append $except . | uniq -}}
   {{- end -}}
 {{- end -}}
 - ipBlock:
