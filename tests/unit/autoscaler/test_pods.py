@@ -109,3 +109,23 @@ def test_a_roll_pauses_while_more_drain_than_the_budget():
     assert rolling(3, paused=True, ours=True) is None
     assert rolling(2, paused=True, ours=True) is False
     assert rolling(0, paused=True) is None  # somebody else's pause
+
+
+def test_a_host_is_protected_until_it_has_sealed_itself_and_again_when_its_drain_is_taken_back():
+    sealed = kube.seal_patch(NOW)["metadata"]
+    assert sealed["labels"] == {kube.SEALED: "true"}, "the PodDisruptionBudget leaves it out"
+    assert sealed["annotations"][kube.SAFE_TO_EVICT] == "true"
+    assert sealed["annotations"][kube.DO_NOT_DISRUPT] is None
+    marked = kube.mark_patch()["metadata"]["annotations"]
+    assert not marked.keys() & {kube.SAFE_TO_EVICT, kube.DO_NOT_DISRUPT}, "it has episodes still"
+    back = kube.unmark_patch()["metadata"]
+    assert back["labels"] == {kube.SEALED: None}
+    assert (back["annotations"][kube.SAFE_TO_EVICT], back["annotations"][kube.DO_NOT_DISRUPT]) == (
+        "false",
+        "true",
+    )
+
+
+def test_an_operator_pins_a_host_by_annotation():
+    assert instance(pod(annotations={kube.PINNED: "true"})).pinned
+    assert not instance(pod(annotations={kube.PINNED: "false"})).pinned
