@@ -17,6 +17,19 @@ def test_the_generated_files_are_up_to_date() -> None:
         assert path.read_text() == text, f"{path.name} is old: run `make chart-reference`"
 
 
+def test_artifact_hub_is_told_which_images_the_chart_runs() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    hub = {key.partition("/")[2]: text for key, text in chart["annotations"].items()}
+    envoy = values["gateway"]["image"]
+    assert {each["name"]: each["image"] for each in yaml.safe_load(hub["images"])} == {
+        "envmesh": f"{values['image']['repository']}:{chart['appVersion']}",
+        "envoy": f"{envoy['repository']}:{envoy['tag']}",
+    }
+    assert {"category", "license", "changes", "prerelease", "operator"} <= hub.keys()
+    assert yaml.safe_load(hub["changes"])
+
+
 def test_every_value_has_a_description() -> None:
     described = {value.path for value in read_values(CHART / "values.yaml")}
     document = yaml.safe_load((CHART / "values.yaml").read_text())

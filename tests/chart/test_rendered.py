@@ -110,14 +110,63 @@ def test_the_grace_period_is_checkpoint_and_deadline_and_fifteen_seconds(name: s
     }
 
 
-def test_a_change_of_policy_rolls_no_host() -> None:
-    def hosts(values: dict[str, Any]) -> str:
-        return json.dumps([e["spec"] for e in of_kind(render(values), "Deployment").values() if is_pool(e)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scaling": {"max": 50, "bufferMin": 9, "lookBack": 1, "paused": True, "dryRun": True}},
+        {"podDisruptionBudget": {"enabled": False}},
+        {"podDisruptionBudget": {"maxUnavailable": 2}},
+        {"retiring": True},
+        {"rollout": {"maxSurge": 3, "drainBudget": 9, "progressDeadlineSeconds": 60}},
+        {"egress": [{"cidr": "10.0.0.0/8"}]},
+        {"service": {"labels": {"a": "b"}}, "labels": {"a": "b"}, "annotations": {"a": "b"}},
+        {"scaling": {"mode": "keda"}},
+        {"scaling": {"mode": "hpa"}},
+        {"scaling": {"mode": "manual"}},
+    ],
+    ids=str,
+)
+def test_what_needs_no_restart_rolls_no_host(change: dict[str, Any]) -> None:
+    assert _hosts(pool()) == _hosts(pool(**change))
 
-    before = hosts(pool(scaling={"max": 5}))
-    assert before == hosts(pool(scaling={"max": 50, "bufferMin": 9}, podDisruptionBudget={"enabled": False}))
-    assert before == hosts({"credentials": {"firstTenant": "others"}, **pool(scaling={"max": 5})})
-    assert before != hosts(pool(scaling={"max": 5}, settings={"leaseIdle": 3}))
+
+def test_what_is_the_mesh_s_alone_rolls_no_host() -> None:
+    others = {
+        "credentials": {"firstTenant": "others"},
+        "autoscaler": {"maxHosts": 99, "settings": {"logLevel": "debug"}},
+        "broker": {"settings": {"liveness": 9}},
+        "networkPolicy": {"enabled": False},
+    }
+    assert _hosts(pool()) == _hosts({**others, **pool()})
+    assert _hosts(pool()) != _hosts(pool(settings={"leaseIdle": 3})), "what hosts read at their start does"
+
+
+def _hosts(values: dict[str, Any]) -> list[Object]:
+    deployments = of_kind(render(values), "Deployment").values()
+    return [each["spec"]["template"] for each in deployments if is_pool(each)]
+
+
+def test_a_roll_takes_no_host_away_before_another_is_ready_and_there_is_one_broker() -> None:
+    for each in of_kind(rendered("defaults"), "Deployment").values():
+        if is_pool(each):
+            assert each["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+        if each["metadata"]["name"] == "m-envmesh-broker":
+            assert (each["spec"]["replicas"], each["spec"]["strategy"]) == (1, {"type": "Recreate"})
+
+
+@pytest.mark.parametrize("name", ["two pools", "gateway"])
+def test_names_of_hosts_are_found_before_they_are_ready_and_while_they_end(name: str) -> None:
+    services = of_kind(rendered(name), "Service").values()
+    headless = [each for each in services if each["spec"].get("clusterIP") == "None"]
+    assert len(headless) >= 2
+    assert all(each["spec"]["publishNotReadyAddresses"] for each in headless)
+
+
+def test_a_retiring_pool_has_no_floor_in_any_mode() -> None:
+    scaling = {"mode": "keda", "min": 3}
+    (kept,) = of_kind(render(pool(scaling=scaling)), "ScaledObject").values()
+    (leaves,) = of_kind(render(pool(scaling=scaling, retiring=True)), "ScaledObject").values()
+    assert (kept["spec"]["minReplicaCount"], leaves["spec"]["minReplicaCount"]) == (3, 0)
 
 
 def test_settings_become_variables_digit_by_digit() -> None:
