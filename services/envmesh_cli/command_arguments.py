@@ -335,6 +335,10 @@ def guard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="append", default=[], metavar="POOL", help="a pool that stays; may be repeated"
     )
+    parser.add_argument(
+        "--serve", action="append", default=[], metavar="NAME@VERSION",
+        help="an environment that some pool serves afterwards; may be repeated",
+    )  # fmt: skip
     _json(parser)
     _client(parser)
 

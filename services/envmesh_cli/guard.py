@@ -15,7 +15,7 @@ from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import FAILED, OK, CommandFailed
 
-__all__ = ["episodes_in_the_way", "guard"]
+__all__ = ["episodes_in_the_way", "episodes_without_a_host", "guard"]
 
 _SECONDS = 20.0
 """The broker may just be starting."""
@@ -39,14 +39,19 @@ async def _guard(arguments: argparse.Namespace) -> int:
         print(f"the broker does not answer ({why}); nothing is checked")
         return OK
     kept = frozenset(arguments.keep) if arguments.before == "upgrade" else frozenset()
+    served = frozenset(arguments.serve) if arguments.before == "upgrade" else frozenset()
     there = episodes_in_the_way(fleet.hosts, kept)
+    waiting = episodes_without_a_host(fleet.queues, served)
     if arguments.json:
-        print(json.dumps({"pools": there, "passes": not there}))
-    if not there:
+        print(json.dumps({"pools": there, "waiting": waiting, "passes": not (there or waiting)}))
+    if not there and not waiting:
         if not arguments.json:
             print("no episode is in the way")
         return OK
-    told = ", ".join(f"{count} in pool {pool}" for pool, count in there.items())
+    told = ", ".join(
+        [f"{count} in pool {pool}" for pool, count in there.items()]
+        + [f"{count} waiting for a host of {environment}" for environment, count in waiting.items()]
+    )
     if arguments.before == "uninstall":
         advice = "end them first, or remove the mesh all the same with `helm uninstall --no-hooks`"
     else:
@@ -64,6 +69,13 @@ def episodes_in_the_way(hosts: Iterable[fleet_pb2.HostStatus], kept: frozenset[s
         if count and pool not in kept and host.state != fleet_pb2.HOST_STATE_SILENT:
             there[pool] = there.get(pool, 0) + count
     return dict(sorted(there.items()))
+
+
+def episodes_without_a_host(queues: Iterable[fleet_pb2.QueueDepth], served: frozenset[str]) -> dict[str, int]:
+    """Episodes that have lost their host and wait for a slot to be rebuilt in, by name@version; what is ``served``
+    afterwards too is left out."""
+    moving = {row.environment: row.relocating for row in queues if row.relocating}
+    return {key: count for key, count in sorted(moving.items()) if key not in served}
 
 
 async def _fleet(arguments: argparse.Namespace) -> fleet_pb2.Fleet:
