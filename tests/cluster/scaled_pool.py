@@ -199,6 +199,15 @@ class ScaledPool:
         ]
         return {name: float(value) for name, value in lines}
 
+    def calls(self, *resources: str, number: int = 0) -> float:
+        """How often an autoscaler has called the API server about ``resources``; none: about anything."""
+        return sum(
+            value
+            for name, value in self.metrics(number).items()
+            if name.startswith("envmesh_kubernetes_calls{")
+            and (not resources or any(f'resource="{each}"' in name for each in resources))
+        )
+
     def log(self, number: int = 0) -> str:
         """What an autoscaler has said."""
         return (self.directory / f"autoscaler-{number}.log").read_text()
