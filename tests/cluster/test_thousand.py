@@ -86,4 +86,4 @@ def play(pool: ScaledPool, hosts: Process) -> None:
     assert "others went" not in pool.log()
     assert raised - begun < 200, "the way up is one write and what watches cost"
     assert played == 0, "no call for an episode"
-    assert lowered < 3 * HOSTS + 200, "a mark when a drain starts, one when it is sealed, and its taking back"
+    assert lowered < 2 * HOSTS + 300, "a mark when a drain starts, and one when it is sealed"
