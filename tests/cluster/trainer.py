@@ -1,7 +1,8 @@
 """``python -m tests.cluster.trainer``: a trainer on the cluster's network. JSON lines on standard output.
 
-It plays ``--episodes``, of a walk whose trajectory is known by default, each step taking ``--pace`` seconds of thought, and says
-every half second how far it is; the last line is the sum. The end of its standard input ends it early, in good order.
+It plays ``--episodes``, by default of a walk whose trajectory is known, each step taking ``--pace`` seconds of thought,
+and says every half second how far it is; the last line is the sum. The end of its standard input ends it early, in good
+order.
 """
 
 from __future__ import annotations
