@@ -52,10 +52,9 @@ def test_a_thousand_episodes_at_once_on_default_values(cluster: Cluster) -> None
         "--environment", POOL, "--episodes", str(EPISODES), "--concurrency", str(CONCURRENCY), "--pace", "1"
     ) as trainer:
         until(lambda: trainer.line, "the trainer has begun", 30)
-        asked = until(
-            lambda: replicas.changes[-1] if replicas.changes[-1][1] else None, "hosts are asked for", 30
-        )
+        until(lambda: replicas.changes[-1][1] > 0, "hosts are asked for", 30)
         first = trainer.lines[0]["at"]
+        asked = next(change for change in replicas.changes if change[0] > first)
         until(lambda: len(release.hosts(POOL)) == replicas.changes[-1][1], "all are ready", 240)
         ready = time.time()
         hosts = len(release.hosts(POOL))
