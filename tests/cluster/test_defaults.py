@@ -11,7 +11,7 @@ from tests.cluster.cluster import Cluster, until
 from tests.cluster.release import Release
 
 pytestmark = [
-    pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(1200),
+    pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900),
 ]  # fmt: skip
 EPISODES, CONCURRENCY = 4_000, 1_000
 POOL = "cartpole"
@@ -28,7 +28,7 @@ class Replicas:
     def _watch(self) -> None:
         path, _, name = self._release.deployment(POOL).rpartition("/")
         for _, item in self._release.cluster.api.watch(
-            path, seconds=1100, fieldSelector=f"metadata.name={name}"
+            path, seconds=880, fieldSelector=f"metadata.name={name}"
         ):
             count = item["spec"]["replicas"]
             if not self.changes or self.changes[-1][1] != count:
@@ -46,7 +46,7 @@ def test_a_thousand_episodes_at_once_on_default_values(cluster: Cluster) -> None
     release.install({})
     replicas = Replicas(release)
     until(lambda: replicas.changes, "the watch has begun", 10)
-    until(lambda: replicas.changes[-1][1] == 0, "what nobody has asked for goes", 420, every=1.0)
+    until(lambda: replicas.changes[-1][1] == 0, "what nobody has asked for goes", 240, every=1.0)
     until(lambda: not release.cluster.pods(release.namespace, f"envmesh.dev/pool={POOL}"), "none is left", 90)
     with release.train(
         "--environment", POOL, "--episodes", str(EPISODES), "--concurrency", str(CONCURRENCY), "--pace", "1"
@@ -66,7 +66,7 @@ def test_a_thousand_episodes_at_once_on_default_values(cluster: Cluster) -> None
     assert (sum_["whole"], sum_["wrong"], sum_["failed"]) == (EPISODES, 0, 0), sum_
     assert sum_["peak"] == CONCURRENCY
     assert asked[0] - first < 1.0
-    until(lambda: replicas.changes[-1][1] == 0, "back to the floor", 600, every=1.0)
+    until(lambda: replicas.changes[-1][1] == 0, "back to the floor", 300, every=1.0)
     until(lambda: not release.cluster.pods(release.namespace, f"envmesh.dev/pool={POOL}"), "all are gone", 90)
     said = autoscaler_logs(release)
     assert "others went than were meant" not in said
