@@ -39,6 +39,11 @@ build)
     if [ -d build/wheels ]; then arguments+=(--build-arg PIP_NO_INDEX=1); fi
     verb=build
     if [ "$engine" = buildah ]; then verb=bud; fi
+    # The same commit, base and wheels make the same image: its times are those of the commit.
+    SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+    export SOURCE_DATE_EPOCH
+    arguments+=(--build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH")
+    if [ "$engine" != docker ]; then arguments+=(--timestamp "$SOURCE_DATE_EPOCH"); fi
     "$engine" "$verb" "${arguments[@]}" "$@" .
     ;;
 *) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;;

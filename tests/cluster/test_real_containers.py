@@ -107,6 +107,19 @@ def status(process: Path) -> dict[str, str]:
     return {line.partition(":")[0]: line.partition(":")[2].strip() for line in lines}
 
 
+def test_the_image_is_the_same_when_it_is_built_again(images: dict[str, str]) -> None:
+    def identity() -> str:
+        shown = subprocess.run(
+            ["podman", "image", "inspect", "--format", "{{.Id}}", "localhost/envmesh"],
+            env={**os.environ, **images}, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        return shown.stdout
+
+    before = identity()
+    run(images, ROOT, "make", "image", "ARGUMENTS=--no-cache")
+    assert identity() == before
+
+
 def test_every_service_runs_confined(release: Release) -> None:
     release.await_hosts(2)
     found = {name: place for name, place in contained().items() if "envmesh" in name}
