@@ -95,6 +95,11 @@ class Process:
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
+    def most_resident_bytes(self) -> int:
+        """The most memory that it has had."""
+        said = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(said.partition("VmHWM:")[2].split()[0]) << 10
+
     def end(self, *, kill: bool = False) -> None:
         """End it."""
         if kill:

@@ -76,6 +76,7 @@ def play(pool: ScaledPool, hosts: Process) -> None:
     lowered = pool.calls() - raised
     went = hosts.ask("state")["went"]
     counts = [count for _, count in pool.changes]
+    print(f"autoscaler: {pool.autoscalers[0].most_resident_bytes() >> 20} MiB resident at most")
     print(
         f"calls: {raised - begun:.0f} up, {played:.0f} for {churned} leases, {lowered:.0f} down; replicas {counts}"
     )
