@@ -25,14 +25,15 @@ GRAIN = 0.5
 
 def headrooms(slots: int) -> list[dict[str, Any]]:
     """Settings of ours, the defaults first: from no headroom at all to as much as the dearest rival keeps."""
-    held = {"look_back": 120.0, "min_hosts": 1}
-    always = {"idle_after": 86400.0, "buffer_factor": 0.0}
+    kept = {"look_back": 120.0, "min_hosts": 1}
+    always = {"look_back": 0.0, "idle_after": 86400.0, "buffer_factor": 0.0}
     return [
         {},
         {"buffer_factor": 0.0},
-        {**held, "buffer_factor": 0.0},
-        *({"target_fill": fill} for fill in (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)),
-        *({**held, "idle_after": 86400.0, "target_fill": fill} for fill in (0.7, 0.4, 0.25)),
+        {**kept, "buffer_factor": 0.0},
+        *({"target_fill": fill} for fill in (0.95, 0.85, 0.7, 0.5)),
+        *({"look_back": 20.0, "target_fill": fill} for fill in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)),
+        *({**kept, "idle_after": 86400.0, "target_fill": fill} for fill in (0.7, 0.4, 0.25)),
         *(
             {**always, "buffer_min": hosts * slots, "min_hosts": hosts}
             for hosts in (1, 2, 5, 8, 10, 15, 20, 30)
