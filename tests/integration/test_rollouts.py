@@ -174,3 +174,27 @@ async def _step_a_vector(mesh):
 async def _take_by_hand(mesh):
     async with mesh.episode("echo", seed=2):
         pass
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+async def test_slots_that_nobody_waits_for_any_more_are_not_asked_for(command):
+    """Else they would be granted to a trainer that has gone or has what it wants, and be nobody's for a minute."""
+    echo = "echo=envmesh_environments.echo:Echo"
+    with started(command, echo, "--listen", "127.0.0.1:0", ENVMESH_HOST_SLOTS="2") as local:
+        async with envmesh.connect(local.address) as other:
+            async with envmesh.connect(local.address) as mesh:
+                act = lambda seen: bytes(50)  # noqa: E731
+                played = await collect(mesh.rollouts("echo", act, episodes=20, concurrency=10))
+                assert [trajectory.failure for trajectory in played] == [None] * 20
+
+                async def queued():
+                    return [pool.queued for pool in await other.pools()]
+
+                async with asyncio.timeout(5):
+                    while any(await queued()):
+                        pass
+                leaving = mesh.rollouts("echo", act, concurrency=10)
+                async with leaving:
+                    await anext(leaving)
+            async with asyncio.timeout(5), other.vector("echo", 2) as vector:
+                await vector.reset()

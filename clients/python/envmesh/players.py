@@ -11,10 +11,10 @@ from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
 from envmesh.journal import Journal
-from envmesh.leases import Slot
 from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
 from envmesh.policies import Act, for_agents
 from envmesh.rebuilding import Rebuild
+from envmesh.slot import Slot
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 

@@ -23,7 +23,6 @@ from envmesh.episode import Beginning
 from envmesh.errors import read_failure, written_failure
 from envmesh.groups import Group, check_counts
 from envmesh.journal_file import EpisodeLog
-from envmesh.leases import FormerHost, Slot, StandInBinding
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import PolicyPlayer, TaskPlayer
@@ -31,6 +30,7 @@ from envmesh.policies import kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
+from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
 from envmesh.traced import player_of
 
