@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from envmesh.links import Links
-from envmesh.v1 import error_reason_pb2, fleet_pb2
+from envmesh.v1 import error_reason_pb2, fleet_pb2, placement_pb2
 from envmesh_host.hosted import Hosted
 from envmesh_host.registration import CHANNEL_OPTIONS, Registration
 from envmesh_host.taps import Taps
@@ -75,7 +75,7 @@ class Membership:
             placement=_PLACEMENT[host.settings.placement],
             server_name=host.server_name,
             environment_slots=[
-                fleet_pb2.EnvironmentSlots(environment=key, slots=slots)
+                placement_pb2.EnvironmentSlots(environment=key, slots=slots)
                 for key, slots in sorted(host.engine.slots.bounds.items())
             ],
         )

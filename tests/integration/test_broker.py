@@ -397,6 +397,14 @@ async def test_pools_are_listed_with_what_they_serve():
         assert (pool.name, pool.ready_hosts, pool.slots, pool.leased, pool.queued) == ("pool", 2, 8, 3, 0)
         assert [(info.name, info.version) for info in pool.environments] == [("cartpole", "1")]
         assert pool.address in ("h0:7070", "h1:7070")
+        assert not pool.environment_slots
+
+        for name in ("bounded-1", "bounded-2"):
+            host = SimulatedHost(name, slots=8, environments=["cartpole@1", "mine@1"], pool="few")
+            host.identity.environment_slots.add(environment="mine@1", slots=2)
+            await broker.add(host)
+        few, _ = (await broker.placement.ListPools(placement_pb2.ListPoolsRequest())).pools
+        assert [(bound.environment, bound.slots) for bound in few.environment_slots] == [("mine@1", 4)]
 
 
 async def test_a_declared_pool_without_a_host_is_demand_and_not_an_error(tmp_path):

@@ -33,10 +33,10 @@ def test_serve_announces_what_it_serves_and_where(host: Running):
 
 def test_envs_lists_the_environments(host: Running):
     told = envmesh_json("envs", "--mesh", host.address)
-    assert [(e["environment"], e["pool"], e["hosts"]) for e in told["environments"]] == [
-        ("cartpole@1", "default", 1),
-        ("countdown@7", "default", 1),
-    ]
+    assert [(e["environment"], e["pool"], e["hosts"], e["slots"]) for e in told["environments"]] == [
+        ("cartpole@1", "default", 1, 4096),
+        ("countdown@7", "default", 1, 16),
+    ], "what declares nothing has few slots, beside others too"
     table = envmesh("envs", ENVMESH_MESH=host.address)
     assert table.returncode == 0
     assert "cartpole@1" in table.stdout
