@@ -54,7 +54,8 @@ class Rollouts:
     started with them, and the stragglers are cancelled once a group is full. ``seeds`` gives the seeds; else they are
     drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
     ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
-    trajectory. ``progress`` draws a bar on standard error. ``timeout`` bounds the wait for a slot, in seconds.
+    trajectory. ``progress`` draws a bar on standard error, or where that is no terminal writes a line every five
+    seconds. ``timeout`` bounds the wait for a slot, in seconds.
     ``measure`` notes in ``step_seconds`` how long each step took.
 
     Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
