@@ -136,6 +136,7 @@ def test_a_recording_that_was_altered_is_shown(tmp_path: Path, host: Running):
     people = envmesh("replay", str(recording), "--mesh", host.address)
     assert people.returncode == 1
     assert "the reset is the first to differ" in people.stdout
+    assert "float32" not in people.stdout, "numbers are for people, not for Python"
 
 
 @pytest.mark.slow
