@@ -20,6 +20,7 @@ from envmesh_service.lifecycle import Shutdown
 from envmesh_service.settings import load
 
 PATIENCE = 20.0
+WHOLE = placement_pb2.ACQUIRE_MODE_ALL
 
 
 class SimulatedHost:
@@ -261,3 +262,7 @@ async def refusal(answers) -> EnvmeshError:
 
 def new_client() -> bytes:
     return secrets.token_bytes(16)
+
+
+def leased(fleet):
+    return sum(row.in_use + row.idle for host in fleet.hosts for row in host.report.leases)
