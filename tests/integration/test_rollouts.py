@@ -198,3 +198,26 @@ async def test_slots_that_nobody_waits_for_any_more_are_not_asked_for(command):
                     await anext(leaving)
             async with asyncio.timeout(5), other.vector("echo", 2) as vector:
                 await vector.reset()
+
+
+async def test_all_that_was_asked_for_has_ended_when_the_only_host_is_gone():
+    """No slot is waited for only to find that there is nothing more to play: it would never come."""
+    with started(
+        "serve", "countdown=tests.environments.countdown:Countdown", "--listen", "127.0.0.1:0"
+    ) as host:
+        thinking = []
+
+        async def policy(observation):
+            thinking.append(observation)
+            await asyncio.Event().wait()
+
+        async with (
+            envmesh.connect(host.address, reattach_timeout=0.5) as mesh,
+            asyncio.timeout(30),
+            asyncio.TaskGroup() as group,
+        ):
+            rollouts = mesh.rollouts("countdown", policy, episodes=2, concurrency=2)
+            played = group.create_task(collect(rollouts), name="playing")
+            await until(lambda: len(thinking) == 2)
+            host.process.kill()
+        assert [trajectory.failure.cause for trajectory in played.result()] == ["HOST_LOST"] * 2

@@ -360,8 +360,10 @@ class Rollouts:
         return block
 
     def _ask_for_slot(self) -> None:
-        """Instead of one that is gone, where there is still something to play."""
-        if not self._closed and not (self._planned_all and not self._again):
+        """Instead of one that is gone, where there is still something to play: it might not come."""
+        if not self._again and not self._closed and (upcoming := self._next_beginning()) is not None:
+            self._again.append(upcoming)
+        if self._again and not self._closed:
             self._want(1)
         elif self._finished():
             self._arrived.set()
