@@ -1,6 +1,7 @@
 """Rollouts against a real host: every kind of policy, groups, retries, annotations, and what leaving early leaves."""
 
 import asyncio
+import gc
 import re
 
 import pytest
@@ -46,6 +47,13 @@ async def test_the_same_seeds_give_the_same_trajectories_under_every_kind_of_pol
             assert all(trajectory.terminated and trajectory.failure is None for trajectory in trajectories)
             played.append([trajectory.digests for trajectory in trajectories])
         assert all(digests == played[0] for digests in played)
+
+
+async def test_what_is_no_policy_is_refused_and_leaves_nothing_to_complain_of(host):
+    async with envmesh.connect(host.address) as mesh:
+        with pytest.raises(TypeError, match="a policy is a callable from observation to action; got str"):
+            mesh.rollouts("cartpole", "left")
+        gc.collect()  # a complaint at the end of what was refused would fail this test
 
 
 async def test_groups_share_a_seed_and_come_whole(host):

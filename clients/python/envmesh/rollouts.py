@@ -55,11 +55,12 @@ class Rollouts:
     drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
     ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
     trajectory. ``progress`` draws a bar on standard error, or where that is no terminal writes a line every five
-    seconds. ``timeout`` bounds the wait for a slot, in seconds.
-    ``measure`` notes in ``step_seconds`` how long each step took.
+    seconds. ``timeout`` bounds the wait for a slot, in seconds. ``measure`` notes each step's time in ``step_seconds``.
 
     Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
     """
+
+    _started = False  # also of one whose arguments were refused
 
     def __init__(
         self,
@@ -130,7 +131,6 @@ class Rollouts:
         self._skipped: set[int] = set()
         self._handed: list[EpisodeLog] = []
         self._logs: dict[int, list[EpisodeLog]] = {}
-        self._started = False
         self._closed = False
         self._wanted_slots = 0
         self._slot_waiters: list[asyncio.Future[Slot]] = []
