@@ -28,8 +28,9 @@ from envmesh import event_loop
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
 from envmesh_broker.broker import run
 from envmesh_broker.settings import BrokerSettings
-from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.registration import Registration
 from envmesh_service.leases import LeaseVerifier
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 from envmesh_service.settings import load
 
 RESULTS = Path(__file__).parent / "results" / "broker.json"
@@ -124,7 +125,7 @@ async def simulate_hosts(
         for host in hosts:
             host.up = up(host.number)
             channel = grpc.aio.insecure_channel(
-                address, [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+                address, [*BROKER_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             )
             registrations.append(
                 Registration(lambda channel=channel: channel, host.identity(), host.report, host)
