@@ -17,6 +17,7 @@ from envmesh_broker.settings import BrokerSettings
 from envmesh_service.rpc import BindError
 from envmesh_service.settings import SettingsError, load
 from tests.integration.broker_parts import PATIENCE, WHOLE, SimulatedHost, leased, mesh, refusal
+from tests.integration.command_line import envmesh
 
 
 async def ended(call):
@@ -153,6 +154,14 @@ async def test_a_declared_pool_without_a_host_is_demand_and_not_an_error(tmp_pat
         async for response in waiting:
             if response.HasField("grant"):
                 assert response.grant.leases[0].count == 6
+
+
+async def test_top_does_not_take_a_broker_without_hosts_for_a_host():
+    async with mesh() as broker:
+        at = ("--interval", "0.2", "--mesh", broker.started.address)
+        done = await asyncio.to_thread(envmesh, "top", "--once", *at)
+        assert "no host now" in done.stdout
+        assert "alone" not in done.stdout
 
 
 async def test_health_reflection_and_metrics_are_there():
