@@ -23,7 +23,8 @@ from typing import Any
 import grpc
 
 from envmesh.v1 import fleet_pb2, placement_pb2, placement_pb2_grpc
-from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.registration import Registration
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.control_plane import API_PORT, NODE_ADDRESS
 
@@ -139,7 +140,7 @@ class Fleet:
                 uid, pod["metadata"]["name"], self._slots, self._registered
             )
             channel = grpc.aio.insecure_channel(
-                self._broker, [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+                self._broker, [*BROKER_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             )
             made.registration = Registration(lambda: channel, made.identity(self._pool), made.report, made)
             task = self._tasks.create_task(self._live(made, channel), name=f"host-{made.name}")
