@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTHON ?=                       # the interpreter of .venv; empty: the newest of 3.11 to 3.13 on PATH
 WORKERS ?= auto                 # processes that run the tests
 TESTS ?= tests --ignore=tests/cluster --ignore=tests/chart/test_api_server.py   # what `make test` runs
+EXTRAS ?= mesh,kubernetes,environments,traces   # what of envmesh the wheels of the image are for
 ARGUMENTS ?=                    # more arguments for pytest, the demo or the benchmark
 
 bin := $(VENV)/bin
@@ -86,15 +87,30 @@ proto: setup ## The Python code of the protocol, from proto/ into clients/python
 	$(bin)/python tools/generate_protos.py
 
 .PHONY: proto-check
-proto-check: setup ## Fails when the committed code differs from proto/, or a change breaks the released protocol
+proto-check: setup ## Fails when the committed code differs from proto/, or a change breaks the protocol for those who speak it
 	$(bin)/python tools/generate_protos.py --check
-	@if [ -f $(baseline) ]; then echo "buf breaking --against $(baseline)"; $(bin)/buf breaking --against $(baseline); \
-	    else echo "No $(baseline): no protocol was released yet that could be broken."; fi
+	$(bin)/buf breaking --against $(baseline)
 
-# A file, for a shallow clone has neither tags nor main. It holds the protocol of the last release.
+# A file, for a shallow clone has neither tags nor main. It holds what later changes may not break.
 .PHONY: proto-baseline
 proto-baseline: setup ## At a release: makes the protocol as it is now the one that later changes may not break
 	$(bin)/buf build --exclude-source-info --output $(baseline)
+
+# ---- the image
+
+.PHONY: image
+image: ## The image that every service runs, by docker, podman or buildah; ARGUMENTS='--build-arg EXTRAS=mesh,kubernetes'
+	tools/image.sh build $(ARGUMENTS)
+
+.PHONY: base-image
+base-image: ## Where no registry of images can be reached: a base of Debian's packages (root, debootstrap), for make image
+	tools/image.sh base
+
+.PHONY: wheels
+wheels: $(VENV)/.installed-demo ## What the image needs of Python's packages, into build/wheels, for a build without an index
+	rm -rf build/wheels
+	$(bin)/python -m pip wheel --quiet --wheel-dir build/wheels '.[$(strip $(EXTRAS))]' 'hatchling>=1.27'
+	rm -f build/wheels/envmesh-*
 
 # ---- Kubernetes
 

@@ -28,8 +28,9 @@ from envmesh import event_loop
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
 from envmesh_broker.broker import run
 from envmesh_broker.settings import BrokerSettings
-from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.registration import Registration
 from envmesh_service.leases import LeaseVerifier
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 from envmesh_service.settings import load
 
 RESULTS = Path(__file__).parent / "results" / "broker.json"
@@ -91,16 +92,23 @@ def broker_process(address_out: socket.socket, core: int) -> None:
 
 
 def hosts_process(
-    control: socket.socket, address: str, count: int, hold: float, eager: bool, core: int
+    control: socket.socket, address: str, count: int, held: int, hold: float, eager: bool, core: int
 ) -> None:
     pin(core)
-    event_loop.run(simulate_hosts(control, address, count, hold, eager))
+    event_loop.run(simulate_hosts(control, address, count, held, hold, eager))
 
 
-async def simulate_hosts(control: socket.socket, address: str, count: int, hold: float, eager: bool) -> None:
-    """Register the hosts, say so with one byte, then take leases as they are shown until the trainers hang up."""
+async def simulate_hosts(
+    control: socket.socket, address: str, count: int, held: int, hold: float, eager: bool
+) -> None:
+    """Register the hosts, each with ``held`` slots in use throughout, and say so with one byte.
+
+    Then take leases as they are shown, until the trainers hang up.
+    """
     loop = asyncio.get_running_loop()
-    hosts = [SimulatedHost(number) for number in range(count)]
+    hosts = [
+        SimulatedHost(number, {number.to_bytes(16, "big"): held} if held else {}) for number in range(count)
+    ]
     registrations: list[Registration] = []
     waiting, all_up = set(range(count)), asyncio.Event()
 
@@ -117,7 +125,7 @@ async def simulate_hosts(control: socket.socket, address: str, count: int, hold:
         for host in hosts:
             host.up = up(host.number)
             channel = grpc.aio.insecure_channel(
-                address, [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+                address, [*BROKER_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             )
             registrations.append(
                 Registration(lambda channel=channel: channel, host.identity(), host.report, host)
@@ -254,7 +262,7 @@ def benchmark(arguments) -> dict:
     shown, taken = socket.socketpair()
     hosts = context.Process(
         target=hosts_process,
-        args=(taken, address, arguments.hosts, arguments.hold, arguments.eager, other),
+        args=(taken, address, arguments.hosts, arguments.held, arguments.hold, arguments.eager, other),
         daemon=True,
     )
     hosts.start()
@@ -264,6 +272,8 @@ def benchmark(arguments) -> dict:
         result = event_loop.run(measure(arguments, address, shown))
         hosts.join(10)
         cpu = Path(f"/proc/{broker.pid}/stat").read_text().rpartition(")")[2].split()
+        said = Path(f"/proc/{broker.pid}/status").read_text()
+        result["broker_resident_bytes"] = int(said.partition("VmHWM:")[2].split()[0]) << 10
         result["broker_cpu_seconds"] = (int(cpu[11]) + int(cpu[12])) / os.sysconf("SC_CLK_TCK")
         return result
     finally:
@@ -274,6 +284,7 @@ def benchmark(arguments) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hosts", type=int, default=1_000)
+    parser.add_argument("--held", type=int, default=0, help="slots of each host that are in use throughout")
     parser.add_argument("--rate", type=float, default=120.0, help="requests a second in the first run")
     parser.add_argument("--clients", type=int, default=8, help="trainers in the second run")
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -301,7 +312,8 @@ def main() -> None:
             f" ({run_['requests_that_queued']} statuses of waiting)"
         )
     print(
-        f"GetFleet of {result['hosts']} hosts: {result['get_fleet_seconds'] * 1e3:.0f} ms; {arguments.output}"
+        f"GetFleet of {result['hosts']} hosts: {result['get_fleet_seconds'] * 1e3:.0f} ms; the broker had at most "
+        f"{result['broker_resident_bytes'] / 2**20:.0f} MiB resident; {arguments.output}"
     )
 
 

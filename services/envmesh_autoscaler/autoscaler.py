@@ -317,13 +317,15 @@ class Autoscaler:
                 await self._scale(look)
             if plan.take_back:
                 await self._backend.unmark(settings, plan.take_back)
-                for host_id in await self._fleet.drain(plan.take_back, False):
-                    pool.record.order(host_id, False, now)
+                told = await self._fleet.drain(plan.take_back, False)
+                for host_id in told:
+                    pool.record.order(host_id, False, self._clock())
                     self._meters.decisions.add(1, settings.name, "take_back")
             if plan.drain:
                 await self._backend.mark(settings, plan.drain)
-                for host_id in await self._fleet.drain(plan.drain, True):
-                    pool.record.order(host_id, True, now)
+                told = await self._fleet.drain(plan.drain, True)
+                for host_id in told:  # which may be long after `now`: a thousand marks take a while
+                    pool.record.order(host_id, True, self._clock())
                     self._meters.decisions.add(1, settings.name, "drain")
             await self._seal(look, now)
             await self._backend.tend(settings)

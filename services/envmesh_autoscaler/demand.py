@@ -32,10 +32,10 @@ class PoolPolicy:
     slots: int = 0
     """Of one host, where no host has told yet."""
     buffer_min: int = 1
-    buffer_factor: float = 1.0
+    buffer_factor: float = 0.75
     target_fill: float = 1.0
-    look_back: float = 120.0
-    idle_after: float = 300.0
+    look_back: float = 60.0
+    idle_after: float = 60.0
     drain_patience: float = 600.0
 
     def __post_init__(self) -> None:

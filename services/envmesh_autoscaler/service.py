@@ -21,7 +21,7 @@ from envmesh_service.kubernetes_api import ClusterApi
 from envmesh_service.lifecycle import Process, Shutdown, run_process
 from envmesh_service.metrics import Exporter, Registry
 from envmesh_service.probes import ProbePort
-from envmesh_service.rpc import RpcMetrics, Server, make_server
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS, RpcMetrics, Server, make_server
 from envmesh_service.settings import Mistake, SettingsError
 from envmesh_service.watched import Watched
 
@@ -30,11 +30,7 @@ __all__ = ["run"]
 log = logging.getLogger("envmesh.autoscaler")
 
 CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    *BROKER_CHANNEL_OPTIONS,
     ("grpc.max_receive_message_length", 64 << 20),
 )
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

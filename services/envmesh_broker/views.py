@@ -250,6 +250,9 @@ def _pool(
         server_name=first.server_name if first is not None else "",
         queued=sum(queued.get(key, 0) for key in keys),
     )
+    for key in sorted({key for record in ready for key in record.host.environment_slots}):
+        slots = sum(record.host.environment_slots.get(key, record.host.slots) for record in ready)
+        pool.environment_slots.add(environment=key, slots=slots)
     if name in full:
         pool.environments.extend(full[name].environments)
     elif declared is not None:

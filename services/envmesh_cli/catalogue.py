@@ -47,8 +47,8 @@ async def _envs(arguments: argparse.Namespace) -> int:
                         right=("hosts", "slots", "leased"))  # fmt: skip
     for spec, pool in rows:
         table.add_row(
-            spec.key, pool.name, str(pool.ready_hosts), f"{pool.slots:,}", f"{pool.leased:,}", spec.isolation.value,
-            spec.recovery.value, spec.target,
+            spec.key, pool.name, str(pool.ready_hosts), f"{_slots(spec, pool):,}", f"{pool.leased:,}",
+            spec.isolation.value, spec.recovery.value, spec.target,
         )  # fmt: skip
     console.print(table)
     return OK
@@ -60,7 +60,7 @@ def _row(spec: EnvironmentSpec, pool: placement_pb2.Pool) -> dict[str, Any]:
         "target": spec.target,
         "pool": pool.name,
         "hosts": pool.ready_hosts,
-        "slots": pool.slots,
+        "slots": _slots(spec, pool),
         "leased": pool.leased,
         "queued": pool.queued,
         "isolation": spec.isolation.value,
@@ -68,6 +68,12 @@ def _row(spec: EnvironmentSpec, pool: placement_pb2.Pool) -> dict[str, Any]:
         "agents": list(spec.agents),
         "summary": spec.summary,
     }
+
+
+def _slots(spec: EnvironmentSpec, pool: placement_pb2.Pool) -> int:
+    """How many episodes of the environment there can be at once: one that declares nothing has few."""
+    bounds = {bound.environment: bound.slots for bound in pool.environment_slots}
+    return bounds.get(spec.key, pool.slots)
 
 
 def describe(arguments: argparse.Namespace) -> int:

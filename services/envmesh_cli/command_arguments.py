@@ -115,6 +115,22 @@ def serve(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", help="the host's name for people")
 
 
+def build(parser: argparse.ArgumentParser) -> None:
+    """Of ``envmesh build``."""
+    parser.add_argument("targets", nargs="+", metavar="[NAME=]TARGET", help="what the image serves")
+    parser.add_argument("--requirements", metavar="FILE", help="packages that pip shall install")
+    parser.add_argument(
+        "--copy", action="append", default=[], metavar="PATH", help="a file or directory to take along; may be repeated"
+    )  # fmt: skip
+    parser.add_argument("--base", metavar="IMAGE", help="the image below (envmesh/envmesh, of this version)")
+    parser.add_argument(
+        "--output", default="Dockerfile", metavar="FILE", help="where to; -: print it (Dockerfile)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a file that envmesh build has not written"
+    )
+
+
 def keys(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh keys``."""
     parser.add_argument(

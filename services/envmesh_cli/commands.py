@@ -68,6 +68,18 @@ COMMANDS: dict[str, Command] = {
         "             --pool games:1 tictactoe=textarena:TicTacToe-v0\n\n"
         f"{TARGETS}",
     ),
+    "build": Command(
+        _HOSTING,
+        "[NAME=]TARGET … [options]",
+        "the Dockerfile of an image that serves your environments",
+        "envmesh_cli.author_image:build",
+        command_arguments.build,
+        "Writes a Dockerfile that puts your code and its packages on top of envmesh's own image: for each target the\n"
+        "module's file or package of this directory, and with --requirements what pip shall install. It is yours to\n"
+        "change. A target that cannot be loaded fails the image's build.\n\n"
+        "  envmesh build walk@1=walks:Walk --requirements requirements.txt\n"
+        "  docker build -t registry.example.org/walks:7 .",
+    ),
     "keys": Command(
         _HOSTING,
         "DIRECTORY | --secrets NAMESPACE [options]",

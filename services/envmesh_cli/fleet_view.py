@@ -59,6 +59,8 @@ class View:
     tenants: dict[str, dict[str, int]]
     complete: bool
     uptime_seconds: float
+    alone: bool = False
+    """A host without a broker: it knows of nothing else, and its rates are among its metrics."""
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
@@ -101,7 +103,7 @@ def view_of_pools(pools: Iterable[placement_pb2.Pool]) -> View:
         )
         for pool in pools
     )  # fmt: skip
-    return View(pools=rows, hosts=(), tenants={}, complete=True, uptime_seconds=0.0)
+    return View(pools=rows, hosts=(), tenants={}, complete=True, uptime_seconds=0.0, alone=True)
 
 
 def _host(status: fleet_pb2.HostStatus, before: fleet_pb2.HostStatus | None, seconds: float) -> HostRow:

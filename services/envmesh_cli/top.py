@@ -59,10 +59,12 @@ def _drawn(view: View, where: str) -> Group:
     steps = sum(pool.steps_per_second for pool in view.pools)
     live = sum(pool.in_use for pool in view.pools)
     title = Text.from_markup(f"[bold]envmesh[/] {where}   {live:,} slots in use   ")
-    if view.hosts:
-        title.append_text(Text.from_markup(f"{rate(steps)} steps/s   up {seconds(view.uptime_seconds)}"))
-    else:
+    if view.alone:
         title.append("a host alone; rates are among its metrics", style="dim")
+    else:
+        title.append_text(Text.from_markup(f"{rate(steps)} steps/s   up {seconds(view.uptime_seconds)}"))
+        if not view.hosts:
+            title.append("   no host now", style="yellow")
     if not view.complete:
         title.append("   not every host has been heard", style="yellow")
     parts: list[Text | Table] = [title, Text(), _pools(view)]

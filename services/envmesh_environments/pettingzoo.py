@@ -82,12 +82,24 @@ def load(rest: str) -> Definition:
     )
 
 
-class ParallelGame:
-    """A parallel environment: all living agents act at once."""
+class _Game:
+    """What both kinds have: the environment, and who is to act."""
 
     def __init__(self, make: Any) -> None:
         self._environment = make()
         self.acting: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        self._environment.close()
+
+    def _check_due(self, actions: Mapping[str, Any]) -> None:
+        if set(actions) != set(self.acting) or not self.acting:
+            raise ValueError(f"the agents due are {sorted(self.acting)}; got actions of {sorted(actions)}")
+
+
+class ParallelGame(_Game):
+    """A parallel environment: all living agents act at once."""
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -99,23 +111,14 @@ class ParallelGame:
 
     def step(self, actions: Mapping[str, Any]) -> tuple[_Dict, _Dict, _Dict, _Dict, _Dict]:
         """All living agents act."""
-        if set(actions) != set(self.acting) or not self.acting:
-            raise ValueError(f"the agents due are {sorted(self.acting)}; got actions of {sorted(actions)}")
+        self._check_due(actions)
         observations, rewards, terminations, truncations, infos = self._environment.step(dict(actions))
         self.acting = tuple(self._environment.agents)
         return observations, rewards, terminations, truncations, infos
 
-    def close(self) -> None:
-        """Free what the environment holds."""
-        self._environment.close()
 
-
-class TurnGame:
+class TurnGame(_Game):
     """An AEC environment: one agent acts at a time."""
-
-    def __init__(self, make: Any) -> None:
-        self._environment = make()
-        self.acting: tuple[str, ...] = ()
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -127,14 +130,9 @@ class TurnGame:
 
     def step(self, actions: Mapping[str, Any]) -> tuple[_Dict, _Dict, _Dict, _Dict, _Dict]:
         """The agent whose turn it is acts."""
-        if set(actions) != set(self.acting) or not self.acting:
-            raise ValueError(f"the agents due are {sorted(self.acting)}; got actions of {sorted(actions)}")
+        self._check_due(actions)
         self._environment.step(actions[self.acting[0]])
         return self._advance()
-
-    def close(self) -> None:
-        """Free what the environment holds."""
-        self._environment.close()
 
     def _advance(self) -> tuple[_Dict, _Dict, _Dict, _Dict, _Dict]:
         """Step out the agents that have ended, up to the one that is to act; gather what concerns them all."""

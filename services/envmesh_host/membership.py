@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from envmesh.links import Links
-from envmesh.v1 import error_reason_pb2, fleet_pb2
+from envmesh.v1 import error_reason_pb2, fleet_pb2, placement_pb2
 from envmesh_host.hosted import Hosted
-from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.registration import Registration
 from envmesh_host.taps import Taps
 from envmesh_service.build_info import build_info
 from envmesh_service.loop_lag import LoopLag
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     from envmesh_host.host import Host
@@ -41,7 +42,7 @@ class Membership:
         self._on_drain = on_drain
         broker = host.settings.broker
         access = host.settings.access_to(broker, host.settings.broker_token_file)
-        self._links = Links(access, CHANNEL_OPTIONS)
+        self._links = Links(access, BROKER_CHANNEL_OPTIONS)
         self.registered = asyncio.Event()
         """Set once the broker has heard this host for the first time."""
         self.registration = Registration(
@@ -75,7 +76,7 @@ class Membership:
             placement=_PLACEMENT[host.settings.placement],
             server_name=host.server_name,
             environment_slots=[
-                fleet_pb2.EnvironmentSlots(environment=key, slots=slots)
+                placement_pb2.EnvironmentSlots(environment=key, slots=slots)
                 for key, slots in sorted(host.engine.slots.bounds.items())
             ],
         )

@@ -18,17 +18,10 @@ import grpc
 
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 
-__all__ = ["CHANNEL_OPTIONS", "Listener", "Registration"]
+__all__ = ["Listener", "Registration"]
 
 _log = logging.getLogger(__name__)
 
-CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-)
 """For the channel to the broker: a new broker must have the whole picture within 2 s."""
 
 _LEAST_BACK_OFF = 0.1

@@ -28,7 +28,8 @@ STATUS_SECONDS = 5.0
 
 class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
     """Gives out the slots of one engine. There is one queue, and nobody in it is overtaken, so a gang is not starved;
-    relocations and retried requests come before new ones."""
+    relocations and retried requests come before new ones. Only who waits for a slot of an environment that is bounded
+    to fewer than the host has keeps nobody from the slots of others."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         self._server_name = server_name
         self._caller_of = caller_of
         self._queue: deque[_Place] = deque()
-        engine.on_slot_freed = self._wake_first
+        engine.on_slot_freed = self._wake
 
     async def Acquire(self, request: pb.AcquireRequest, context: Any) -> AsyncIterator[pb.AcquireResponse]:
         """Grant slots as they are free, first come, first served."""
@@ -58,13 +59,13 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         environment = self._engine.environment(ask.environment).key
         self._judge(ask, environment)
         loop = asyncio.get_running_loop()
-        place = _Place(ask, loop.time())
+        place = _Place(ask, environment, loop.time())
         self._enter(place)
         told = float("-inf")
         try:
             while True:
                 place.changed.clear()
-                count = self._grantable(place, environment)
+                count = self._grantable(place)
                 if count:
                     place.remaining -= count
                     lease = self._lease(count, environment, caller, ask)
@@ -76,7 +77,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
                 if left <= 0:
                     if not ask.timeout and place.remaining < ask.count:
                         return
-                    raise self._too_late(place, environment)
+                    raise self._too_late(place)
                 if now - told >= STATUS_SECONDS:
                     told = now
                     yield pb.AcquireResponse(queued=self._status(place, now))
@@ -85,7 +86,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
                         await place.changed.wait()
         finally:
             self._queue.remove(place)
-            self._wake_first()
+            self._wake()
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """Take back leases that were never shown."""
@@ -97,7 +98,7 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             holding = self._engine.slots.holding(lease.lease_id)
             if holding is not None and holding.lapses_at is not None:
                 self._engine.slots.give_back(holding, 0)
-        self._wake_first()
+        self._wake()
         return pb.ReleaseResponse()
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
@@ -122,6 +123,10 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             leased=engine.slots.held,
             address=self._address(),
             queued=sum(place.remaining for place in self._queue),
+            environment_slots=[
+                pb.EnvironmentSlots(environment=key, slots=most)
+                for key, most in sorted(engine.slots.bounds.items())
+            ],
             server_name=self._server_name,
         )
         return pb.ListPoolsResponse(pools=[pool], metadata=[pass_entry(self._signer, caller, time.time())])
@@ -163,16 +168,31 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
             index -= 1
         self._queue.insert(index, place)
 
-    def _grantable(self, place: _Place, environment: str) -> int:
-        """How many slots the first in the queue may have now; 0 for everybody else."""
-        if self._queue[0] is not place or self._engine.draining:
+    def _grantable(self, place: _Place) -> int:
+        """How many slots it may have now: none while somebody before it could use them."""
+        if self._engine.draining:
             return 0
+        slots = self._engine.slots
+        unleased = slots.slots - slots.held
+        for before in self._queue:
+            if before is place:
+                break
+            if before.environment == place.environment or unleased < before.ask.least:
+                return 0
+            if slots.free(before.environment) >= before.ask.least:
+                return 0  # it is awake, and takes them first
         step = place.ask.least
-        return min(place.remaining, self._engine.slots.free(environment)) // step * step
+        return min(place.remaining, slots.free(place.environment)) // step * step
 
-    def _wake_first(self) -> None:
-        if self._queue:
-            self._queue[0].changed.set()
+    def _wake(self) -> None:
+        """The first of each environment looks again."""
+        woken: set[str] = set()
+        for place in self._queue:
+            if place.environment not in woken:
+                woken.add(place.environment)
+                place.changed.set()
+            if len(woken) == len(self._engine.hosted):
+                return
 
     def _lease(self, count: int, environment: str, caller: Caller, ask: Ask) -> pb.Lease:
         engine, tenant = self._engine, caller.tenant
@@ -208,23 +228,32 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 
     def _status(self, place: _Place, now: float) -> pb.QueueStatus:
         status = pb.QueueStatus(
-            position=self._queue.index(place), remaining=place.remaining, reason=self._reason()
+            position=self._queue.index(place),
+            remaining=place.remaining,
+            reason=self._reason(place.environment),
         )
         status.waited.FromNanoseconds(int((now - place.entered_at) * 1e9))
         return status
 
-    def _reason(self) -> str:
+    def _reason(self, environment: str) -> str:
         slots = self._engine.slots
+        if environment in slots.bounds and slots.held < slots.slots:
+            most = slots.bounds[environment]
+            return (
+                f"{most - slots.free(environment)} of {most} slots of {environment} on this host are leased"
+            )
         return f"{slots.held} of {slots.slots} slots of this host are leased ({slots.in_use} in use)"
 
-    def _too_late(self, place: _Place, environment: str) -> Refusal:
+    def _too_late(self, place: _Place) -> Refusal:
         where = f"position {self._queue.index(place)} of {len(self._queue)} in the queue"
         if not place.ask.timeout:
-            return Refusal(f"{self._reason()}; {where}", reason="NO_CAPACITY", retry_after=1.0)
+            return Refusal(
+                f"{self._reason(place.environment)}; {where}", reason="NO_CAPACITY", retry_after=1.0
+            )
         granted = place.ask.count - place.remaining
         return Refusal(
-            f"waited {place.ask.timeout:g} s for {environment}; {granted} of {place.ask.count} slots were granted: "
-            f"{self._reason()}; {where}",
+            f"waited {place.ask.timeout:g} s for {place.environment}; {granted} of {place.ask.count} slots were "
+            f"granted: {self._reason(place.environment)}; {where}",
             reason="COMMAND_DEADLINE",
         )
 
@@ -232,10 +261,11 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 class _Place:
     """A place in the queue. ``changed``: it may be served now."""
 
-    __slots__ = ("ask", "changed", "entered_at", "rank", "remaining")
+    __slots__ = ("ask", "changed", "entered_at", "environment", "rank", "remaining")
 
-    def __init__(self, ask: Ask, entered_at: float) -> None:
+    def __init__(self, ask: Ask, environment: str, entered_at: float) -> None:
         self.ask = ask
+        self.environment = environment
         self.remaining = ask.count
         self.entered_at = entered_at
         self.rank = 0 if ask.relocation else 1 if ask.retried else 2

@@ -30,7 +30,16 @@ from envmesh_service.metrics import RPC_BUCKETS, Registry
 from envmesh_service.tls import Identity, TlsFiles, read_identity, server_credentials
 from envmesh_service.watched import Watched
 
-__all__ = ["BindError", "Endpoint", "Health", "RpcMetrics", "Server", "make_server", "status_of"]
+__all__ = [
+    "BROKER_CHANNEL_OPTIONS",
+    "BindError",
+    "Endpoint",
+    "Health",
+    "RpcMetrics",
+    "Server",
+    "make_server",
+    "status_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +47,15 @@ _STATUS_TRAILER = "grpc-status-details-bin"
 _MESSAGE_BYTES = 1_000
 _DETAIL_BYTES = 2_500
 """Trailers must stay under the 8 KiB that every gRPC client takes, in base64 and with the message in them twice."""
+
+BROKER_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+"""How hosts and the autoscaler hold their channel to the broker: back soon after it is, and no dead link for long."""
 
 Options = Sequence[tuple[str, Any]]
 _Ended = Callable[[Any], None]

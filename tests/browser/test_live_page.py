@@ -222,6 +222,23 @@ def test_what_it_answers(mesh: Running, path: str, headers: dict[str, str], stat
     assert words in said
 
 
+def test_a_head_has_no_body_a_post_is_refused_and_a_file_may_load_nothing_from_elsewhere(mesh: Running):
+    page = mesh.announced["page"]
+    with urllib.request.urlopen(page, timeout=10) as whole:
+        body = whole.read()
+        assert "default-src 'none'" in whole.headers["Content-Security-Policy"]
+    with urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=10) as head:
+        assert (head.read(), head.headers["Content-Length"]) == (b"", str(len(body)))
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(page, data=b"", timeout=10)
+
+
+def test_events_begin_with_a_picture_and_go_on(mesh: Running):
+    with urllib.request.urlopen(mesh.announced["page"] + "events", timeout=10) as events:
+        names = [line for _ in range(9) if (line := events.readline()).startswith(b"event:")]
+    assert names == [b"event: beginning\n", b"event: now\n", b"event: now\n"]
+
+
 def test_the_fleet_is_not_told_what_the_page_is(mesh: Running):
     done = envmesh("top", "--once", "--json", "--interval", "0.3", "--mesh", mesh.address)
     assert "watched" not in json.dumps(json.loads(done.stdout))

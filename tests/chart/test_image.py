@@ -1,13 +1,9 @@
-"""The image's Dockerfile: what can be said of it without an engine, and with one that it builds."""
+"""The image's Dockerfile: what can be said of it without an engine; tests/cluster/test_real_containers.py builds it."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from fnmatch import fnmatch
-
-import pytest
 
 from tests.cluster.assets import ROOT
 
@@ -53,30 +49,11 @@ def test_what_it_copies_is_there_and_passes_the_ignore_file() -> None:
     for name, arguments in instructions():
         if name == "COPY" and "--from" not in arguments:
             for source in arguments.split()[:-1]:
+                if "[" in source:  # local wheels, which may not be there
+                    source = source.replace("[", "").replace("]", "")
+                    assert f"{source}" in kept
+                    continue
                 assert (ROOT / source).exists(), source
                 assert any(
                     fnmatch(source, pattern) or source.startswith(f"{pattern}/") for pattern in kept
                 ), source
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1300)
-def test_it_is_built_by_an_engine() -> None:
-    for engine in ("docker", "podman", "buildah"):
-        path = shutil.which(engine)
-        if (
-            path
-            and subprocess.run([path, "info"], capture_output=True, timeout=20, check=False).returncode == 0
-        ):
-            break
-    else:
-        pytest.skip(
-            "did not run: no engine that builds images here (docker, podman or buildah). With one: "
-            "docker build -f services/Dockerfile . ; then `docker run --read-only --user 65532 IMAGE envmesh version`"
-        )
-    verb = ["bud"] if engine == "buildah" else ["build"]
-    done = subprocess.run(
-        [path, *verb, "-f", str(DOCKERFILE), "-t", "envmesh-test", str(ROOT)],
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]

@@ -40,10 +40,11 @@ def until(look: Callable[[], _Found], what: str, seconds: float = 60.0, every: f
 
 
 class Cluster:
-    """``with Cluster(directory, nodes=2) as cluster``."""
+    """``with Cluster(directory, nodes=2) as cluster``. With ``engine`` containers are podman's, from images."""
 
-    def __init__(self, directory: Path, *, nodes: int = 2) -> None:
+    def __init__(self, directory: Path, *, nodes: int = 2, engine: bool = False) -> None:
         self.directory = directory
+        self._engine = engine
         self.plane = ControlPlane(directory, cluster=True)
         self.nodes: dict[str, Program] = {}
         self._count = nodes
@@ -83,6 +84,7 @@ class Cluster:
             "unshare", "--pid", "--fork", "--kill-child", "--mount", "--propagation=private", "--mount-proc",
             sys.executable, "-m", "tests.cluster.node", "--name", name, "--number", str(number), "--token", ADMIN_TOKEN,
             "--authority", str(self.plane.authority.certificate), "--directory", str(directory / str(time.time_ns())),
+            *(["--engine"] if self._engine else []),
         ]  # fmt: skip
         command = self.plane.namespace.command(inside)
         self.nodes[name] = node = Program(name, command, self.directory, {"PYTHONPATH": str(ROOT)})

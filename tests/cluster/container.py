@@ -84,9 +84,12 @@ def path_inside() -> str:
 class Container:
     """One run of a container."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], log: Path, process: Path | None = None
+    ) -> None:
         self.reason = ""
         """Why it was ended, where the node ended it: OOMKilled."""
+        self._first = process  # the file in which an engine leaves the number of process 1
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
@@ -110,6 +113,8 @@ class Container:
     @property
     def process_id(self) -> int | None:
         """Process 1 of the container, as the node sees it."""
+        if self._first is not None:
+            return int(self._first.read_text()) if self._first.exists() and self.exit_code is None else None
         return next(iter(_children(self._process.pid)), None)
 
     def signal(self, number: signal.Signals) -> None:

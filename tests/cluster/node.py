@@ -27,8 +27,18 @@ _LEASE_SECONDS = 3.0
 class Node:
     """One node: its object, its Lease, and its pods."""
 
-    def __init__(self, api: Api, name: str, number: int, directory: Path, capacity: dict[str, str]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        name: str,
+        number: int,
+        directory: Path,
+        capacity: dict[str, str],
+        *,
+        engine: bool = False,
+    ) -> None:
         self._api, self._name, self._number, self._directory = api, name, number, directory
+        self._engine = engine
         self._capacity = {
             "cpu": "16",
             "memory": "64Gi",
@@ -74,7 +84,9 @@ class Node:
         elif not gone and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             address = f"10.244.{self._number}.{self._next_address}"
             self._next_address = self._next_address % 253 + 1
-            self._pods[uid] = made = Pod(self._api, pod, self._directory, address, NODE_ADDRESS)
+            self._pods[uid] = made = Pod(
+                self._api, pod, self._directory, address, NODE_ADDRESS, engine=self._engine
+            )
             made.start()
         elif not gone and "deletionTimestamp" in pod["metadata"]:
             with contextlib.suppress(ApiError):
@@ -147,10 +159,19 @@ def main() -> None:
     parser.add_argument("--authority", type=Path, required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--cpu", default="16")
+    parser.add_argument("--engine", action="store_true", help="containers are podman's, from images")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     api = Api(NODE_ADDRESS, API_PORT, arguments.authority, arguments.token)
-    Node(api, arguments.name, arguments.number, arguments.directory, {"cpu": arguments.cpu}).run()
+    node = Node(
+        api,
+        arguments.name,
+        arguments.number,
+        arguments.directory,
+        {"cpu": arguments.cpu},
+        engine=arguments.engine,
+    )
+    node.run()
 
 
 if __name__ == "__main__":

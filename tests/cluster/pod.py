@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 from tests.cluster.api import STRATEGIC, Api, ApiError, Object
 from tests.cluster.container import Container, container_command
+from tests.cluster.engine import engine_command
 from tests.cluster.probes import Probe
 from tests.cluster.volumes import MissingObject, Volumes, expand
 
@@ -55,8 +57,11 @@ class _Run:
 class Pod:
     """A pod that this node runs. Everything happens in its own thread; ``update`` hands it the newest object."""
 
-    def __init__(self, api: Api, pod: Object, directory: Path, address: str, node_address: str) -> None:
+    def __init__(
+        self, api: Api, pod: Object, directory: Path, address: str, node_address: str, *, engine: bool = False
+    ) -> None:
         self.object = pod
+        self._engine = engine  # whether containers are an engine's, from images
         meta = pod["metadata"]
         self.uid, self.name, self.namespace = meta["uid"], meta["name"], meta["namespace"]
         self.path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
@@ -211,11 +216,9 @@ class Pod:
         run.restarts += 1
         work = self._directory / f"{spec['name']}-{run.restarts}"
         work.mkdir()
-        assert self._pause is not None
         command = [expand(part, environ) for part in (*spec.get("command", []), *spec.get("args", []))]
         mounts = {v["name"]: self._volumes.path(v["name"]) for v in self.object["spec"].get("volumes", [])}
-        line = container_command(spec, self.object, mounts, work, self._pause.pid, command)
-        run.container = Container(line, environ, self._directory / f"{spec['name']}.log")
+        run.container = self._container(spec, command, environ, mounts, work)
         run.started_at, run.waiting, run.ended = _now(), "", {}
         ports = {port["name"]: port["containerPort"] for port in spec.get("ports", []) if "name" in port}
         run.probes = {
@@ -223,6 +226,16 @@ class Pod:
             for kind in ("startup", "readiness", "liveness")
             if f"{kind}Probe" in spec
         }
+
+    def _container(
+        self, spec: Object, command: list[str], environ: dict[str, str], mounts: dict[str, Path], work: Path
+    ) -> Container:
+        assert self._pause is not None
+        log, pause = self._directory / f"{spec['name']}.log", self._pause.pid
+        if not self._engine:
+            return Container(container_command(spec, self.object, mounts, work, pause, command), environ, log)
+        line = engine_command(spec, self.object, mounts, pause, command, environ, work)
+        return Container(line, {**os.environ, **environ}, log, work / "process")
 
     def _probe(self, run: _Run, now: float) -> None:
         assert run.container is not None

@@ -95,6 +95,11 @@ class Process:
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
+    def most_resident_bytes(self) -> int:
+        """The most memory that it has had."""
+        said = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(said.partition("VmHWM:")[2].split()[0]) << 10
+
     def end(self, *, kill: bool = False) -> None:
         """End it."""
         if kill:
@@ -198,6 +203,15 @@ class ScaledPool:
             line.rsplit(" ", 1) for line in done.stdout.splitlines() if line and not line.startswith("#")
         ]
         return {name: float(value) for name, value in lines}
+
+    def calls(self, *resources: str, number: int = 0) -> float:
+        """How often an autoscaler has called the API server about ``resources``; none: about anything."""
+        return sum(
+            value
+            for name, value in self.metrics(number).items()
+            if name.startswith("envmesh_kubernetes_calls{")
+            and (not resources or any(f'resource="{each}"' in name for each in resources))
+        )
 
     def log(self, number: int = 0) -> str:
         """What an autoscaler has said."""

@@ -14,12 +14,14 @@ from envmesh.errors import EnvmeshError, Refusal, from_rpc_error
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
 from envmesh_broker.broker import Started, run
 from envmesh_broker.settings import BrokerSettings
-from envmesh_host.registration import CHANNEL_OPTIONS, Registration
+from envmesh_host.registration import Registration
 from envmesh_service.leases import LeaseVerifier
 from envmesh_service.lifecycle import Shutdown
+from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 from envmesh_service.settings import load
 
 PATIENCE = 20.0
+WHOLE = placement_pb2.ACQUIRE_MODE_ALL
 
 
 class SimulatedHost:
@@ -152,7 +154,7 @@ class Mesh:
         await asyncio.wait([started, self.broker], return_when=asyncio.FIRST_COMPLETED)
         self.started = await started if started.done() else self.broker.result()
         self._settings["listen"] = self.started.address  # after a restart it is found at the same place
-        self.channel = grpc.aio.insecure_channel(self.started.address, CHANNEL_OPTIONS)
+        self.channel = grpc.aio.insecure_channel(self.started.address, BROKER_CHANNEL_OPTIONS)
         self.placement = placement_pb2_grpc.PlacementServiceStub(self.channel)
         self.fleet = fleet_pb2_grpc.FleetServiceStub(self.channel)
 
@@ -226,7 +228,7 @@ class Mesh:
             call.cancel()
 
     async def _live(self, host: SimulatedHost, metadata) -> None:
-        channel = grpc.aio.insecure_channel(self.started.address, CHANNEL_OPTIONS)
+        channel = grpc.aio.insecure_channel(self.started.address, BROKER_CHANNEL_OPTIONS)
         async with channel:
             host.registration = Registration(
                 lambda: channel, host.identity, host.report, host, metadata=lambda: metadata
@@ -261,3 +263,7 @@ async def refusal(answers) -> EnvmeshError:
 
 def new_client() -> bytes:
     return secrets.token_bytes(16)
+
+
+def leased(fleet):
+    return sum(row.in_use + row.idle for host in fleet.hosts for row in host.report.leases)

@@ -33,10 +33,10 @@ def test_serve_announces_what_it_serves_and_where(host: Running):
 
 def test_envs_lists_the_environments(host: Running):
     told = envmesh_json("envs", "--mesh", host.address)
-    assert [(e["environment"], e["pool"], e["hosts"]) for e in told["environments"]] == [
-        ("cartpole@1", "default", 1),
-        ("countdown@7", "default", 1),
-    ]
+    assert [(e["environment"], e["pool"], e["hosts"], e["slots"]) for e in told["environments"]] == [
+        ("cartpole@1", "default", 1, 4096),
+        ("countdown@7", "default", 1, 16),
+    ], "what declares nothing has few slots, beside others too"
     table = envmesh("envs", ENVMESH_MESH=host.address)
     assert table.returncode == 0
     assert "cartpole@1" in table.stdout
@@ -136,6 +136,7 @@ def test_a_recording_that_was_altered_is_shown(tmp_path: Path, host: Running):
     people = envmesh("replay", str(recording), "--mesh", host.address)
     assert people.returncode == 1
     assert "the reset is the first to differ" in people.stdout
+    assert "float32" not in people.stdout, "numbers are for people, not for Python"
 
 
 @pytest.mark.slow

@@ -231,7 +231,7 @@ async def test_a_lease_of_one_tenant_is_refused_on_anothers_stream_and_release(c
     async with closed.connect("blue") as blue, blue.episode("tally"):
         connection = await blue.connection(granted.address, granted.host_id)
         assert connection.lost is None
-        from envmesh.leases import LeaseBinding
+        from envmesh.slot import LeaseBinding
 
         binding = LeaseBinding(blue.pool("tally"), connection, granted.token)
         with pytest.raises(EnvmeshError) as caught:

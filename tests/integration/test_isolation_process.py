@@ -59,7 +59,7 @@ async def test_a_misbehaving_step_ends_its_episode_and_no_other(action):
         neighbours = [await play.episode() for _ in range(3)]
         bad = await play.episode()
         assert await bad.step("well") == "well"
-        step = bad.begin_step(action, limit=10.0 if action == "allocate" else None)
+        step = bad.begin_step(action, limit=40.0 if action == "allocate" else None)
         for count in range(20):
             for neighbour in neighbours:
                 assert await neighbour.step(f"well {count}") == f"well {count}"

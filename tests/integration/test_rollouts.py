@@ -1,6 +1,7 @@
 """Rollouts against a real host: every kind of policy, groups, retries, annotations, and what leaving early leaves."""
 
 import asyncio
+import gc
 import re
 
 import pytest
@@ -46,6 +47,13 @@ async def test_the_same_seeds_give_the_same_trajectories_under_every_kind_of_pol
             assert all(trajectory.terminated and trajectory.failure is None for trajectory in trajectories)
             played.append([trajectory.digests for trajectory in trajectories])
         assert all(digests == played[0] for digests in played)
+
+
+async def test_what_is_no_policy_is_refused_and_leaves_nothing_to_complain_of(host):
+    async with envmesh.connect(host.address) as mesh:
+        with pytest.raises(TypeError, match="a policy is a callable from observation to action; got str"):
+            mesh.rollouts("cartpole", "left")
+        gc.collect()  # a complaint at the end of what was refused would fail this test
 
 
 async def test_groups_share_a_seed_and_come_whole(host):
@@ -174,3 +182,50 @@ async def _step_a_vector(mesh):
 async def _take_by_hand(mesh):
     async with mesh.episode("echo", seed=2):
         pass
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+async def test_slots_that_nobody_waits_for_any_more_are_not_asked_for(command):
+    """Else they would be granted to a trainer that has gone or has what it wants, and be nobody's for a minute."""
+    echo = "echo=envmesh_environments.echo:Echo"
+    with started(command, echo, "--listen", "127.0.0.1:0", ENVMESH_HOST_SLOTS="2") as local:
+        async with envmesh.connect(local.address) as other:
+            async with envmesh.connect(local.address) as mesh:
+                act = lambda seen: bytes(50)  # noqa: E731
+                played = await collect(mesh.rollouts("echo", act, episodes=20, concurrency=10))
+                assert [trajectory.failure for trajectory in played] == [None] * 20
+
+                async def queued():
+                    return [pool.queued for pool in await other.pools()]
+
+                async with asyncio.timeout(5):
+                    while any(await queued()):
+                        pass
+                leaving = mesh.rollouts("echo", act, concurrency=10)
+                async with leaving:
+                    await anext(leaving)
+            async with asyncio.timeout(5), other.vector("echo", 2) as vector:
+                await vector.reset()
+
+
+async def test_all_that_was_asked_for_has_ended_when_the_only_host_is_gone():
+    """No slot is waited for only to find that there is nothing more to play: it would never come."""
+    with started(
+        "serve", "countdown=tests.environments.countdown:Countdown", "--listen", "127.0.0.1:0"
+    ) as host:
+        thinking = []
+
+        async def policy(observation):
+            thinking.append(observation)
+            await asyncio.Event().wait()
+
+        async with (
+            envmesh.connect(host.address, reattach_timeout=0.5) as mesh,
+            asyncio.timeout(30),
+            asyncio.TaskGroup() as group,
+        ):
+            rollouts = mesh.rollouts("countdown", policy, episodes=2, concurrency=2)
+            played = group.create_task(collect(rollouts), name="playing")
+            await until(lambda: len(thinking) == 2)
+            host.process.kill()
+        assert [trajectory.failure.cause for trajectory in played.result()] == ["HOST_LOST"] * 2

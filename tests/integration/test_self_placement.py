@@ -98,6 +98,30 @@ async def test_a_deadline_ends_the_wait(stub):
     await give_back(stub, leases)
 
 
+async def test_who_waits_for_a_bounded_environment_keeps_nobody_from_another():
+    bounded = "countdown=tests.environments.countdown:Countdown"  # it declares nothing, and so has 16
+    with started(
+        "serve", "echo=envmesh_environments.echo:Echo", bounded, "--listen", "127.0.0.1:0"
+    ) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            stub = placement_pb2_grpc.PlacementServiceStub(channel)
+            mine = await granted(stub, 16, environment="countdown")
+            waiting = ask(stub, 2, environment="countdown")
+            assert "16 of 16 slots of countdown@1 on this host" in (await waiting.read()).queued.reason
+            first, second = ask(stub, 1, environment="countdown"), ask(stub, 4096 - 16, mode=WHOLE)
+            assert (await first.read()).queued.position == 1
+            (others,) = (await second.read()).grant.leases
+            last = ask(stub, 1)
+            assert (await last.read()).queued.position == 2
+            await give_back(stub, [others])
+            assert (await last.read()).HasField("grant"), (
+                "it was woken, though two of another environment wait"
+            )
+            await give_back(stub, mine)
+            assert (await waiting.read()).grant.leases[0].count == 2
+            assert (await first.read()).grant.leases[0].count == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -25,8 +25,10 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import decode
 from envmesh_host.player import Player as RealPlayer
 from tests.simulation import played
-from tests.simulation.trainer import Trainer, policy
-from tests.simulation.world import DEFINITIONS, SimulatedHost, Violation, World
+from tests.simulation.host import DEFINITIONS, SimulatedHost, Violation
+from tests.simulation.player import policy
+from tests.simulation.trainer import Trainer
+from tests.simulation.world import World
 
 HISTORIES = int(os.environ.get("HISTORIES", "10000"))
 SEED = os.environ.get("HISTORY_SEED")

@@ -9,8 +9,26 @@ from gymnasium import spaces as g
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from envmesh import spaces as envmesh_spaces
+
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=3)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"move": {"enum": ["left", "right"]}, "steps": {"type": "integer", "minimum": 1}},
+    "required": ["move"],
+    "additionalProperties": False,
+}
+TOOLS = envmesh_spaces.ToolList(
+    (
+        envmesh_spaces.Tool(
+            "search", "Web search.", {"properties": {"query": {"type": "string"}}, "required": ["query"]}
+        ),
+        envmesh_spaces.Tool("finish"),
+    )
+)
+"""What agents call, and what they send: for the tests of JSON spaces."""
 
 
 @st.composite

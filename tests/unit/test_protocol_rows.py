@@ -21,7 +21,7 @@ DRAIN = "compliance/test_draining.py::test_"
 FRAMES = "compliance/test_frames.py::test_"
 CLOSED = "integration/test_closed_mesh.py::test_"
 STORE = "integration/test_checkpoints.py::test_"
-BROKER = "integration/test_broker.py::test_"
+FLEET = "integration/test_broker_fleet.py::test_"
 
 WALKED = {
     "the host holds | and gets | it does": [
@@ -84,9 +84,9 @@ WALKED = {
         DRAIN + "it_says_so_takes_nothing_new_saves_goes_on_and_ends_as_soon_as_it_is_empty",
         DRAIN + "it_says_so_takes_nothing_new_saves_goes_on_and_ends_as_soon_as_it_is_empty",
         DRAIN + "an_episode_moves_and_its_old_copy_is_closed_under_the_newer_epoch",
-        BROKER + "a_drain_is_told_and_taken_back_and_a_host_that_leaves_is_gone",
+        FLEET + "a_drain_is_told_and_taken_back_and_a_host_that_leaves_is_gone",
         DRAIN + "what_is_left_at_the_deadline_is_preempted",
-        BROKER + "a_drain_is_told_and_taken_back_and_a_host_that_leaves_is_gone",
+        FLEET + "a_drain_is_told_and_taken_back_and_a_host_that_leaves_is_gone",
     ],
     "rule | if broken": [
         FRAMES + "a_malformed_frame_ends_its_stream_and_nothing_else",

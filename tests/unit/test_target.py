@@ -129,6 +129,9 @@ def test_an_undeclared_class_gets_the_safe_choices(here):
     assert definition.declaration.worker_episodes == 1
     assert definition.tasks is None
     assert definition.factory().reset(seed=1) == (3, {})
+    named = load("countdown_here:Countdown", name="mine@7")
+    assert named.key == "mine@7"
+    assert not named.declaration.declared, "a version says what it is called, not what may be done to it"
 
 
 def test_a_declared_class_keeps_what_it_says_and_options_win(here):

@@ -31,6 +31,7 @@ __all__ = [
     "Task",
     "declaration_of",
     "environment",
+    "overlaid",
 ]
 
 
@@ -217,12 +218,17 @@ def environment(**declaration: Any) -> Callable[[_Class], _Class]:
     return declare
 
 
-def declaration_of(subject: Any, **overrides: Any) -> Declaration:
-    """The declaration of a class or instance, with ``overrides`` (the flags of ``serve``) on top."""
+def declaration_of(subject: Any) -> Declaration:
+    """The declaration of a class or instance."""
     declared = getattr(subject, "__envmesh__", None)
-    base = declared if isinstance(declared, Declaration) else Declaration()
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return replace(base, **given, declared=True) if given else base
+    return declared if isinstance(declared, Declaration) else Declaration()
+
+
+def overlaid(declaration: Declaration, given: Mapping[str, Any]) -> Declaration:
+    """The declaration with ``given`` on top. A version alone names the code and promises nothing, so an environment
+    that declares nothing else keeps the safe choices."""
+    declared = declaration.declared or any(name != "version" for name in given)
+    return replace(declaration, **given, declared=declared)
 
 
 def check_name(what: str, value: str) -> None:

@@ -10,8 +10,8 @@ from envmesh.episode_session import ELSEWHERE
 from envmesh.episode_trace import begin_trace
 from envmesh.errors import EnvmeshError, EpisodeEnded, InvalidRequest, MeshUnavailable, NotFound
 from envmesh.journal import Journal
-from envmesh.leases import AttachedSlot, FormerHost, Slot, StandInBinding
 from envmesh.outcome import make_outcome, outcome_of_message
+from envmesh.slot import AttachedSlot, FormerHost, Slot, StandInBinding
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:

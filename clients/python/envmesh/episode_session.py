@@ -11,9 +11,10 @@ from envmesh.rebuild import Loss, Suspicion
 
 if TYPE_CHECKING:
     from envmesh.episode import Beginning
-    from envmesh.leases import LeasePool, Slot
+    from envmesh.leases import LeasePool
     from envmesh.outcome import EnvironmentSpec
     from envmesh.rebuilding import Rebuild
+    from envmesh.slot import Slot
 
 __all__ = ["ELSEWHERE", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
-    from envmesh.leases import Slot
     from envmesh.session import Episode
+    from envmesh.slot import Slot
     from envmesh.traces import EpisodeTrace
 
 __all__ = ["begin_trace", "end_trace", "take_slot", "trace_command"]

@@ -7,24 +7,24 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf import duration_pb2
 
 from envmesh import errors
 from envmesh.errors import Backpressure, DeadlineExceeded, EnvmeshError, MeshUnavailable
-from envmesh.outcome import EnvironmentSpec
-from envmesh.slot_line import Line
-from envmesh.stream import HostConnection, failure_of
+from envmesh.slot import LeaseBinding, Slot
+from envmesh.slot_line import Ask, Line
+from envmesh.stream import HostConnection
 from envmesh.traces import with_traceparent
-from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
 
-__all__ = ["LeasePool", "Slot"]
+__all__ = ["LeasePool"]
 
 log = logging.getLogger("envmesh.client")
 
@@ -38,114 +38,6 @@ AVOIDING_SECONDS = 2
 """A request that names hosts to avoid waits no longer before it asks again: they may be fine by then."""
 GATEWAY_SECONDS, GATEWAY_PAUSE = 6.0, 0.2
 """How long, and how often, a gateway is asked for a host that it does not know yet; a lease is good for 10 s."""
-
-
-class Slot:
-    """A right to one episode on one host."""
-
-    __slots__ = ("binding",)
-
-    def __init__(self, binding: LeaseBinding | AttachedSlot | StandInBinding):
-        self.binding = binding
-
-    @property
-    def usable(self) -> bool:
-        """Whether another episode can begin in it."""
-        binding = self.binding
-        if not isinstance(binding, LeaseBinding):
-            return False
-        return binding.connection.lost is None and not binding.connection.draining
-
-    @property
-    def acquired(self) -> str:
-        """The traceparent of the request that brought it, where it has a trace of its own."""
-        return self.binding.acquired if isinstance(self.binding, LeaseBinding) else ""
-
-    @property
-    def connection(self) -> HostConnection:
-        """Where it is."""
-        return self.binding.connection
-
-
-class AttachedSlot:
-    """The place of an episode that was taken over together with its slot: no lease of ours, nothing to reuse."""
-
-    __slots__ = ("connection", "number", "spec")
-
-    def __init__(self, connection: HostConnection, spec: EnvironmentSpec):
-        self.connection = connection
-        self.spec: EnvironmentSpec | None = spec
-        self.number = 0
-
-
-class FormerHost:
-    """Where an episode was in another client's time: no connection, only a name for it."""
-
-    draining = False
-
-    def __init__(self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()):
-        self.address = address
-        self.host_id = host_id
-        self.metadata = metadata
-        self.lost = MeshUnavailable(f"host {address} was another client's")
-
-    def unbind(self, handle: int) -> None:
-        """There is nothing bound."""
-
-
-class StandInBinding:
-    """The place of an episode that has no copy for now; ``connection`` keeps what it sends."""
-
-    __slots__ = ("connection", "number", "spec")
-
-    def __init__(self, stand_in: Any, spec: EnvironmentSpec):
-        self.connection: HostConnection = stand_in
-        self.spec: EnvironmentSpec | None = spec
-        self.number = 0
-
-
-class LeaseBinding:
-    """A lease that was shown to its host: a session for the events that name it."""
-
-    __slots__ = ("acquired", "bound", "connection", "count", "expected", "number", "pool", "spec", "token")
-
-    def __init__(self, pool: LeasePool, connection: HostConnection, token: bytes):
-        self.pool = pool
-        self.connection = connection
-        self.token = token
-        self.acquired = ""
-        self.expected = -1
-        self.count = 0
-        self.spec: EnvironmentSpec | None = None
-        self.number = connection.bind(self)
-        self.bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def show(self) -> int:
-        """Show the lease. Returns how many slots it gives. Raises: EnvmeshError as the host refuses."""
-        self.connection.send(self.number, 0, pb.COMMAND_KIND_BIND, self.token)
-        return await self.bound
-
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """A lease has no outcomes."""
-
-    def on_event(self, kind: int, index: int, payload: bytes) -> None:
-        """BOUND, RETURNED, or a failure of either."""
-        if self.bound.done():
-            return
-        if kind == pb.EVENT_KIND_BOUND:
-            message = pb.LeaseBound.FromString(payload)
-            self.spec = EnvironmentSpec(message.environment)
-            self.count = message.count
-            self.bound.set_result(message.count)
-        elif kind == pb.EVENT_KIND_FAILURE:
-            self.bound.set_exception(failure_of(payload))
-
-    def fell(self, error: EnvmeshError) -> None:
-        """The slots are gone."""
-        if not self.bound.done():
-            self.bound.set_exception(error)
 
 
 class LeasePool:
@@ -189,7 +81,7 @@ class LeasePool:
             return waiter.result()
         finally:
             if waiter in self._line.waiters:
-                self._line.waiters.remove(waiter)
+                self._line.left(waiter)
             elif waiter.done() and not waiter.cancelled() and waiter.exception() is None and not taken:
                 self.give(waiter.result())
 
@@ -213,8 +105,7 @@ class LeasePool:
 
         def arrived(future: asyncio.Future[Slot]) -> None:
             if future.cancelled():
-                if future in line.waiters:
-                    line.waiters.remove(future)
+                line.left(future)
                 return
             error = future.exception()
             if isinstance(error, EnvmeshError):
@@ -268,13 +159,13 @@ class LeasePool:
         self.forget_idle(connection)
         self._bindings = {binding for binding in self._bindings if binding.connection is not connection}
 
+    async def leave_off(self) -> None:
+        """Nobody waits any more: what is still asked for is called off, before any slot goes back. The slots would
+        else be granted to this very client, which is about to go, and nobody would have them for a while."""
+        await asyncio.gather(self._line.leave_off(), self._relocations.leave_off())
+
     def close(self) -> None:
-        """Nobody waits any more, and all idle slots go back."""
-        for line in (self._line, self._relocations):
-            line.leave_off()
-        for waiter in list(self._line.waiters):
-            waiter.cancel()
-        self._line.waiters.clear()
+        """All idle slots go back."""
         counts: dict[LeaseBinding, int] = {}
         while self._idle:
             binding = self._idle.pop().binding
@@ -282,7 +173,7 @@ class LeasePool:
             counts[binding] = counts.get(binding, 0) + 1
         for binding, count in counts.items():
             if binding.connection.lost is None:
-                binding.connection.send(binding.number, count, pb.COMMAND_KIND_RETURN, b"")
+                binding.give_back(count)
 
     # ---- asking
 
@@ -296,30 +187,29 @@ class LeasePool:
         for line in (self._relocations, self._line):
             wanted = line.waiting - line.asked
             if wanted > 0:
-                line.asked += wanted
                 line.watch()
                 name = f"envmesh-acquire-{self.environment}-{next(self._ids)}"
-                self._mesh.spawn(self._acquire(line, wanted), name=name)
+                ask = Ask(wanted)
+                line.begin(ask, self._mesh.spawn(self._acquire(line, ask), name=name))
 
-    async def _acquire(self, line: Line[Slot], count: int) -> None:
+    async def _acquire(self, line: Line[Slot], ask: Ask) -> None:
         """Ask for slots until they have come or nobody wants them any more."""
-        remaining = count
         backoff = REFUSED_PAUSE
         again = False
         traces, own = self._mesh.traces, None
         traceparent, line.traceparent = line.traceparent, ""
         if traces is not None and not traceparent:
-            own, traceparent = traces.acquire(self.environment, count, line.relocation)
+            own, traceparent = traces.acquire(self.environment, ask.remaining, line.relocation)
         try:
-            while remaining > 0 and line.waiting:
+            while ask.remaining > 0 and line.waiting:
                 try:
-                    async for grant in self._grants(line, remaining, traceparent, again):
-                        got = await self._take_up(line, grant, traceparent if own is not None else "")
-                        remaining -= got
-                        line.asked -= got
-                        backoff = REFUSED_PAUSE
+                    async with aclosing(self._grants(line, ask.remaining, traceparent, again)) as grants:
+                        async for grant in grants:
+                            got = await self._show_all(line, grant, traceparent if own is not None else "")
+                            ask.remaining -= got
+                            backoff = REFUSED_PAUSE
                     again = True
-                    if remaining > 0:
+                    if ask.remaining > 0:
                         await asyncio.sleep(backoff)
                 except (Backpressure, MeshUnavailable, DeadlineExceeded) as error:
                     self.last_error = error
@@ -330,7 +220,6 @@ class LeasePool:
                     self._fail(line, error)
                     return
         finally:
-            line.asked -= remaining
             if own is not None:
                 own.end()
 
@@ -366,7 +255,7 @@ class LeasePool:
         finally:
             call.cancel()
 
-    async def _take_up(self, line: Line[Slot], grant: placement_pb2.Grant, acquired: str) -> int:
+    async def _show_all(self, line: Line[Slot], grant: placement_pb2.Grant, acquired: str) -> int:
         """Show the leases of a grant to their hosts. Returns how many slots came of it."""
         return sum(await asyncio.gather(*(self._show(line, lease, acquired) for lease in grant.leases)))
 

@@ -16,8 +16,8 @@ from google.protobuf import duration_pb2
 
 from envmesh.env import Recovery as RecoveryClass
 from envmesh.errors import EnvmeshError
-from envmesh.leases import AttachedSlot, LeaseBinding, Slot
 from envmesh.rebuild import Loss
+from envmesh.slot import AttachedSlot, LeaseBinding, Slot
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import placement_pb2
 

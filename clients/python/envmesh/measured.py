@@ -31,22 +31,10 @@ class MeasuredPolicyPlayer(PolicyPlayer):
         super().play(data)
 
 
-class MeasuredTaskPlayer(TaskPlayer):
+class MeasuredTaskPlayer(MeasuredPolicyPlayer, TaskPlayer):
     """The same for asynchronous policies."""
 
     __slots__ = ()
-
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """An outcome came."""
-        note_seconds(self, index)
-        super().on_outcome(index, payload, reward, flags, digest, info)
-
-    def play(self, data: bytes) -> None:
-        """Send the next step."""
-        self.sent_at = perf_counter()
-        super().play(data)
 
 
 def note_seconds(player: PolicyPlayer, index: int) -> None:

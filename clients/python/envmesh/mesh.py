@@ -22,12 +22,13 @@ from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable
 from envmesh.journal_file import JournalFile, Unfinished
-from envmesh.leases import LeaseBinding, LeasePool, Slot
+from envmesh.leases import LeasePool
 from envmesh.links import Links, link_trouble
 from envmesh.mesh_catalogue import Catalogue
 from envmesh.outcome import EnvironmentSpec
 from envmesh.recovery import Recovery
 from envmesh.session import Episode
+from envmesh.slot import LeaseBinding, Slot
 from envmesh.statistics import Statistics
 from envmesh.stream import HostConnection, channel_options, new_client_id
 from envmesh.v1 import placement_pb2_grpc
@@ -152,16 +153,16 @@ class Mesh(Catalogue):
             await episode.close()
         for vector in list(self.vectors):
             await vector.close()
-        for pool in self._pools.values():
-            pool.close()
-        connections = self._open_connections()
         try:
             async with asyncio.timeout(self.settings.close_timeout):
-                for connection in connections:
+                await asyncio.gather(*(pool.leave_off() for pool in self._pools.values()))
+                for pool in self._pools.values():
+                    pool.close()
+                for connection in self._open_connections():
                     await connection.flush()
         except TimeoutError:
             log.warning("closing: not everything could be said within %g s", self.settings.close_timeout)
-        await asyncio.gather(*(connection.close() for connection in connections))
+        await asyncio.gather(*(connection.close() for connection in self._open_connections()))
         for task in [*self._tasks, *self._connections.values()]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)

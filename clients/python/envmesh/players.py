@@ -11,10 +11,10 @@ from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
 from envmesh.journal import Journal
-from envmesh.leases import Slot
 from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
 from envmesh.policies import Act, for_agents
 from envmesh.rebuilding import Rebuild
+from envmesh.slot import Slot
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
@@ -105,7 +105,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def on_outcome(
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
     ) -> None:
-        """An outcome came: note it, ask the policy, send the next step."""
+        """An outcome came: note it, and go on."""
         self.note((payload, reward, flags, digest, info))
         self.index = index
         if not index:
@@ -360,18 +360,6 @@ class TaskPlayer(PolicyPlayer):
         self.task = self.rollouts.mesh.spawn(
             self._think(policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}"
         )
-
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """An outcome came: note it, and wake the policy's task."""
-        self.note((payload, reward, flags, digest, info))
-        self.index = index
-        if not index:
-            self._begun()
-        if self.log is not None:
-            self.log.outcome(self.trajectory._rows[-1])
-        self.go_on(payload, flags)
 
     def go_on(self, payload: bytes, flags: int) -> None:
         """Wake the policy's task."""

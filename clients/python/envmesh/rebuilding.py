@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from envmesh.env import Recovery as RecoveryClass
 from envmesh.episode_session import ELSEWHERE, LOSS_OF_REASON, WORKER_DEATHS
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
-from envmesh.leases import Slot
 from envmesh.outcome import Resume, columns_of_message
 from envmesh.rebuild import Loss, acquit
+from envmesh.slot import Slot
 from envmesh.stand_in import StandIn
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from envmesh.episode_session import LOSS_OF_REASON, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.lane import Lane
-from envmesh.leases import AttachedSlot, LeaseBinding, Slot
 from envmesh.lost_host import LostHost, pause_again
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
+from envmesh.slot import AttachedSlot, LeaseBinding, Slot
 from envmesh.statistics import Statistics
 from envmesh.suspects import Suspects
 from envmesh.v1 import environment_pb2 as pb

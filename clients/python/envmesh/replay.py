@@ -155,7 +155,9 @@ def _array_difference(then: np.ndarray[Any, Any], now: np.ndarray[Any, Any]) -> 
         return "the same numbers with other bits (zeros of another sign, say)"
     first = tuple(int(each) for each in places[0])
     where = list(first) if first else ""
-    text = f"{len(places)} of {then.size} elements; the first at {where}: {then[first]!r} then, {now[first]!r} now"
+    text = (
+        f"{len(places)} of {then.size} elements; the first at {where}: {then[first]} then, {now[first]} now"
+    )
     if then.dtype.kind == "f":
         apart = np.abs(then[unlike].astype(float) - now[unlike].astype(float))
         text += f"; furthest apart by {float(apart.max()):.3g}"

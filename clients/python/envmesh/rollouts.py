@@ -23,7 +23,6 @@ from envmesh.episode import Beginning
 from envmesh.errors import read_failure, written_failure
 from envmesh.groups import Group, check_counts
 from envmesh.journal_file import EpisodeLog
-from envmesh.leases import FormerHost, Slot, StandInBinding
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import PolicyPlayer, TaskPlayer
@@ -31,6 +30,7 @@ from envmesh.policies import kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
+from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
 from envmesh.traced import player_of
 
@@ -54,11 +54,13 @@ class Rollouts:
     started with them, and the stragglers are cancelled once a group is full. ``seeds`` gives the seeds; else they are
     drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
     ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
-    trajectory. ``progress`` draws a bar on standard error. ``timeout`` bounds the wait for a slot, in seconds.
-    ``measure`` notes in ``step_seconds`` how long each step took.
+    trajectory. ``progress`` draws a bar on standard error, or where that is no terminal writes a line every five
+    seconds. ``timeout`` bounds the wait for a slot, in seconds. ``measure`` notes each step's time in ``step_seconds``.
 
     Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
     """
+
+    _started = False  # also of one whose arguments were refused
 
     def __init__(
         self,
@@ -129,7 +131,6 @@ class Rollouts:
         self._skipped: set[int] = set()
         self._handed: list[EpisodeLog] = []
         self._logs: dict[int, list[EpisodeLog]] = {}
-        self._started = False
         self._closed = False
         self._wanted_slots = 0
         self._slot_waiters: list[asyncio.Future[Slot]] = []
@@ -359,8 +360,10 @@ class Rollouts:
         return block
 
     def _ask_for_slot(self) -> None:
-        """Instead of one that is gone, where there is still something to play."""
-        if not self._closed and not (self._planned_all and not self._again):
+        """Instead of one that is gone, where there is still something to play: it might not come."""
+        if not self._again and not self._closed and (upcoming := self._next_beginning()) is not None:
+            self._again.append(upcoming)
+        if self._again and not self._closed:
             self._want(1)
         elif self._finished():
             self._arrived.set()

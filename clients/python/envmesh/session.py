@@ -21,9 +21,10 @@ from envmesh.errors import (
     InvalidRequest,
     MeshUnavailable,
 )
-from envmesh.leases import LeasePool, Slot
+from envmesh.leases import LeasePool
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome
 from envmesh.rebuilding import Rebuild
+from envmesh.slot import Slot
 from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Line"]
+__all__ = ["Ask", "Line"]
 
 log = logging.getLogger("envmesh.client")
 
@@ -19,10 +20,20 @@ TOLD_AT_LEAST_EVERY_SECONDS = 600.0
 Slot = TypeVar("Slot")
 
 
+class Ask:
+    """Slots that were asked of the broker: how many are still to come, and the task that waits for them."""
+
+    __slots__ = ("remaining", "task")
+
+    def __init__(self, remaining: int):
+        self.remaining = remaining
+        self.task: asyncio.Task[None] | None = None
+
+
 class Line(Generic[Slot]):
     """Those who wait for slots: ordinary ones, or (``relocation``) episodes that lost their host and go first.
-    ``asked`` is how many slots have been asked of the broker for them, ``traceparent`` the trace of one of them, for
-    the next request to be in; ``reason`` says what is known of why they wait."""
+    ``asks`` is what was asked of the broker for them, ``traceparent`` the trace of one of them, for the next request
+    to be in; ``reason`` says what is known of why they wait."""
 
     __slots__ = (
         "_environment",
@@ -30,7 +41,7 @@ class Line(Generic[Slot]):
         "_served",
         "_since",
         "_timer",
-        "asked",
+        "asks",
         "relocation",
         "traceparent",
         "waiters",
@@ -39,7 +50,7 @@ class Line(Generic[Slot]):
     def __init__(self, environment: str, reason: Callable[[], str], *, relocation: bool):
         self.relocation = relocation
         self.waiters: deque[asyncio.Future[Slot]] = deque()
-        self.asked = 0
+        self.asks: set[Ask] = set()
         self.traceparent = ""
         self._environment = environment
         self._reason = reason
@@ -52,6 +63,17 @@ class Line(Generic[Slot]):
         """How many still wait."""
         return sum(not waiter.done() for waiter in self.waiters)
 
+    @property
+    def asked(self) -> int:
+        """How many slots have been asked of the broker and not come."""
+        return sum(ask.remaining for ask in self.asks)
+
+    def begin(self, ask: Ask, task: asyncio.Task[None]) -> None:
+        """``task`` asks for slots, until they have come or nobody waits for them."""
+        ask.task = task
+        self.asks.add(ask)
+        task.add_done_callback(lambda _: self.asks.discard(ask))
+
     def serve(self, slot: Slot) -> bool:
         """Give the slot to who has waited longest. Returns whether there was one."""
         while self.waiters:
@@ -59,6 +81,9 @@ class Line(Generic[Slot]):
             if not waiter.done():
                 waiter.set_result(slot)
                 self._served = True
+                if self.asks and not self.waiters:
+                    # Not now: it may be the ask itself that brings this slot.
+                    asyncio.get_running_loop().call_soon(self._call_off_if_empty)
                 return True
         return False
 
@@ -69,11 +94,32 @@ class Line(Generic[Slot]):
             self._since = asyncio.get_running_loop().time()
             self._tell_after(TOLD_AFTER_SECONDS)
 
-    def leave_off(self) -> None:
-        """Say nothing any more."""
+    def left(self, waiter: asyncio.Future[Slot]) -> None:
+        """One does not wait any more. With the last of them goes what was asked for them: a place in the broker's
+        queue that nobody wants keeps slots from those behind it."""
+        with contextlib.suppress(ValueError):
+            self.waiters.remove(waiter)
+        self._call_off_if_empty()
+
+    async def leave_off(self) -> None:
+        """Nobody waits here any more. Returns when nothing is asked for any more."""
+        tasks = [ask.task for ask in self.asks if ask.task is not None]
+        for waiter in self.waiters:
+            waiter.cancel()
+        self.waiters.clear()
+        self._call_off_if_empty()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _call_off_if_empty(self) -> None:
+        if self.waiters:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for ask in self.asks:
+            if ask.task is not None:
+                ask.task.cancel()
+        self.asks.clear()
 
     def _tell_after(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._tell, seconds)

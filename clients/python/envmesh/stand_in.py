@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.episode_session import EpisodeSession
 from envmesh.errors import EnvmeshError
-from envmesh.leases import Slot, StandInBinding
 from envmesh.rebuild import Loss
+from envmesh.slot import Slot, StandInBinding
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:

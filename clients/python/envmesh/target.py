@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from envmesh.env import Declaration, Definition
+from envmesh.env import Declaration, Definition, overlaid
 from envmesh.target_code import define, find, import_module, load_file
 from envmesh.target_text import (
     FORM,
@@ -72,9 +72,7 @@ def load(target: str, *, name: str | None = None, **overrides: Any) -> Definitio
     given = {**overrides, "version": version if version is not None else overrides.get("version")}
     given = {key: value for key, value in given.items() if value is not None}
     try:
-        declaration = (
-            replace(definition.declaration, **given, declared=True) if given else definition.declaration
-        )
+        declaration = overlaid(definition.declaration, given)
     except (TypeError, ValueError) as error:
         raise TargetError(f"{target}: {error}") from error
     known_as = chosen or declaration.name or target

@@ -11,9 +11,9 @@ from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
     from envmesh.episode import Beginning
-    from envmesh.leases import Slot
     from envmesh.outcome import EnvironmentSpec, Resume, Trajectory
     from envmesh.rollouts import Rollouts
+    from envmesh.slot import Slot
 
 __all__ = ["player_of"]
 

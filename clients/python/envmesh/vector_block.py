@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from envmesh.batch_codec import integers
 from envmesh.blocks import Columns
-from envmesh.leases import Slot
+from envmesh.slot import Slot
 from envmesh.stream import HostConnection
 from envmesh.v1 import environment_pb2 as pb
 

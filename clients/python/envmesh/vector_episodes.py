@@ -16,8 +16,8 @@ from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
 from envmesh.episode_session import ELSEWHERE
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
-from envmesh.leases import Slot
 from envmesh.outcome import EnvironmentSpec
+from envmesh.slot import Slot
 from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb

@@ -8,10 +8,11 @@ from envmesh.batch_codec import integers
 from envmesh.episode import Beginning
 from envmesh.episode_session import EpisodeSession
 from envmesh.errors import EpisodeAborted
-from envmesh.leases import LeasePool, Slot
+from envmesh.leases import LeasePool
 from envmesh.outcome import EnvironmentSpec, Resume
 from envmesh.rebuild import Suspicion
 from envmesh.rebuilding import Rebuild
+from envmesh.slot import Slot
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 from envmesh_service.clock import Clock
 from envmesh_service.kubernetes_api import ApiRefused, ClusterApi
 
-__all__ = ["Collection"]
+__all__ = ["Collection", "older"]
 
 log = logging.getLogger("envmesh.autoscaler")
 
@@ -129,13 +129,8 @@ class Collection:
             self.objects.pop(name, None)
         else:
             known = self.objects.get(name)
-            same = known is not None and known["metadata"]["uid"] == item["metadata"]["uid"]
-            if (
-                known is not None
-                and same
-                and item["metadata"].get("generation", 0) < known["metadata"].get("generation", 0)
-            ):
-                return  # older than what we wrote
+            if known is not None and older(item["metadata"], known["metadata"]):
+                return
             self.objects[name] = item
         self._changed()
 
@@ -143,3 +138,16 @@ class Collection:
         self.refused = self.synced = True
         log.warning("may not be seen, and is done without", extra={"path": self.path})
         self._changed()
+
+
+def older(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether the watch tells of an object as it was before a write of ours, whose answer is ``known``.
+
+    Only one of the same uid can be. Versions grow where they are numbers, as those of every API server are today.
+    """
+    if metadata["uid"] != known["uid"]:
+        return False
+    if metadata.get("generation", 0) < known.get("generation", 0):
+        return True
+    version, newest = metadata.get("resourceVersion", ""), known.get("resourceVersion", "")
+    return version.isdecimal() and newest.isdecimal() and int(version) < int(newest)

@@ -10,38 +10,41 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from envmesh.v1 import fleet_pb2
 from envmesh_broker.page import picture
 from envmesh_broker.page.history import History
 from envmesh_broker.page.watches import Watches
 from envmesh_service.clock import Clock
+from envmesh_service.http_port import PATIENCE, HttpPort, Request, reply
 from envmesh_service.pages import page_file
-from envmesh_service.rpc import BindError
 
 __all__ = ["LivePage"]
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0
-"""Seconds in which a browser must have said what it wants, and in which it must take what it is sent."""
-_MOST_BYTES = 16_384
-_MOST_OPEN = 64
 _INTERVAL = 1.0
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_HEADERS = (
+    f"Content-Security-Policy: {_POLICY}",
+    "X-Content-Type-Options: nosniff",
+    "Referrer-Policy: no-referrer",
+    "Cache-Control: no-store",
+)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-class LivePage:
+class LivePage(HttpPort):
     """The page, while it is open. ``fleet`` gives the picture, ``reports`` each host's last report, ``place`` the
     mesh's address; with ``values`` the actions and observations of episodes are shown to whoever asks for them."""
+
+    purpose = "show the page"
 
     def __init__(
         self,
@@ -52,14 +55,12 @@ class LivePage:
         place: Callable[[], str],
         values: bool,
     ) -> None:
+        super().__init__()
         self.watches = Watches()
         self.history = History()
-        self.port = 0
         self._fleet, self._reports, self._clock = fleet, reports, clock
         self._place, self._values = place, values
-        self._server: asyncio.Server | None = None
         self._loopback = True
-        self._serving: set[asyncio.Task[None]] = set()
         self._lookers = 0
         self._now = b""
         self._turned = asyncio.Event()
@@ -73,36 +74,15 @@ class LivePage:
             self.watches.hear(report)
 
     async def start(self, listen: str) -> None:
-        """Open the port, host:port; port 0 picks one.
-
-        Raises:
-            BindError: it cannot be had.
-        """
-        host, _, port = listen.rpartition(":")
-        self._loopback = host in ("", *_LOOPBACK)
-        try:
-            self._server = await asyncio.start_server(
-                self._serve, host.strip("[]") or "127.0.0.1", int(port), limit=_MOST_BYTES
-            )
-        except OSError as error:
-            raise BindError(f"cannot show the page on {listen}: {error.strerror or error}") from None
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Open the port, host:port; port 0 picks one. Raises: BindError."""
+        self._loopback = listen.rpartition(":")[0] in ("", *_LOOPBACK)
+        await super().start(listen)
 
     async def run(self) -> None:
         """Look once a second, for ever."""
         while True:
             self._look()
             await asyncio.sleep(_INTERVAL)
-
-    async def stop(self) -> None:
-        """Close the port, and send away whoever looks."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            for task in self._serving:
-                task.cancel()
-            if self._serving:
-                await asyncio.wait(self._serving, timeout=1.0)
 
     def _look(self) -> None:
         reports = self._reports()
@@ -115,51 +95,28 @@ class LivePage:
 
     # ---- HTTP
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        try:
-            if len(self._serving) > _MOST_OPEN:
-                writer.write(_reply("503 Service Unavailable", b"too many look at once\n"))
-                return
-            async with asyncio.timeout(_PATIENCE):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            await self._answer(head, reader, writer)
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
-            pass  # whoever asks so is no browser, or has gone
-        except asyncio.CancelledError:
-            pass  # the broker ends, and so does this
-        finally:
-            self._serving.discard(task)
-            writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
-
-    async def _answer(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request, *lines = head.split("\r\n")
-        method, _, rest = request.partition(" ")
-        address = urlsplit(rest.partition(" ")[0])
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        if method not in ("GET", "HEAD"):
-            writer.write(_reply("405 Method Not Allowed", b"GET is right\n"))
-        elif self._loopback and headers.get("host", "").rpartition(":")[0] not in _LOOPBACK:
+    async def answer(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """A file, a stream of events, or why not."""
+        if self._loopback and request.headers.get("host", "").rpartition(":")[0] not in _LOOPBACK:
             # a page from elsewhere whose name was made to point here must not read this one
             writer.write(_reply("421 Misdirected Request", b"ask for it as 127.0.0.1 or localhost\n"))
-        elif address.path in self._files:
-            kind, body = self._files[address.path]
-            writer.write(_reply("200 OK", b"" if method == "HEAD" else body, kind, len(body)))
-        elif address.path == "/events":
+        elif request.path in self._files:
+            kind, body = self._files[request.path]
+            writer.write(_reply("200 OK", body, kind, head=request.method == "HEAD"))
+        elif request.path == "/events":
             await self._stream(reader, writer, self._pictures())
-        elif address.path == "/follow":
-            await self._follow(reader, writer, parse_qs(address.query))
+        elif request.path == "/follow":
+            await self._follow(request.query, reader, writer)
         else:
             writer.write(_reply("404 Not Found", b"there is the page, at /\n"))
-        async with asyncio.timeout(_PATIENCE):
-            await writer.drain()
 
     async def _follow(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: dict[str, list[str]]
+        self,
+        query: Mapping[str, list[str]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         environment = query.get("environment", [""])[0][:300]
         try:
@@ -183,7 +140,7 @@ class LivePage:
                     yield _event("steps", picture.steps(follower.told.popleft()))
                 follower.ready.clear()
                 try:
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(PATIENCE):
                         await follower.ready.wait()
                 except TimeoutError:
                     yield b": nothing yet\n\n"
@@ -231,7 +188,7 @@ class LivePage:
         async with contextlib.aclosing(events):  # type: ignore[type-var]  # they are generators
             async for event in events:
                 writer.write(event)
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(PATIENCE):
                     await writer.drain()
 
 
@@ -251,15 +208,5 @@ def _event(name: str, content: dict[str, Any]) -> bytes:
     )
 
 
-def _reply(status: str, body: bytes, kind: str = "text/plain", length: int | None = None) -> bytes:
-    lines = (
-        f"HTTP/1.1 {status}",
-        f"Content-Type: {kind}",
-        f"Content-Length: {len(body) if length is None else length}",
-        f"Content-Security-Policy: {_POLICY}",
-        "X-Content-Type-Options: nosniff",
-        "Referrer-Policy: no-referrer",
-        "Cache-Control: no-store",
-        "Connection: close",
-    )
-    return ("\r\n".join((*lines, "", ""))).encode() + body
+def _reply(status: str, body: bytes, kind: str = "text/plain", *, head: bool = False) -> bytes:
+    return reply(status, body, kind=kind, head=head, headers=_HEADERS)

@@ -150,7 +150,7 @@ class HostIdentity(_message.Message):
         """What it serves."""
 
     @_builtins.property
-    def environment_slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvironmentSlots]:
+    def environment_slots(self) -> _containers.RepeatedCompositeFieldContainer[_placement_pb2.EnvironmentSlots]:
         """Bounds on the episodes of single environments, by name@version; absent: only `slots` bounds."""
 
     @_builtins.property
@@ -167,7 +167,7 @@ class HostIdentity(_message.Message):
         environments: _abc.Iterable[_environment_pb2.EnvironmentInfo] | None = ...,
         software_version: _builtins.str = ...,
         name: _builtins.str = ...,
-        environment_slots: _abc.Iterable[Global___EnvironmentSlots] | None = ...,
+        environment_slots: _abc.Iterable[_placement_pb2.EnvironmentSlots] | None = ...,
         metadata: _abc.Iterable[_builtins.str] | None = ...,
         placement: Global___PlacementPolicy.ValueType = ...,
         max_hosts: _builtins.int = ...,
@@ -180,32 +180,6 @@ class HostIdentity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostIdentity: _TypeAlias = HostIdentity  # noqa: Y015
-
-@_typing.final
-class EnvironmentSlots(_message.Message):
-    """A bound on one environment's episodes on a host."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENVIRONMENT_FIELD_NUMBER: _builtins.int
-    SLOTS_FIELD_NUMBER: _builtins.int
-    environment: _builtins.str
-    """name@version."""
-    slots: _builtins.int
-    """At most so many at once."""
-    def __init__(
-        self,
-        *,
-        environment: _builtins.str = ...,
-        slots: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "slots", b"slots"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EnvironmentSlots: _TypeAlias = EnvironmentSlots  # noqa: Y015
 
 @_typing.final
 class LeaseState(_message.Message):

@@ -533,6 +533,7 @@ class Pool(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     SERVER_NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_SLOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     ready_hosts: _builtins.int
@@ -555,6 +556,10 @@ class Pool(_message.Message):
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataEntry]:
         """Metadata to send with every call to `address`, beside that of the answer: what gateways need."""
 
+    @_builtins.property
+    def environment_slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvironmentSlots]:
+        """Which environments may have no more than a part of those slots; absent: only `slots` bounds."""
+
     def __init__(
         self,
         *,
@@ -567,14 +572,41 @@ class Pool(_message.Message):
         queued: _builtins.int = ...,
         server_name: _builtins.str = ...,
         metadata: _abc.Iterable[Global___MetadataEntry] | None = ...,
+        environment_slots: _abc.Iterable[Global___EnvironmentSlots] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environments", b"environments", "leased", b"leased", "metadata", b"metadata", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "server_name", b"server_name", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "environment_slots", b"environment_slots", "environments", b"environments", "leased", b"leased", "metadata", b"metadata", "name", b"name", "queued", b"queued", "ready_hosts", b"ready_hosts", "server_name", b"server_name", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class EnvironmentSlots(_message.Message):
+    """A bound on one environment's episodes, on a host or in a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """name@version."""
+    slots: _builtins.int
+    """At most so many at once."""
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvironmentSlots: _TypeAlias = EnvironmentSlots  # noqa: Y015
 
 @_typing.final
 class ExplainLossRequest(_message.Message):
