@@ -29,7 +29,7 @@ def headrooms(slots: int) -> list[dict[str, Any]]:
     always = {"look_back": 0.0, "idle_after": 86400.0, "buffer_factor": 0.0}
     return [
         {},
-        {"buffer_factor": 0.0},
+        *({"buffer_factor": factor} for factor in (0.0, 1.0, 1.5)),
         {**kept, "buffer_factor": 0.0},
         *({"target_fill": fill} for fill in (0.95, 0.85, 0.7, 0.5)),
         *({"look_back": 20.0, "target_fill": fill} for fill in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)),
