@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from envmesh.target_text import suggestion
 
 __all__ = ["ClientSettings"]
 
@@ -28,6 +32,21 @@ class ClientSettings:
     poison_losses: int = 2
     checkpoint_steps: int = 0
     checkpoint_interval: float = 0.0
+
+    @classmethod
+    def given(cls, settings: Mapping[str, Any]) -> ClientSettings:
+        """Those that ``connect`` was given.
+
+        Raises:
+            TypeError: there is no such setting. ValueError: one is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise TypeError(
+                    f"connect() takes no {name!r}.{suggestion(name, known)} The settings are {', '.join(known)}"
+                )
+        return cls(**settings)
 
     def __post_init__(self) -> None:
         for name in ("connect_timeout", "slot_timeout", "liveness_window", "close_timeout", "reattach_timeout",

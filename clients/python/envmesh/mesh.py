@@ -83,7 +83,7 @@ def connect(
         target, token=token, token_file=token_file, tls=tls, ca=ca, certificate=certificate,
         private_key=private_key, credentials=credentials, plaintext=plaintext,
     )  # fmt: skip
-    return Mesh(target, access, ClientSettings(**settings), journal)
+    return Mesh(target, access, ClientSettings.given(settings), journal)
 
 
 class Mesh(Catalogue):
