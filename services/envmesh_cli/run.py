@@ -7,6 +7,7 @@ import asyncio
 import json
 from pathlib import Path
 
+from envmesh.env import Recovery
 from envmesh_cli.chosen_policy import load_policy, policy_for
 from envmesh_cli.connecting import known_spec, open_mesh, run_until_interrupted
 from envmesh_cli.driving import Plan, drive
@@ -72,7 +73,12 @@ async def _run(arguments: argparse.Namespace) -> int:
     else:
         print_tally(counts, interrupted=interrupted)
         if interrupted and arguments.journal:
-            print(f"--resume --journal {arguments.journal} goes on with it")
+            lost = (
+                "; its episodes of now are lost, for their class is none"
+                if spec.recovery is Recovery.NONE
+                else ""
+            )
+            print(f"--resume --journal {arguments.journal} goes on with it{lost}")
         if arguments.record:
             with_host = "" if arguments.mesh or not looks_like_target(arguments.environment) else " --host"
             print(

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 import envmesh
-from envmesh.errors import EpisodeAborted, EpisodeEnded, EpisodeTakenOver
+from envmesh.errors import EpisodeAborted, EpisodeTakenOver, Unsupported
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
@@ -203,7 +203,7 @@ async def test_branches_can_have_dice_of_their_own_and_class_none_has_none(tmp_p
         connected("Paying", "length=40", **settings) as (_, mesh),
         mesh.episode("walk", seed=5) as trunk,
     ):
-        with pytest.raises(EpisodeEnded, match="cannot be forked") as caught:
+        with pytest.raises(Unsupported, match="cannot be forked") as caught:
             await trunk.fork(2)
         assert caught.value.code is grpc.StatusCode.FAILED_PRECONDITION
         with pytest.raises(envmesh.InvalidRequest, match="whole number"):

@@ -26,6 +26,7 @@ from envmesh.errors import (
     MissingExtra,
     NotFound,
     PermissionDenied,
+    Unsupported,
 )
 from envmesh.mesh import Mesh, connect
 from envmesh.outcome import AgentsOutcome, EnvironmentSpec, Outcome, Trajectory
@@ -78,6 +79,7 @@ __all__ = [
     "SyncVector",
     "Task",
     "Trajectory",
+    "Unsupported",
     "Vector",
     "batched",
     "connect",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from envmesh.env import Recovery
 from envmesh.episode_session import ELSEWHERE
 from envmesh.episode_trace import begin_trace
-from envmesh.errors import EnvmeshError, EpisodeEnded, InvalidRequest, MeshUnavailable, NotFound
+from envmesh.errors import EnvmeshError, InvalidRequest, MeshUnavailable, NotFound, Unsupported
 from envmesh.journal import Journal
 from envmesh.outcome import make_outcome, outcome_of_message
 from envmesh.slot import AttachedSlot, FormerHost, Slot, StandInBinding
@@ -48,12 +48,12 @@ async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) ->
             "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
         )
     if reseed and not episode.spec.message.reseeds:
-        raise EpisodeEnded(f"{episode.spec.key} has no reseed(); its branches share their randomness",
+        raise Unsupported(f"{episode.spec.key} has no reseed(); its branches share their randomness",
                            reason="UNSUPPORTED")  # fmt: skip
     if episode.spec.recovery is Recovery.STATE and not episode.done:
         await episode.checkpoint()
     if not episode.journaled:
-        raise EpisodeEnded(
+        raise Unsupported(
             f"an episode of {episode.spec.key} (class {episode.spec.recovery.value}) cannot be forked: "
             "nothing says how to come to where it is", reason="UNSUPPORTED",
         )  # fmt: skip

@@ -31,6 +31,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "Refusal",
+    "Unsupported",
 ]
 
 DOMAIN = "envmesh"
@@ -176,9 +177,15 @@ class InvalidRequest(EnvmeshError):
 
 
 class EpisodeEnded(EnvmeshError):
-    """A step after the end, or something this environment cannot do."""
+    """A step after the end, or before the beginning."""
 
     reason = "EPISODE_ENDED"
+
+
+class Unsupported(EnvmeshError):
+    """Something that this environment, or this episode, does not offer; the episode is unharmed."""
+
+    reason = "UNSUPPORTED"
 
 
 class EpisodeAborted(EnvmeshError):
@@ -274,7 +281,7 @@ _CLASSES: dict[str, type[EnvmeshError]] = {
     "EPISODE_UNKNOWN": NotFound,
     "TASK_UNKNOWN": NotFound,
     "EPISODE_ENDED": EpisodeEnded,
-    "UNSUPPORTED": EpisodeEnded,
+    "UNSUPPORTED": Unsupported,
     "VERSION_MISMATCH": InvalidRequest,
     "VERSION_RETIRING": InvalidRequest,
     "STEP_CONFLICT": InvalidRequest,

@@ -172,7 +172,7 @@ class Episode(EpisodeState, EpisodeSession):
         return await self._command(index, pb.COMMAND_KIND_STEP, payload, timeout)  # type: ignore[no-any-return]
 
     async def reward(self, *, again: bool = False, timeout: float | None = None) -> RewardResult:
-        """Grade the episode as it stands, without acting. Raises: EpisodeEnded UNSUPPORTED, EpisodeAborted."""
+        """Grade the episode as it stands, without acting. Raises: Unsupported, EpisodeAborted."""
         payload = pb.RewardRequest(again=True).SerializeToString() if again else b""
         limit = timeout or self.spec.limits.reward_seconds + PATIENCE_BEYOND_LIMIT
         reply = pb.RewardResponse.FromString(await self._aside(pb.COMMAND_KIND_REWARD, payload, limit))
@@ -184,7 +184,7 @@ class Episode(EpisodeState, EpisodeSession):
         )
 
     async def checkpoint(self, *, timeout: float | None = None) -> pb.SealedCheckpoint:
-        """Save the episode; its journal restarts there. Raises: EpisodeEnded UNSUPPORTED, EpisodeAborted."""
+        """Save the episode; its journal restarts there. Raises: Unsupported, EpisodeAborted."""
         limit = timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
         return pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", limit))
 
@@ -214,7 +214,7 @@ class Episode(EpisodeState, EpisodeSession):
 
         Raises:
             InvalidRequest: ``n`` is no whole number of at least 1, or a step is being awaited.
-            EpisodeEnded: UNSUPPORTED (FAILED_PRECONDITION): an episode of class NONE, or without a journal, has no
+            Unsupported (FAILED_PRECONDITION): an episode of class NONE, or without a journal, has no
                 branches; or the environment cannot be reseeded.
             Backpressure, MeshUnavailable, DeadlineExceeded: as for a slot; no branch is left then.
         """
