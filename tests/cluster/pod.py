@@ -179,6 +179,8 @@ class Pod:
                 refreshed = time.monotonic()
                 with contextlib.suppress(MissingObject, ApiError, OSError):
                     self._volumes.refresh()
+                if self._contradicted():
+                    self._told = {}
             time.sleep(_TICK)
 
     def _step(self, run: _Run, *, again: bool) -> None:
@@ -310,6 +312,12 @@ class Pod:
             time.sleep(_TICK)
 
     # ---- what the API server is told
+
+    def _contradicted(self) -> bool:
+        """Whether the API server has other conditions than it was told: after an outage the node controller takes all
+        pods for lost, and a kubelet says again what they are."""
+        have = {c["type"]: c["status"] for c in self.object.get("status", {}).get("conditions", [])}
+        return any(have.get(c["type"]) != c["status"] for c in self._told.get("conditions", []))
 
     def _tell(self, *, phase: str = "", message: str = "", initialized: bool = True) -> None:
         status = self._status(phase, message, initialized)
