@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from envmesh.target import adapters, split_arguments, split_target
 from envmesh_cli.failures import OK, USAGE, CommandFailed
@@ -29,14 +30,14 @@ def build(arguments: argparse.Namespace) -> int:
     targets = [split_target(text) for text in arguments.targets]
     for _, target in targets:
         copied += sources(target, here, elsewhere=requirements is not None or bool(arguments.copy))
-    text = dockerfile(
-        arguments.targets,
-        base=arguments.base or f"{REPOSITORY}:{metadata.version('envmesh')}",
-        copied=list(dict.fromkeys(copied)),
-        requirements=requirements,
-    )
+    said: dict[str, Any] = {
+        "base": arguments.base or f"{REPOSITORY}:{metadata.version('envmesh')}",
+        "copied": list(dict.fromkeys(copied)),
+        "requirements": requirements,
+    }
+    text = dockerfile(arguments.targets, **said)
     if arguments.output == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(json.dumps({"file": None, **said, "text": text}) + "\n" if arguments.json else text)
         return OK
     place = Path(arguments.output)
     if place.exists() and not (arguments.force or place.read_text().startswith(MARK)):
@@ -47,7 +48,10 @@ def build(arguments: argparse.Namespace) -> int:
         place.write_text(text)
     except OSError as error:
         raise CommandFailed(f"{place} cannot be written: {error.strerror}", USAGE) from None
-    sys.stdout.write(_next_steps(place, targets))
+    if arguments.json:
+        sys.stdout.write(json.dumps({"file": str(place), **said}) + "\n")
+    else:
+        sys.stdout.write(_next_steps(place, targets))
     return OK
 
 

@@ -129,6 +129,7 @@ def build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace a file that envmesh build has not written"
     )
+    _json(parser)
 
 
 def keys(parser: argparse.ArgumentParser) -> None:

@@ -94,3 +94,14 @@ def test_the_base_may_be_chosen_when_it_is_built() -> None:
     text = dockerfile(["gymnasium:CartPole-v1"], base="envmesh/envmesh:1", copied=[], requirements=None)
     assert "ARG BASE=envmesh/envmesh:1\nFROM ${BASE}\n" in text
     assert "COPY" not in text
+
+
+def test_a_program_reads_what_was_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "walks:Walk", "--base", "localhost/envmesh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "file": "Dockerfile", "base": "localhost/envmesh", "copied": ["walks.py"], "requirements": None,
+    }  # fmt: skip
+    assert main(["build", "walks:Walk", "--output", "-", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] is None
+    assert told["text"].splitlines()[3:5] == ["USER 0", 'COPY ["walks.py", "/opt/author/walks.py"]']
