@@ -22,8 +22,6 @@ __all__ = ["Listener", "Registration"]
 
 _log = logging.getLogger(__name__)
 
-"""For the channel to the broker: a new broker must have the whole picture within 2 s."""
-
 _LEAST_BACK_OFF = 0.1
 _MOST_BACK_OFF = 1.0
 _CONNECT = 5.0

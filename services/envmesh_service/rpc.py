@@ -55,7 +55,8 @@ BROKER_CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
-"""How hosts and the autoscaler hold their channel to the broker: back soon after it is, and no dead link for long."""
+"""How hosts and the autoscaler hold their channel to the broker: back soon after it is, for a new one must
+have the whole picture within 2 s, and no dead link for long."""
 
 Options = Sequence[tuple[str, Any]]
 _Ended = Callable[[Any], None]
