@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from envmesh.target import adapters, split_arguments, split_target
@@ -94,7 +94,7 @@ def dockerfile(targets: Sequence[str], *, base: str, copied: Sequence[str], requ
             "# Into envmesh's own environment, so that what both need is there once, in a version that suits both.",
             "RUN pip install --no-cache-dir -r /tmp/requirements.txt && pip check && rm /tmp/requirements.txt",
         ]
-    lines += [f"COPY {json.dumps([each, _inside(each)])}" for each in copied]
+    lines += [f"COPY {json.dumps([each, f'{PLACE}/{each}'])}" for each in copied]
     # As on the command line, where a file may stand for its module; in the image it lies below /opt/author.
     lines += [
         f"WORKDIR {PLACE}",
@@ -107,11 +107,6 @@ def dockerfile(targets: Sequence[str], *, base: str, copied: Sequence[str], requ
 
 
 _LOAD = "import sys; from envmesh.target import load, split_target; [load(split_target(t)[1]) for t in sys.argv[1:]]"
-
-
-def _inside(path: str) -> str:
-    """Where a copied path is in the image."""
-    return str(PurePosixPath(PLACE, path))
 
 
 def _below(here: Path, text: str) -> str:

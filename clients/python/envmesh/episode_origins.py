@@ -48,15 +48,14 @@ async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) ->
             "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
         )
     if reseed and not episode.spec.message.reseeds:
-        raise Unsupported(f"{episode.spec.key} has no reseed(); its branches share their randomness",
-                           reason="UNSUPPORTED")  # fmt: skip
+        raise Unsupported(f"{episode.spec.key} has no reseed(); its branches share their randomness")
     if episode.spec.recovery is Recovery.STATE and not episode.done:
         await episode.checkpoint()
     if not episode.journaled:
         raise Unsupported(
             f"an episode of {episode.spec.key} (class {episode.spec.recovery.value}) cannot be forked: "
-            "nothing says how to come to where it is", reason="UNSUPPORTED",
-        )  # fmt: skip
+            "nothing says how to come to where it is"
+        )
     branches = [_branch(episode, reseed, timeout) for _ in range(n)]
     try:
         async with asyncio.TaskGroup() as group:
