@@ -51,11 +51,19 @@ class _Verdict:
 
 
 class TokenReviews:
-    """Asks the API server, through ``ask``: what a token is of, or None. ``keep`` is in seconds, at most 300."""
+    """Asks the API server, through ``ask``: what a token is of, or None. ``keep`` is in seconds, at most 300; of
+    ``most`` tokens the answer is remembered."""
 
     def __init__(
-        self, ask: Callable[[str], Awaitable[ReviewedToken | None]], *, keep: float, clock: Clock, wall: Clock
+        self,
+        ask: Callable[[str], Awaitable[ReviewedToken | None]],
+        *,
+        keep: float,
+        clock: Clock,
+        wall: Clock,
+        most: int = MOST_REMEMBERED,
     ) -> None:
+        self._most = most
         self._ask, self._keep, self._clock, self._wall = ask, min(keep, 300.0), clock, wall
         self._verdicts: dict[bytes, _Verdict] = {}
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -129,6 +137,6 @@ class TokenReviews:
         return _Verdict(account, token, now + self._keep, reviewed.expires_at)
 
     def _remember(self, digest: bytes, verdict: _Verdict) -> None:
-        if len(self._verdicts) >= MOST_REMEMBERED:
+        if len(self._verdicts) >= self._most:
             self._verdicts.pop(next(iter(self._verdicts)))
         self._verdicts[digest] = verdict

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from envmesh.errors import Refusal
-from envmesh_broker import token_reviews
 from envmesh_broker.token_reviews import TokenReviews
 from envmesh_service.kubernetes_api import ApiRefused, ReviewedToken
 
@@ -13,12 +12,14 @@ from envmesh_service.kubernetes_api import ApiRefused, ReviewedToken
 class Judge:
     """An API server that knows tokens by name, and clocks that are moved by hand."""
 
-    def __init__(self, keep: float = 60.0) -> None:
+    def __init__(self, keep: float = 60.0, **bounds: int) -> None:
         self.now = 1000.0
         self.ends = 1e9
         self.good, self.asked = {"ppo"}, 0
         self.away = False
-        self.reviews = TokenReviews(self.ask, keep=keep, clock=lambda: self.now, wall=lambda: self.now)
+        self.reviews = TokenReviews(
+            self.ask, keep=keep, clock=lambda: self.now, wall=lambda: self.now, **bounds
+        )
 
     async def ask(self, token: str) -> ReviewedToken | None:
         self.asked += 1
@@ -96,9 +97,8 @@ async def test_while_the_api_server_is_away_nobody_is_revoked_and_nobody_new_com
     assert (refused.value.reason, refused.value.retry_after) == ("UNREACHABLE", 1.0)
 
 
-async def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(token_reviews, "MOST_REMEMBERED", 3)
-    judge = Judge()
+async def test_what_is_remembered_is_bounded():
+    judge = Judge(most=3)
     judge.good.update(str(number) for number in range(5))
     for number in range(5):
         await judge.name(str(number))
