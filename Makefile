@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTHON ?=                       # the interpreter of .venv; empty: the newest of 3.11 to 3.13 on PATH
 WORKERS ?= auto                 # processes that run the tests
 TESTS ?= tests --ignore=tests/cluster --ignore=tests/chart/test_api_server.py   # what `make test` runs
-EXTRAS ?= mesh,kubernetes,environments,traces   # what of envmesh the wheels of the image are for
+EXTRAS ?= $(shell sed -n 's/^ARG EXTRAS=//p' services/Dockerfile)   # what of envmesh the image has
 ARGUMENTS ?=                    # more arguments for pytest, the demo or the benchmark
 
 bin := $(VENV)/bin
@@ -99,8 +99,8 @@ proto-baseline: setup ## At a release: makes the protocol as it is now the one t
 # ---- the image
 
 .PHONY: image
-image: ## The image that every service runs, by docker, podman or buildah; ARGUMENTS='--build-arg EXTRAS=mesh,kubernetes'
-	tools/image.sh build $(ARGUMENTS)
+image: ## The image that every service runs, by docker, podman or buildah; EXTRAS=mesh,kubernetes: smaller
+	tools/image.sh build --build-arg EXTRAS=$(strip $(EXTRAS)) $(ARGUMENTS)
 
 .PHONY: base-image
 base-image: ## Where no registry of images can be reached: a base of Debian's packages (root, debootstrap), for make image

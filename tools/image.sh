@@ -15,7 +15,6 @@ if [ -z "$engine" ]; then echo "tools/image.sh: docker, podman or buildah is nee
 has() { if [ "$engine" = buildah ]; then buildah inspect --type image "$1"; else "$engine" image inspect "$1"; fi >/dev/null 2>&1; }
 
 make_base() {
-
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root/system" >"$root/log" \
