@@ -134,7 +134,7 @@ def draw(found) -> None:
             rows = [r for r in trace["rivals"] if r["policy"].startswith(name)]
             panel.scatter(
                 [r["paid"] / max(r["used"], 1e-9) for r in rows],
-                [r["wait_p99"] + 0.5 for r in rows],
+                [r["wait_p99"] + GRAIN for r in rows],
                 c=colour,
                 marker="x",
                 label=name,
@@ -145,7 +145,7 @@ def draw(found) -> None:
         ):
             panel.scatter(
                 [r["paid"] / r["used"] for r in rows],
-                [r["wait_p99"] + 0.5 for r in rows],
+                [r["wait_p99"] + GRAIN for r in rows],
                 c="tab:blue",
                 s=size,
                 label=label,
