@@ -33,11 +33,12 @@ class Leads(Leadership):
 
 @contextlib.asynccontextmanager
 async def backend(
-    tmp_path, *pods, replicas=2
+    tmp_path, *pods, refusals=()
 ) -> AsyncIterator[tuple[StandIn, ClusterApi, KubernetesBackend]]:
-    """A backend that has seen a Deployment and its pods."""
+    """A backend that has seen a Deployment of two and its pods. ``refusals`` meet its first lists of pods."""
     with api_server(tmp_path) as (server, kubeconfig):
-        server.put(f"{DEPLOYMENTS}/walk", deployment("walk", replicas))
+        server.refusals["GET", PODS] = list(refusals)
+        server.put(f"{DEPLOYMENTS}/walk", deployment("walk", 2))
         for each in pods or (pod("a", "walk"), pod("b", "walk")):
             server.put(f"{PODS}/{each['metadata']['name']}", each)
         api = ClusterApi.connect(kubeconfig)
@@ -105,20 +106,9 @@ async def test_what_was_watched_is_not_trusted_when_hosts_are_counted_out(tmp_pa
 
 
 async def test_a_list_that_is_refused_is_asked_for_again(tmp_path):
-    with api_server(tmp_path) as (server, kubeconfig):
-        server.put(f"{DEPLOYMENTS}/walk", deployment("walk", 2))
-        server.refusals["GET", PODS] = [(500, 0), (429, 1)]
-        api = ClusterApi.connect(kubeconfig)
-        made = KubernetesBackend(
-            api, "rl", lambda changed: Leads(api, "rl", "l", "me", monotonic, changed), monotonic, wall
-        )
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(made.run(), name="backend")
-            await until(lambda: made.leading)
-            seen = made.observe(POOL, monotonic())
-            assert seen is not None
-            assert seen.replicas == 2
-            assert not seen.hold
-            server.closing.set()
-            running.cancel()
+    async with backend(tmp_path, refusals=[(500, 0), (429, 1)]) as (_, api, made):
+        seen = made.observe(POOL, monotonic())
+        assert seen is not None
+        assert seen.replicas == 2
+        assert not seen.hold
         assert api.refusals == {("GET", "pods", "500"): 1, ("GET", "pods", "429"): 1}
