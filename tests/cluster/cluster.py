@@ -160,6 +160,13 @@ class Cluster:
         return "\n".join(parts)
 
 
+def passable(directory: Path) -> Path:
+    """The directory of a cluster: containers run as another user, and must be able to reach their volumes below it."""
+    for each in (directory, directory.parent, directory.parent.parent):
+        each.chmod(0o711)
+    return directory
+
+
 def is_ready(pod: Object) -> bool:
     """Whether a pod is Ready."""
     return any(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.assets import CLUSTER, CONTROL_PLANE, why_not
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, passable
 from tests.cluster.control_plane import ControlPlane
 
 
@@ -18,7 +18,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     """etcd, API server and controllers, for this module."""
     if reason := why_not(CONTROL_PLANE):
         pytest.skip(reason)
-    with ControlPlane(_open(tmp_path_factory.mktemp("plane"))) as plane:
+    with ControlPlane(passable(tmp_path_factory.mktemp("plane"))) as plane:
         yield plane
 
 
@@ -27,7 +27,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of three nodes that run pods, for this module."""
     if reason := why_not(CLUSTER):
         pytest.skip(reason)
-    with Cluster(_open(tmp_path_factory.mktemp("cluster")), nodes=3) as made:
+    with Cluster(passable(tmp_path_factory.mktemp("cluster")), nodes=3) as made:
         yield made
 
 
@@ -40,10 +40,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def _open(directory: Path) -> Path:
-    """Containers run as another user: they must be able to reach their volumes below."""
-    for each in (directory, directory.parent, directory.parent.parent):
-        each.chmod(0o711)
-    return directory

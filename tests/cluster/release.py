@@ -171,6 +171,11 @@ class Release:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.cluster.describe(self.namespace)}") from None
 
+    def autoscaler_logs(self) -> str:
+        """What its autoscalers have said."""
+        pods = self.cluster.pods(self.namespace, "app.kubernetes.io/component=autoscaler")
+        return "\n".join(self.cluster.logs(pod["metadata"]["name"]) for pod in pods)
+
     def secret(self, name: str, key: str) -> bytes:
         """What a Secret of the release holds."""
         found = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-{name}")

@@ -7,16 +7,15 @@ import json
 import select
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.api import ApiError, Object
+from tests.cluster.api import Object
 from tests.cluster.cluster import Cluster, until
 from tests.cluster.control_plane import NODE_ADDRESS
+from tests.cluster.replicas import Replicas
 
 NAMESPACE = "default"
 DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
@@ -127,15 +126,14 @@ class ScaledPool:
         ]
         (directory / "declared.json").write_text(json.dumps(declared))
         self.changes: list[tuple[float, int]] = []
-        """When replicas were seen to change, by the wall clock."""
+        """When replicas were seen to change, by the wall clock, and to how many."""
         self.autoscalers: list[Process] = []
 
     @contextmanager
     def running(self, autoscalers: int = 1) -> Iterator[ScaledPool]:
         """Everything runs."""
         self.cluster.api.create(DEPLOYMENT, deployment(self.name))
-        watcher = threading.Thread(target=self._watch, daemon=True)
-        watcher.start()
+        self.changes = Replicas(self.cluster.api, f"{DEPLOYMENT}/{self.name}", now=0).changes
         broker = Process(
             self.cluster, self.directory / "broker.log", sys.executable, "-m", "envmesh_broker",
             environ={
@@ -216,18 +214,3 @@ class ScaledPool:
     def log(self, number: int = 0) -> str:
         """What an autoscaler has said."""
         return (self.directory / f"autoscaler-{number}.log").read_text()
-
-    def _watch(self) -> None:
-        last = 0
-        try:
-            for kind, item in self.cluster.api.watch(
-                DEPLOYMENT, seconds=280, fieldSelector=f"metadata.name={self.name}"
-            ):
-                if kind == "DELETED":
-                    return
-                now = item["spec"]["replicas"]
-                if now != last:
-                    last = now
-                    self.changes.append((time.time(), now))
-        except (ApiError, OSError):
-            return

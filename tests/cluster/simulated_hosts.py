@@ -1,8 +1,8 @@
 """``python -m tests.cluster.simulated_hosts``: a host behind every pod that kwok pretends to run.
 
-Each is registered with the broker over real gRPC, as its pod's uid, for as long as its pod is there; it keeps a lease
-table, drains when it is told to, and says that it is sealed. What it holds is asked for here too: one command a line on
-standard input, one JSON answer a line on standard output. ``acquire SLOTS``, ``churn LEASES``, ``release``.
+Each is registered with the broker over real gRPC, as its pod's uid, for as long as its pod is there. What it
+holds is asked for here too: one command a line on standard input, one JSON answer a line on standard output. ``acquire
+SLOTS``, ``churn LEASES``, ``release``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,80 +27,26 @@ from envmesh_host.registration import Registration
 from envmesh_service.rpc import BROKER_CHANNEL_OPTIONS
 from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.control_plane import API_PORT, NODE_ADDRESS
+from tests.integration.broker_parts import SimulatedHost
 
 REGISTERED = "envmesh.dev/registered"
 """kwok calls a pod Ready once it bears this annotation: a host is Ready once it is registered, and not before."""
 
 
-@dataclass
-class SimulatedHost:
-    """One host: its lease table, and what its registration asks of it."""
+class PodHost(SimulatedHost):
+    """The host behind a pod. ``on_registered`` is told of it whenever the broker hears it."""
 
-    uid: str
-    name: str
-    slots: int
-    on_registered: Any
-    table: dict[bytes, int] = field(default_factory=dict)
-    ended: list[bytes] = field(default_factory=list)
-    draining: bool = False
-    registration: Registration = field(init=False)
-
-    @property
-    def state(self) -> fleet_pb2.HostState.ValueType:
-        """What it is doing."""
-        if not self.draining:
-            return fleet_pb2.HOST_STATE_READY
-        return fleet_pb2.HOST_STATE_DRAINING if self.table else fleet_pb2.HOST_STATE_SEALED
-
-    def identity(self, pool: str) -> fleet_pb2.HostIdentity:
-        """Who it is."""
-        made = fleet_pb2.HostIdentity(
-            host_id=self.uid, name=self.name, pool=pool, address=f"{self.name}:7070", slots=self.slots
-        )
-        made.environments.add(name="cartpole", version="1")
-        return made
-
-    def report(self) -> fleet_pb2.HostReport:
-        """The whole picture."""
-        report = fleet_pb2.HostReport(state=self.state, event_loop_lag=0.001)
-        for lease_id, count in self.table.items():
-            report.leases.add(
-                lease_id=lease_id,
-                tenant="default",
-                environment="cartpole@1",
-                in_use=count,
-                client_id=bytes(16),
-            )
-        for lease_id in self.ended:
-            report.leases.add(lease_id=lease_id)
-        self.ended.clear()
-        return report
-
-    def drain(self, wanted: bool) -> None:
-        """Drain, or take it back."""
-        if wanted != self.draining:
-            self.draining = wanted
-            self.registration.changed()
+    def __init__(
+        self, uid: str, name: str, pool: str, slots: int, on_registered: Callable[[str], None]
+    ) -> None:
+        super().__init__(uid, slots, name=name, pool=pool, address=f"{name}:7070")
+        self._on_registered = on_registered
 
     def connected(self, up: bool) -> None:
-        """The broker hears it."""
+        """The broker hears it, or does not any more."""
+        super().connected(up)
         if up:
-            self.on_registered(self)
-
-    def lease_keys(self, public_keys: Any) -> None:
-        """Nobody shows it a lease."""
-
-    def recalls(self, keep: Any) -> None:
-        """No lease is idle here."""
-
-    def revoked(self, tenants: Any, credentials: Any) -> None:
-        """There is one tenant."""
-
-    def watches(self, watches: Any) -> None:
-        """Nobody looks."""
-
-    def pass_required(self, required: bool) -> None:
-        """Nobody calls."""
+            self._on_registered(self.identity.name)
 
 
 class Fleet:
@@ -108,7 +54,7 @@ class Fleet:
 
     def __init__(self, api: Api, broker: str, pool: str, slots: int, tasks: asyncio.TaskGroup) -> None:
         self._api, self._broker, self._pool, self._slots, self._tasks = api, broker, pool, slots, tasks
-        self._hosts: dict[str, SimulatedHost] = {}
+        self._hosts: dict[str, PodHost] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._annotating = ThreadPoolExecutor(8, "annotate")
         self._loop = asyncio.get_running_loop()
@@ -136,23 +82,22 @@ class Fleet:
             del self._hosts[uid]
             host.registration.leave()
         elif not gone and host is None and pod["status"].get("podIP"):
-            self._hosts[uid] = made = SimulatedHost(
-                uid, pod["metadata"]["name"], self._slots, self._registered
-            )
+            name = pod["metadata"]["name"]
+            self._hosts[uid] = made = PodHost(uid, name, self._pool, self._slots, self._registered)
             channel = grpc.aio.insecure_channel(
                 self._broker, [*BROKER_CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
             )
-            made.registration = Registration(lambda: channel, made.identity(self._pool), made.report, made)
-            task = self._tasks.create_task(self._live(made, channel), name=f"host-{made.name}")
+            made.registration = Registration(lambda: channel, made.identity, made.report, made)
+            task = self._tasks.create_task(self._live(made, channel), name=f"host-{name}")
             self._running[uid] = task
 
-    async def _live(self, host: SimulatedHost, channel: grpc.aio.Channel) -> None:
+    async def _live(self, host: PodHost, channel: grpc.aio.Channel) -> None:
         async with channel:
             await host.registration.run()
-        del self._running[host.uid]
+        del self._running[host.identity.host_id]
 
-    def _registered(self, host: SimulatedHost) -> None:
-        path = f"/api/v1/namespaces/default/pods/{host.name}"
+    def _registered(self, name: str) -> None:
+        path = f"/api/v1/namespaces/default/pods/{name}"
         self._annotating.submit(self._api.patch, path, {"metadata": {"annotations": {REGISTERED: "true"}}})
 
     # ---- leases
@@ -171,8 +116,8 @@ class Fleet:
             async for answer in stub.Acquire(request):
                 for lease in answer.grant.leases:
                     host = self._hosts[lease.host_id]
-                    host.table[lease.lease_id] = lease.count
-                    host.registration.changed()
+                    host.show(lease)
+                    host.use(lease.lease_id)
                     leases += 1
         return leases
 
@@ -181,9 +126,8 @@ class Fleet:
         slots = 0
         held = [(host, lease_id) for host in self._hosts.values() for lease_id in host.table][:leases]
         for host, lease_id in held:
-            slots += host.table.pop(lease_id)
-            host.ended.append(lease_id)
-            host.registration.changed()
+            slots += host.table[lease_id].in_use
+            host.end(lease_id)
         return slots
 
 

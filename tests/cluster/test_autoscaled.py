@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import Any
 
 import pytest
 
 from tests.cluster.cluster import Cluster, until
 from tests.cluster.release import Release, small, uids
+from tests.cluster.replicas import Replicas
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(500)]
 
@@ -37,20 +36,7 @@ def replicas(release: Release, pool: str = "walk") -> int:
 def test_from_zero_to_demand_and_back_to_zero(release: Release) -> None:
     until(lambda: replicas(release) == 0, "an idle pool goes to zero", 90)
     until(lambda: not release.hosts(), "no host is left", 90)
-    seen: list[tuple[float, int]] = []
-    ended = threading.Event()
-
-    def watch() -> None:
-        for _, each in release.cluster.api.watch(
-            release.deployment().rpartition("/")[0],
-            seconds=300,
-            fieldSelector="metadata.name=envmesh-pool-walk",
-        ):
-            seen.append((time.time(), each["spec"]["replicas"]))
-            if ended.is_set():
-                return
-
-    threading.Thread(target=watch, name="watch", daemon=True).start()
+    changes = Replicas(release.cluster.api, release.deployment()).changes
     with release.train("--episodes", "240", "--concurrency", "48", "--pace", "0.2") as trainer:
         until(lambda: replicas(release) >= 3, "48 episodes at once want three hosts", 60)
         until(lambda: len(release.hosts()) >= 3, "three hosts are ready", 90)
@@ -58,15 +44,10 @@ def test_from_zero_to_demand_and_back_to_zero(release: Release) -> None:
     assert (sum_["whole"], sum_["wrong"], sum_["failed"]) == (240, 0, 0), sum_
     until(lambda: replicas(release) == 0, "back to zero", 120)
     until(lambda: not release.cluster.pods(release.namespace, "envmesh.dev/pool=walk"), "all are gone", 120)
-    ended.set()
-    assert max(count for _, count in seen) <= 6
-    raised = [count for _, count in seen]
+    raised = [count for _, count in changes]
+    assert max(raised) <= 6
     assert raised[: raised.index(max(raised)) + 1] == sorted(raised[: raised.index(max(raised)) + 1])
-    leader = "\n".join(
-        release.cluster.logs(pod["metadata"]["name"])
-        for pod in release.cluster.pods(release.namespace, "app.kubernetes.io/component=autoscaler")
-    )
-    assert "others went than were meant" not in leader
+    assert "others went than were meant" not in release.autoscaler_logs()
 
 
 @pytest.mark.slow

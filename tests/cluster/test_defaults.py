@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
 
 from tests.cluster.cluster import Cluster, until
 from tests.cluster.release import Release
+from tests.cluster.replicas import Replicas
 
 pytestmark = [
     pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(900),
@@ -17,34 +17,10 @@ EPISODES, CONCURRENCY = 4_000, 1_000
 POOL = "cartpole"
 
 
-class Replicas:
-    """When the count of the pool changed, by the wall clock."""
-
-    def __init__(self, release: Release) -> None:
-        self.changes: list[tuple[float, int]] = []
-        self._release = release
-        threading.Thread(target=self._watch, name="replicas", daemon=True).start()
-
-    def _watch(self) -> None:
-        path, _, name = self._release.deployment(POOL).rpartition("/")
-        for _, item in self._release.cluster.api.watch(
-            path, seconds=880, fieldSelector=f"metadata.name={name}"
-        ):
-            count = item["spec"]["replicas"]
-            if not self.changes or self.changes[-1][1] != count:
-                self.changes.append((time.time(), count))
-
-
-def autoscaler_logs(release: Release) -> str:
-    """What both autoscalers have said."""
-    pods = release.cluster.pods(release.namespace, "app.kubernetes.io/component=autoscaler")
-    return "\n".join(release.cluster.logs(pod["metadata"]["name"]) for pod in pods)
-
-
 def test_a_thousand_episodes_at_once_on_default_values(cluster: Cluster) -> None:
     release = Release(cluster, "rl")
     release.install({})
-    replicas = Replicas(release)
+    replicas = Replicas(cluster.api, release.deployment(POOL))
     until(lambda: replicas.changes, "the watch has begun", 10)
     until(lambda: replicas.changes[-1][1] == 0, "what nobody has asked for goes", 240, every=1.0)
     until(lambda: not release.cluster.pods(release.namespace, f"envmesh.dev/pool={POOL}"), "none is left", 90)
@@ -68,7 +44,6 @@ def test_a_thousand_episodes_at_once_on_default_values(cluster: Cluster) -> None
     assert asked[0] - first < 1.0
     until(lambda: replicas.changes[-1][1] == 0, "back to the floor", 300, every=1.0)
     until(lambda: not release.cluster.pods(release.namespace, f"envmesh.dev/pool={POOL}"), "all are gone", 90)
-    said = autoscaler_logs(release)
-    assert "others went than were meant" not in said
+    assert "others went than were meant" not in release.autoscaler_logs()
     print(f"replicas over time: {[(round(at - first), count) for at, count in replicas.changes]}")
     assert replicas.changes[0][0] < first

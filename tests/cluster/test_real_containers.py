@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.assets import CLUSTER, ROOT, why_not
-from tests.cluster.cluster import Cluster, until
+from tests.cluster.cluster import Cluster, passable, until
 from tests.cluster.engine import why_no_engine
 from tests.cluster.release import Release, small, uids
 
@@ -52,9 +52,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 @pytest.fixture(scope="module")
 def release(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """Broker, autoscaler and two hosts, all of them in real containers."""
-    directory = tmp_path_factory.mktemp("containers")
-    for each in (directory, directory.parent, directory.parent.parent):
-        each.chmod(0o711)
+    directory = passable(tmp_path_factory.mktemp("containers"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in images.items():
             patch.setenv(name, value)

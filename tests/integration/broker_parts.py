@@ -39,7 +39,7 @@ class SimulatedHost:
             self.identity.environments.add(name=name, version=version)
         for name, value in identity.items():
             setattr(self.identity, name, value)
-        self.state = fleet_pb2.HOST_STATE_READY
+        self.draining = False
         self.table: dict[bytes, fleet_pb2.LeaseState] = {}
         self.ended: list[bytes] = []
         self.verifier = LeaseVerifier()
@@ -86,6 +86,12 @@ class SimulatedHost:
 
     # ---- what it tells
 
+    @property
+    def state(self) -> fleet_pb2.HostState.ValueType:
+        if not self.draining:
+            return fleet_pb2.HOST_STATE_READY
+        return fleet_pb2.HOST_STATE_DRAINING if self.table else fleet_pb2.HOST_STATE_SEALED
+
     def report(self) -> fleet_pb2.HostReport:
         rows = [*self.table.values(), *(fleet_pb2.LeaseState(lease_id=lease_id) for lease_id in self.ended)]
         self.ended.clear()
@@ -109,9 +115,7 @@ class SimulatedHost:
                     self.changed()
 
     def drain(self, wanted: bool) -> None:
-        empty = not self.table
-        draining = fleet_pb2.HOST_STATE_SEALED if empty else fleet_pb2.HOST_STATE_DRAINING
-        self.state = draining if wanted else fleet_pb2.HOST_STATE_READY
+        self.draining = wanted
         self.changed()
 
     def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> None:
