@@ -74,6 +74,9 @@ def play(pool: ScaledPool, hosts: Process) -> None:
     until(lambda: pool.replicas() == 0, "to zero", 300, every=1.0)
     until(lambda: not pool.pods(), "no pod is left", 120, every=1.0)
     lowered = pool.calls() - raised
+    until(
+        lambda: sum(hosts.ask("state")["went"].values()) == HOSTS, "the hosts have heard it", 30
+    )  # by a watch
     went = hosts.ask("state")["went"]
     counts = [count for _, count in pool.changes]
     print(f"autoscaler: {pool.autoscalers[0].most_resident_bytes() >> 20} MiB resident at most")
