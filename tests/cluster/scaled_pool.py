@@ -203,11 +203,13 @@ class ScaledPool:
         return {name: float(value) for name, value in lines}
 
     def calls(self, *resources: str, number: int = 0) -> float:
-        """How often an autoscaler has called the API server about ``resources``; none: about anything."""
+        """How often an autoscaler has called the API server about ``resources``; none: about anything. Watches,
+        which are renewed every half minute whatever happens, do not count."""
         return sum(
             value
             for name, value in self.metrics(number).items()
             if name.startswith("envmesh_kubernetes_calls{")
+            and 'verb="WATCH"' not in name
             and (not resources or any(f'resource="{each}"' in name for each in resources))
         )
 
