@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy import count_nonzero  # a third of what `any` costs for a few dozen rows
 
 from envmesh.batch_codec import BatchCodec
 from envmesh.env import Recovery
@@ -68,6 +69,7 @@ class Vector(VectorEpisodes):
         self._timeout = timeout or mesh.settings.slot_timeout
         self._step_timeout = step_timeout
         self._marks = np.zeros(n, np.bool_)
+        self._handed_out = self._everybody
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
@@ -150,17 +152,20 @@ class Vector(VectorEpisodes):
             InvalidRequest: a number of actions that is not that of the ids, an id that is not there, is being stepped
                 already or (without autoreset) has ended, or an action without a form on the wire. Nothing was sent.
         """
-        numbers = self._everybody if ids is None else self._checked(ids)
+        if ids is None:
+            numbers = self._everybody
+        else:  # mostly those of the last batch, which nobody can have changed
+            numbers = ids if ids is self._handed_out else self._checked(ids)
         if len(actions) != len(numbers):
             raise InvalidRequest(f"{len(actions)} actions for {len(numbers)} episodes")
         self._check_usable()
-        if (self._awaited[numbers] != NOTHING).any():
-            number = numbers[self._awaited[numbers] != NOTHING][0]
+        if count_nonzero(awaited := self._awaited[numbers] != NOTHING):
+            number = numbers[awaited][0]
             raise InvalidRequest(f"episode {number} is being stepped already", reason="STEP_CONFLICT")
         over = self._ended[numbers]
         if self._broken:
             over |= np.isin(numbers, list(self._broken))
-        if over.any():
+        if count_nonzero(over):
             self._check_over(numbers, over)
             live = np.flatnonzero(~over)
             payloads = self._encoded(_picked(actions, live)) if len(live) else []
@@ -188,7 +193,10 @@ class Vector(VectorEpisodes):
         if self._errors:
             raise self._errors.popleft()
         ready, self._ready, self._ready_rows = self._ready, [], 0
-        return Batch(Rows.joined(ready), self._observations)
+        rows = Rows.joined(ready)
+        rows.ids.setflags(write=False)
+        self._handed_out = rows.ids
+        return Batch(rows, self._observations)
 
     async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
         """Step all episodes and wait for all of them. The batch is in order of ids. Raises as they do."""
@@ -298,7 +306,7 @@ class Vector(VectorEpisodes):
 
     def _check_begun(self, numbers: Array) -> None:
         fresh = self._index[numbers] == NOTHING
-        if fresh.any():
+        if count_nonzero(fresh):
             number = numbers[fresh][0]
             raise InvalidRequest(f"episode {number} has not begun: reset first", reason="STEP_INDEX")
 

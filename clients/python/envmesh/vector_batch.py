@@ -102,7 +102,7 @@ class Batch:
 
     @property
     def ids(self) -> Array:
-        """Which episodes, as int64."""
+        """Which episodes, as int64; read-only where it comes from ``recv``."""
         return self.rows.ids
 
     @property

@@ -10,6 +10,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import count_nonzero
 
 from envmesh.batch_codec import BatchCodec, integers, reals
 from envmesh.beginnings import make_beginning
@@ -149,10 +150,10 @@ class VectorEpisodes:
     def _begin(self, numbers: Array) -> None:
         """Begin new episodes."""
         awaited = self._awaited[numbers] != NOTHING
-        if awaited.any():
-            for number in numbers[awaited].tolist():
-                self._rebind(number)
-        self._outstanding += len(numbers) - int(awaited.sum())
+        replaced = count_nonzero(awaited)
+        for number in numbers[awaited].tolist() if replaced else ():
+            self._rebind(number)
+        self._outstanding += len(numbers) - int(replaced)
         for number in numbers.tolist() if self.mesh.recovery.rebuilds else ():
             self._end_rebuild(number)
         self._awaited[numbers] = 0
@@ -163,7 +164,7 @@ class VectorEpisodes:
         homeless = self._places[numbers] == NOTHING
         if any(block.connection.lost is not None or block.connection.draining for block in self._blocks):
             homeless = np.array([self._find_homeless(number) for number in numbers.tolist()])
-        if homeless.any():
+        if count_nonzero(homeless):
             wanting = [number for number in numbers[homeless].tolist() if number not in self._wanting]
             self._wanting.extend(wanting)
             self._want(len(wanting))
@@ -181,12 +182,12 @@ class VectorEpisodes:
 
     def _reset(self, numbers: Array) -> None:
         """Send resets of episodes that have a slot."""
-        seeds = self._seeds.following(numbers) if self.spec.seeded else None
+        members = numbers.tolist()
+        seeds = self._seeds.following(members) if self.spec.seeded else None
         if self._keeps_journal:
             self.journals.begin(numbers, seeds)
         identities = os.urandom(16 * len(numbers))
         self.epochs[numbers] = FIRST_EPOCH
-        places, members = self._places[numbers], numbers.tolist()
         requests = []
         template = self._reset_request
         for at, number in enumerate(members):
@@ -197,6 +198,10 @@ class VectorEpisodes:
             requests.append(template.SerializeToString(deterministic=True))
         handles, opens = self._handles[numbers].tolist(), self._open[numbers].tolist()
         self._open[numbers] = True
+        if len(self._blocks) == 1:
+            self._blocks[0].begin(handles, requests, opens)
+            return
+        places = self._places[numbers]
         for place in {*places.tolist()}:
             mine = (places == place).tolist()
             self._blocks[place].begin(
@@ -280,7 +285,7 @@ class VectorEpisodes:
         """Outcomes came: take those that are awaited."""
         came = integers(indices)
         wanted = self._awaited[numbers] == came
-        if not wanted.all():
+        if count_nonzero(wanted) != len(payloads):
             keep = np.flatnonzero(wanted).tolist()
             if keep:
                 every: tuple[list[Any], ...] = (indices, payloads, rewards, flags, digests, infos)

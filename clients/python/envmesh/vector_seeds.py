@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from envmesh.errors import InvalidRequest
-from envmesh.tensors import Array
 
 __all__ = ["SeedSequence"]
+
+BITS_64 = (1 << 64) - 1
 
 
 class SeedSequence:
@@ -24,7 +23,7 @@ class SeedSequence:
     def __init__(self, count: int, base: int):
         self._count = count
         self._base = _checked(base)
-        self._rounds = np.zeros(count, np.int64)
+        self._rounds = [0] * count
         self._given: dict[int, int] = {}
 
     def restart(self, seed: int | Sequence[int], places: Sequence[int]) -> None:
@@ -32,30 +31,33 @@ class SeedSequence:
         if isinstance(seed, int):
             self._base = _checked(seed)
             self._given.clear()
-            self._rounds[list(places)] = 0
+            for place in places:
+                self._rounds[place] = 0
             return
         if len(seed) != len(places):
             raise InvalidRequest(f"{len(seed)} seeds for {len(places)} episodes", reason="SEED_UNSUPPORTED")
         self._given.update({place: _checked(each) for place, each in zip(places, seed, strict=True)})
 
-    def following(self, places: Array) -> list[int]:
+    def following(self, places: Sequence[int]) -> list[int]:
         """The seeds of the next episodes at these places."""
-        played = self._rounds[places]
-        self._rounds[places] = played + 1
-        drawn = mixed(self._base, played * self._count + places)
-        seeds: list[int] = np.where(played == 0, self._base + places, drawn).tolist()
+        rounds, base, count = self._rounds, self._base, self._count
+        seeds = []
+        for place in places:
+            played = rounds[place]
+            rounds[place] = played + 1
+            seeds.append(mixed(base, played * count + place) if played else base + place)
         if self._given:
-            return [self._given.pop(place, seed) for place, seed in zip(places.tolist(), seeds, strict=True)]
+            return [self._given.pop(place, seed) for place, seed in zip(places, seeds, strict=True)]
         return seeds
 
 
-def mixed(base: int, elements: Array) -> Array:
-    """31 bits that look random, for each element. Source: SplitMix64 (Steele, Lea and Flood, 2014)."""
-    state = (elements.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    state += np.uint64(base * 0xD1342543DE82EF95 & (1 << 64) - 1)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((state ^ (state >> np.uint64(31))) >> np.uint64(33)).astype(np.int64)
+def mixed(base: int, element: int) -> int:
+    """31 bits that look random. Plain integers, for mostly a few episodes begin at a time, to which an array is a
+    detour. Source: SplitMix64 (Steele, Lea and Flood, 2014)."""
+    state = (element + 1) * 0x9E3779B97F4A7C15 + base * 0xD1342543DE82EF95 & BITS_64
+    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & BITS_64
+    state = (state ^ state >> 27) * 0x94D049BB133111EB & BITS_64
+    return (state ^ state >> 31) >> 33
 
 
 def _checked(seed: int) -> int:
