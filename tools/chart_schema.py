@@ -65,6 +65,7 @@ RULES: dict[str, Schema] = {
         pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
         pullSecrets=_NAMES,
     ),
+    "*.rules.runbooks": {"type": "string", "pattern": "^(https?://[^#]+)?$"},
     "*.affinity": _OBJECT,
     "*.resources": _closed(
         requests={"type": "object", "additionalProperties": _QUANTITY},

@@ -143,7 +143,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "tls": True,
             "serviceMonitor": {"enabled": True, "labels": {"release": "p"}},
             "podMonitor": {"enabled": True},
-            "rules": {"enabled": True},
+            "rules": {"enabled": True, "runbooks": "https://wiki.example.com/envmesh/runbooks"},
             "dashboards": {"enabled": True},
         }
     },

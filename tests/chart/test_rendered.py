@@ -102,6 +102,25 @@ def test_no_verb_is_a_star(name: str) -> None:
                 assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "annotation", "page"),
+    [
+        ({}, "runbook", "docs/runbooks.md"),
+        ({"runbooks": "https://wiki.example.com/r"}, "runbook_url", "https://wiki.example.com/r"),
+    ],
+)
+def test_each_alert_opens_its_section_of_the_runbooks(rules: Object, annotation: str, page: str) -> None:
+    objects = render({"metrics": {"rules": {"enabled": True, **rules}}})
+    groups = [
+        group for each in of_kind(objects, "PrometheusRule").values() for group in each["spec"]["groups"]
+    ]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) > 30
+    for alert in alerts:
+        links = {key: value for key, value in alert["annotations"].items() if key.startswith("runbook")}
+        assert links == {annotation: f"{page}#{alert['alert'].lower()}"}
+
+
 @pytest.mark.parametrize(("name", "seconds"), [("defaults", 50), ("long drain", 675)])
 def test_the_grace_period_is_checkpoint_and_deadline_and_fifteen_seconds(name: str, seconds: int) -> None:
     deployments = [each for each in of_kind(rendered(name), "Deployment").values() if is_pool(each)]
