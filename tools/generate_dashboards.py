@@ -9,7 +9,7 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from tools.dashboards import autoscaler, environment, fleet, runtime, trainers
-from tools.dashboards.page import Page, dashboard
+from tools.dashboards.page import LEGENDS, Page, dashboard
 
 __all__ = ["main", "rendered"]
 
@@ -24,6 +24,10 @@ def rendered() -> dict[str, str]:
 
 def _json(page: Page) -> str:
     made = json.loads(json.dumps(dashboard(page), cls=JSONEncoder))
+    for annotation in made["annotations"][
+        "list"
+    ]:  # the data source's own field, of which the SDK knows nothing
+        annotation["titleFormat"] = LEGENDS[annotation["name"]]
     for variable in made["templating"]["list"]:
         for name in (
             "auto",

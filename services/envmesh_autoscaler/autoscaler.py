@@ -104,6 +104,7 @@ class _Pool:
     planner: Planner
     demand: Demand | None = None
     said: str = ""
+    refused: bool = False
     drained_at: dict[str, float] | None = None
     left_out: set[str] | None = None
     """Sealed hosts that an answer to KEDA left out; a new leader takes every sealed one for such. None: not known."""
@@ -279,7 +280,14 @@ class Autoscaler:
             max_hosts=pool.settings.policy.max_hosts,
             paused=look.seen.paused,
             dry_run=self._dry_run or look.seen.dry_run,
+            refused=bool(look.seen.refused),
         )
+        if bool(look.seen.refused) != pool.refused:  # its words name a pod, another one each time
+            pool.refused = bool(look.seen.refused)
+            log.warning(
+                "the cluster refuses hosts" if pool.refused else "the cluster takes hosts again",
+                extra={"pool": pool.settings.name, "why": look.seen.refused},
+            )
         said = f"{plan.replicas} {plan.reason.partition(':')[0]}"
         if said != pool.said or plan.acts:
             pool.said = said

@@ -27,6 +27,7 @@ class PoolView:
     max_hosts: int
     paused: bool
     dry_run: bool
+    refused: bool
 
 
 class Meters:
@@ -78,6 +79,12 @@ class Meters:
         self._one(registry, "envmesh_pool_paused", "Whether a pool is not scaled.", lambda view: view.paused)
         self._one(
             registry, "envmesh_pool_dry_run", "Whether decisions are only said.", lambda view: view.dry_run
+        )
+        self._one(
+            registry,
+            "envmesh_pool_hosts_refused",
+            "Whether the cluster refuses to create a pool's hosts.",
+            lambda view: view.refused,
         )
         registry.gauge(
             "envmesh_drain_oldest_seconds", "Age of the oldest drain of a pool.", ("pool",), self._oldest

@@ -54,6 +54,8 @@ class Observation:
     """Why the backend does not trust its own view; empty: it does."""
     paused: bool = False
     dry_run: bool = False
+    refused: str = ""
+    """Why the backend refuses to create hosts, such as a quota; empty: it does not."""
 
 
 class FleetHost(NamedTuple):

@@ -1,6 +1,6 @@
 """The processes below this one: how many there are, and what memory and CPU time they take.
 
-Read from /proc, so that it needs no word from the processes themselves: a worker that is stuck, or a sandbox that never
+Read from /proc, so that it needs no word from the processes themselves: a worker that is stuck, or a program that never
 knew of us, counts as well. Where there is no /proc, there is nothing to see.
 """
 

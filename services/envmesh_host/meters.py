@@ -196,7 +196,7 @@ class HostMeters:
         descendants = Descendants()
         self._descendants = descendants
         gauge(
-            "envmesh_worker_processes", "Processes below this one: workers, their forkserver, sandboxes.", (),
+            "envmesh_worker_processes", "Processes below this one: workers, their forkserver, and what they start.", (),
             lambda: {(): float(descendants.count)},
         )  # fmt: skip
         gauge(

@@ -94,6 +94,27 @@ def test_an_operator_pauses_a_pool_by_annotation(pool: ScaledPool, cluster: Clus
 
 
 @pytest.mark.slow
+def test_a_quota_that_refuses_hosts_is_seen(pool: ScaledPool, cluster: Cluster) -> None:
+    quotas, refused = (
+        "/api/v1/namespaces/default/resourcequotas",
+        f'envmesh_pool_hosts_refused{{pool="{pool.name}"}}',
+    )
+    cluster.api.create(quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    try:
+        until(lambda: "hard" in cluster.api.get(f"{quotas}/none").get("status", {}), "it counts", 20)
+        with pool.trainer() as trainer:
+            trainer.tell("open 4")
+            until(lambda: pool.metrics().get(refused) == 1.0, "the refusal is seen", 30)
+            assert "exceeded quota" in pool.log()
+            cluster.api.delete(f"{quotas}/none")
+            assert not trainer.hear()["failed"]
+            assert pool.metrics()[refused] == 0.0
+    finally:
+        if cluster.api.find(f"{quotas}/none"):
+            cluster.api.delete(f"{quotas}/none")
+
+
+@pytest.mark.slow
 def test_a_reservation_brings_hosts_before_anybody_asks(pool: ScaledPool) -> None:
     with pool.trainer() as trainer:
         trainer.ask("reserve 8 0")

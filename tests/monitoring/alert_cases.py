@@ -1,11 +1,13 @@
 """For each alert, series under which it must fire and series under which it must be silent.
 
 A series is written as promtool has it: values a minute apart, ``0+5x60`` beginning at 0 and 5 more each minute. What
-fires is one step away from what is silent, so that each case shows where the line is.
+fires is close to what is silent, so that each case shows where the line is. An alert with several ways to fire has
+several cases.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = ["CASES", "Case"]
@@ -20,6 +22,8 @@ class Case:
     fires: Series
     silent: Series
     minutes: int = 60
+    more_fires: tuple[Series, ...] = ()
+    more_silent: tuple[Series, ...] = ()
 
 
 def histogram(name: str, labels: str, fast: int, all_: int, edge: str, minutes: int) -> Series:
@@ -38,6 +42,20 @@ def overhead(fast: int, minutes: int) -> Series:
     return histogram("envmesh_step_overhead_seconds", 'pod="a",', fast, 1000, "0.05", minutes)
 
 
+def over(series: Series, fast: int, minutes: int) -> Series:
+    """The same, and from then on so many of a minute's 1,000 observations are under the edge."""
+    return {
+        name: f"{values} {_last(values)}+{fast if '_bucket' in name else 1000}x{minutes}"
+        for name, values in series.items()
+    }
+
+
+def _last(values: str) -> int:
+    """What ``0+5x60`` comes to."""
+    step, times = values.removeprefix("0+").split("x")
+    return int(step) * int(times)
+
+
 ECHO = 'environment="echo",version="1"'
 POOL = 'pool="p"'
 QUEUE = {'envmesh_queue_slots{state="admissible"}': "5x60"}
@@ -48,6 +66,10 @@ def hosts(wanted: int, ready: int) -> Series:
         f'envmesh_plan_hosts{{{POOL},state="wanted"}}': f"{wanted}x60",
         f'envmesh_pool_hosts{{{POOL},state="ready"}}': f"{ready}x60",
     }
+
+
+def queued(pool: str) -> Series:
+    return {f'envmesh_plan_slots{{pool="{pool}",term="queued"}}': "5x60"}
 
 
 def episodes(failed: int, good: int) -> Series:
@@ -78,11 +100,17 @@ def gauge(series: str, fires: float, silent: float, minutes: int = 60) -> Case:
     return Case({series: f"{fires}x60"}, {series: f"{silent}x60"}, minutes)
 
 
+def burn(level: Callable[[int, int], Series], fires: int, silent: int) -> Case:
+    """Fires while a service level is missed for three hours, and not when that has been over for seven."""
+    missed = over(level(fires, 180), fires, 420)
+    return Case(missed, level(silent, 600), 600, more_silent=(over(level(fires, 180), 1000, 420),))
+
+
 CASES: dict[str, Case] = {
-    "EnvmeshLeaseSlowFastBurn": Case(lease(800, 120), lease(995, 120), 120),
-    "EnvmeshLeaseSlowSlowBurn": Case(lease(960, 180), lease(995, 180), 180),
-    "EnvmeshStepOverheadSlowFastBurn": Case(overhead(800, 120), overhead(995, 120), 120),
-    "EnvmeshStepOverheadSlowSlowBurn": Case(overhead(960, 180), overhead(995, 180), 180),
+    "EnvmeshLeaseSlowFastBurn": burn(lease, 930, 945),
+    "EnvmeshLeaseSlowSlowBurn": burn(lease, 985, 991),
+    "EnvmeshStepOverheadSlowFastBurn": burn(overhead, 930, 945),
+    "EnvmeshStepOverheadSlowSlowBurn": burn(overhead, 985, 991),
     "EnvmeshEpisodesInterruptedByScaling": counter('envmesh_interrupted_episodes_total{reason="PREEMPTED"}'),
     "EnvmeshEpisodesLost": counter('envmesh_interrupted_episodes_total{reason="HOST_LOST"}'),
     "EnvmeshQueueOld": Case(
@@ -90,16 +118,28 @@ CASES: dict[str, Case] = {
         {'envmesh_queue_slots{state="admissible"}': "0x60", "envmesh_oldest_request_seconds": "500x60"},
     ),
     "EnvmeshPoolAtMaximum": Case(
-        {**QUEUE, **hosts(10, 10), f"envmesh_pool_max_hosts{{{POOL}}}": "10x60"},
-        {**QUEUE, **hosts(9, 9), f"envmesh_pool_max_hosts{{{POOL}}}": "10x60"},
+        {**queued("p"), **hosts(10, 10), f"envmesh_pool_max_hosts{{{POOL}}}": "10x60"},
+        {**queued("p"), **hosts(9, 9), f"envmesh_pool_max_hosts{{{POOL}}}": "10x60"},
+        more_silent=({**queued("another"), **hosts(10, 10), f"envmesh_pool_max_hosts{{{POOL}}}": "10x60"},),
     ),
     "EnvmeshHostsUnschedulable": gauge(f'envmesh_plan_hosts{{{POOL},state="unschedulable"}}', 1, 0),
-    "EnvmeshHostsNotAsWanted": Case(hosts(5, 4), hosts(5, 5)),
+    "EnvmeshHostsRefused": gauge(f"envmesh_pool_hosts_refused{{{POOL}}}", 1, 0),
+    "EnvmeshHostsNotAsWanted": Case(
+        hosts(5, 4),
+        hosts(5, 5),
+        more_fires=(hosts(5, 0), hosts(4, 5)),
+        more_silent=(
+            {**hosts(5, 4), f"envmesh_pool_paused{{{POOL}}}": "1x60"},
+            {**hosts(5, 4), f"envmesh_pool_dry_run{{{POOL}}}": "1x60"},
+        ),
+    ),
     "EnvmeshDrainOverdue": gauge(f"envmesh_pool_oldest_drain_seconds{{{POOL}}}", 1801, 1700),
     "EnvmeshDrainPastDeadline": counter('envmesh_drains_total{outcome="overdue"}'),
     "EnvmeshNoLeader": Case(
         {'envmesh_leader{pod="a"}': "0x60", 'envmesh_leader{pod="b"}': "0x60"},
         {'envmesh_leader{pod="a"}': "0x60", 'envmesh_leader{pod="b"}': "1x60"},
+        more_fires=({'envmesh_leader{pod="a"}': "1x30 stale _x30"},),  # it is gone, and no other is there
+        more_silent=({'envmesh_leader{pod="a"}': "1x30 stale _x30", 'envmesh_leader{pod="b"}': "1x60"},),
     ),
     "EnvmeshTwoLeaders": Case(
         {'envmesh_leader{pod="a"}': "1x60", 'envmesh_leader{pod="b"}': "1x60"},
@@ -143,6 +183,12 @@ CASES: dict[str, Case] = {
             f'envmesh_grades_total{{{ECHO},valid="false"}}': "0+1x60",
             f'envmesh_grades_total{{{ECHO},valid="true"}}': "0+200x60",
         },
+        more_fires=(
+            {
+                f'envmesh_grades_total{{{ECHO},valid="false"}}': "0+3x60",
+                f'envmesh_grades_total{{{ECHO},valid="true"}}': "0+197x60",
+            },
+        ),
     ),
     "EnvmeshGroupsWithoutVariance": Case(
         {
@@ -181,7 +227,14 @@ CASES: dict[str, Case] = {
             'envmesh_event_loop_lag_seconds_bucket{le="+Inf"}': "0+100x60",
         },
     ),
-    "EnvmeshScrapeGone": gauge('up{job="mesh/envmesh-hosts"}', 0, 1),
+    "EnvmeshScrapeGone": Case(
+        {'up{job="mesh/envmesh-hosts"}': "0x60"},
+        {'up{job="mesh/envmesh-hosts"}': "1x60"},
+        more_fires=(
+            {'up{job="rl-broker"}': "1x30 0x30", 'envmesh_build_info{job="rl-broker"}': "1x30 stale _x30"},
+        ),
+        more_silent=({'up{job="somebody-else"}': "0x60"},),
+    ),
     "EnvmeshBrokerGone": Case({"up": "1x60"}, {"envmesh_fleet_complete": "1x60"}),
     "EnvmeshCertificateExpiring": gauge(
         "envmesh_certificate_expiry_timestamp_seconds", 3600 + 6 * 86400, 3600 + 8 * 86400

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.monitoring.alert_cases import CASES, Case
-from tests.monitoring.rule_files import ALERTS, ROOT, alerts, needs_prometheus
+from tests.monitoring.rule_files import ALERTS, ROOT, alerts, dashboards, needs_prometheus, panels
 
 pytestmark = [needs_prometheus, pytest.mark.xdist_group("promtool")]
 
@@ -28,7 +28,7 @@ def test_every_alert_has_cases():
 
 
 def rule_test(name: str, case: Case) -> list[dict[str, object]]:
-    """Promtool's form of the two cases."""
+    """Promtool's form of the cases."""
     return [
         {
             "interval": "1m",
@@ -41,7 +41,10 @@ def rule_test(name: str, case: Case) -> list[dict[str, object]]:
                 }
             ],
         }
-        for given, fires in ((case.fires, True), (case.silent, False))
+        for given, fires in (
+            *((given, True) for given in (case.fires, *case.more_fires)),
+            *((given, False) for given in (case.silent, *case.more_silent)),
+        )
     ]
 
 
@@ -68,6 +71,21 @@ def test_it_says_what_happened_and_what_to_do(name):
     assert len(annotations["summary"]) > 10
     assert len(annotations["description"]) > 20
     page, anchor = annotations["runbook"].split("#")
-    headings = re.findall(r"^## (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
-    assert name in headings
+    sections = dict(
+        re.findall(r"^## (\w+)$(.*?)(?=^## |\Z)", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    )
+    what, where, action = re.split(r"\*\*(?:Look|Do):\*\*", sections[name])
+    assert min(len(part.strip()) for part in (what, where, action)) > 20, (
+        "what it means, where to look, what to do"
+    )
     assert anchor == name.lower()
+
+
+def test_the_runbooks_name_panels_that_there_are():
+    titles = {panel["title"] for dashboard in dashboards().values() for panel in panels(dashboard)}
+    legends = {"Targets"}  # Prometheus's own page
+    for page in ("runbooks.md", "is-it-the-environment.md"):
+        text = (ROOT / "docs" / page).read_text()
+        named = set(re.findall(r"(?<!\*)\*([A-Z][^*\n]+[^*])\*(?!\*)", text))
+        pages = {"Runtime and recovery", "Trainers and tenants", "Fleet", "Environment", "Autoscaler"}
+        assert {name.removesuffix(" at 0") for name in named} - titles - legends - pages == set(), page

@@ -43,6 +43,15 @@ async def test_types_labels_and_meanings_are_the_codes():
         assert what == instrument.documentation, name
 
 
+async def test_every_label_is_explained():
+    explained = re.search(r"## What labels say\n(.*?)\n## ", PAGE, re.DOTALL)
+    assert explained
+    told = set()
+    for row in re.findall(r"^\| (`.*?) \|", explained.group(1), re.MULTILINE):
+        told |= set(re.findall(r"`(\w+)`", row))
+    assert told == {label for instrument in (await registered()).values() for label in instrument.label_names}
+
+
 async def test_every_query_names_what_the_code_registers():
     known = await names() | set(records())
     for query in queries():

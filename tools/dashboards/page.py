@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from tools.dashboards.panels import DATASOURCE, FLEET, Panel
 
-__all__ = ["Page", "Row", "dashboard"]
+__all__ = ["LEGENDS", "Page", "Row", "dashboard"]
 
 COLUMNS = 24
 TAG = "envmesh"
@@ -36,6 +36,16 @@ class Page:
     variables: Sequence[tuple[str, str, str]] = ()
 
 
+SERVED = f'envmesh_episodes_total{{{FLEET},outcome="closed"}}'
+RUNS = f"envmesh_build_info{{{FLEET}}}"
+"""A series for each environment's version on each host, and one for each process."""
+
+
+def _new(by: str, series: str) -> str:
+    """What is there now, and was not in the day that ended five minutes ago: a pool that was at zero is no deploy."""
+    return f"count by ({by}) ({series}) unless count by ({by}) (last_over_time({series}[1d] offset 5m))"
+
+
 ANNOTATIONS = (
     (
         "Scaling",
@@ -45,10 +55,17 @@ ANNOTATIONS = (
     (
         "Deploys",
         "purple",
-        f"count by (version) (envmesh_build_info{{{FLEET}}}) unless count by (version) (envmesh_build_info{{{FLEET}}} offset 5m)",
+        f'{_new("environment, version", SERVED)} or label_replace({_new("version", RUNS)}, "environment", "envmesh", "", "")',
     ),
     ("Drains", "orange", f'sum by (pool) (envmesh_pool_hosts{{{FLEET},state="draining"}}) > 0'),
 )
+
+LEGENDS = {
+    "Scaling": "{{pool}}: {{action}}",
+    "Deploys": "{{environment}}@{{version}}",
+    "Drains": "{{pool}}: hosts drain",
+}
+"""What an annotation says where the pointer is on it."""
 
 
 def dashboard(page: Page) -> model.Dashboard:

@@ -116,9 +116,10 @@ def number(
 
 def lines(
     title: str, queries: Sequence[Query], unit: str, why: str, *, width: int = 8, steps: Steps = (), least: float | None = 0,
-    most: float | None = None, fill: int = 8, stack: bool = False,
+    most: float | None = None, fill: int = 8, stack: bool = False, right: tuple[str, str] | None = None,
 ) -> Panel:  # fmt: skip
-    """Curves over time. ``steps`` are drawn as lines where they matter."""
+    """Curves over time. ``steps`` are drawn as lines where they matter; what the query ``right`` names (its letter, and
+    its unit) has an axis of its own."""
 
     def make() -> Any:
         panel = (
@@ -140,6 +141,11 @@ def lines(
         if steps:
             panel = panel.thresholds(_thresholds(steps)).thresholds_style(
                 common.GraphThresholdsStyleConfig().mode(common_model.GraphThresholdsStyleMode.DASHED)
+            )
+        if right is not None:
+            own = [("unit", right[1]), ("custom.axisPlacement", "right"), ("custom.fillOpacity", 0)]
+            panel = panel.override_by_query(
+                right[0], [model.DynamicConfigValue(id_val=name, value=value) for name, value in own]
             )
         if stack:
             panel = panel.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL).group("A"))

@@ -82,9 +82,9 @@ RECOVERY = Row(
             "Checkpoints",
             [
                 (f"sum by (store) (rate(envmesh_checkpoints_total{{{FLEET}}}[{RATE}]))", "taken, {{store}}"),
-                (f"sum(rate(envmesh_checkpoint_bytes_total{{{FLEET}}}[{RATE}])) / (sum(rate(envmesh_checkpoints_total{{{FLEET}}}[{RATE}])) > 0) / 1024", "KiB each"),
+                (f"sum(rate(envmesh_checkpoint_bytes_total{{{FLEET}}}[{RATE}])) / (sum(rate(envmesh_checkpoints_total{{{FLEET}}}[{RATE}])) > 0)", "mean size"),
             ],
-            "short", "Checkpoints a second, and their mean size.",
+            "short", "Checkpoints a second, and on the right their mean size.", right=("B", "bytes"),
         ),
     ],
     height=7,
@@ -112,7 +112,7 @@ RUNTIME = Row(
             "Memory",
             [
                 (f"sum(process_resident_memory_bytes{{{FLEET}}})", "hosts and broker"),
-                (f"sum(envmesh_worker_memory_bytes{{{FLEET}}})", "workers and sandboxes"),
+                (f"sum(envmesh_worker_memory_bytes{{{FLEET}}})", "what runs below hosts"),
             ],
             "bytes", "Resident memory; pages that processes share count in each.",
         ),
@@ -120,13 +120,13 @@ RUNTIME = Row(
             "CPU",
             [
                 (f"sum(rate(process_cpu_seconds_total{{{FLEET}}}[{RATE}]))", "hosts and broker"),
-                (f"sum(rate(envmesh_worker_cpu_seconds_total{{{FLEET}}}[{RATE}]))", "workers and sandboxes"),
+                (f"sum(rate(envmesh_worker_cpu_seconds_total{{{FLEET}}}[{RATE}]))", "what runs below hosts"),
             ],
             "short", "Cores that are in use.",
         ),
         lines(
             "Longest running command", [(f"max by (instance) (envmesh_oldest_step_seconds{{{FLEET}}})", "{{instance}}")], "s",
-            "Age of the oldest command that runs on a host.",
+            "Age of the oldest command that runs on a host.", steps=((None, "transparent"), (1800, "red")),
         ),
     ],
     height=7,

@@ -126,6 +126,7 @@ class KubernetesBackend:
             hold=f"the API server was last heard {oldest:.0f} s ago" if oldest > STALE_SECONDS else "",
             paused=said.get(kube.PAUSED) == "true",
             dry_run=said.get(kube.DRY_RUN) == "true",
+            refused=kube.creation_refused(deployment),
         )
 
     def _marked(self, state: _State, uid: str, pod: Mapping[str, Any], now: float) -> tuple[Any, float]:

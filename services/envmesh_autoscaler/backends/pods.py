@@ -149,6 +149,14 @@ def unsettled(deployment: Object, pods: Iterable[Object], gone: Iterable[str] = 
     return ""
 
 
+def creation_refused(deployment: Object) -> str:
+    """Why the cluster refuses to create a Deployment's pods, in its words; empty: it does not. A ResourceQuota lets
+    replicas be written and then refuses the pods."""
+    conditions = deployment.get("status", {}).get("conditions", ())
+    said = (c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True")
+    return next((str(c.get("message") or c.get("reason") or "no reason is told") for c in said), "")
+
+
 def roll_pace(deployment: Object, pods: Iterable[Object], budget: int) -> bool | None:
     """Whether a roll is to pause (True) or go on (False), so that at most about ``budget`` hosts drain at once; None:
     as it is. A pause that is not ours stays. ``pods`` are all of the Deployment's, those that end too."""

@@ -141,6 +141,19 @@ async def test_a_refusal_is_counted_and_tried_again_after_the_pause_that_was_ask
     assert world.meters.refused.labels("walk").value == 1
 
 
+async def test_a_pool_whose_pods_are_refused_is_exported_and_said_once(caplog):
+    world = World(pool("walk"))
+    for words in ("exceeded quota: a", "exceeded quota: b"):
+        world.backend.seen["walk"] = Observation(replicas=2, refused=words)
+        await world.step()
+        assert world.meters.views["walk"].refused
+    world.backend.seen["walk"] = Observation(replicas=2)
+    await world.step()
+    assert not world.meters.views["walk"].refused
+    said = [(record.message, record.why) for record in caplog.records if "cluster" in record.message]
+    assert said == [("the cluster refuses hosts", "exceeded quota: a"), ("the cluster takes hosts again", "")]
+
+
 async def test_a_host_is_drained_seals_itself_and_is_counted_out_in_this_order():
     world = World(pool("walk"))
     now = {"a": Phase.READY}

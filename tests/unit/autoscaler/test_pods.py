@@ -82,6 +82,16 @@ def test_replicas_are_lowered_only_when_it_is_sure_who_goes():
     assert kube.unsettled(deployment(2), unready, ["b"]) == ""
 
 
+def test_a_quota_that_refuses_pods_is_told_in_the_clusters_words():
+    refused = deployment(2)
+    words = 'pods "a" is forbidden: exceeded quota: small'
+    failed = condition("ReplicaFailure", "True", reason="FailedCreate") | {"message": words}
+    refused["status"]["conditions"] = [condition("Progressing", "True"), failed]
+    assert kube.creation_refused(refused) == words
+    refused["status"]["conditions"] = [condition("ReplicaFailure", "False")]
+    assert kube.creation_refused(refused) == kube.creation_refused(deployment(2)) == ""
+
+
 def test_who_sealed_first_goes_first_and_all_before_those_that_drain():
     def cost(patch):
         return kube.deletion_cost(patch)
