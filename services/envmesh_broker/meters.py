@@ -22,7 +22,6 @@ REASONS = (
     "PREEMPTED",
     "VERSION_GONE",
     "WORKER_LOST",
-    "POISON",
     "REPLAY_DIVERGED",
     "LIMIT_EXCEEDED",
 )

@@ -151,9 +151,6 @@ class HostMeters:
         self.divergences = counter(
             "envmesh_replay_divergences_total", "Replays whose outcome was not the one recorded."
         )
-        self.poisoned = counter(
-            "envmesh_poisoned_episodes_total", "Episodes convicted of killing their worker."
-        )
         self.fenced = counter("envmesh_epochs_fenced_total", "Older copies dropped for a newer epoch.")
         self.checkpoints = counter(
             "envmesh_checkpoints_total", "Checkpoints taken.", ("store",),
@@ -254,8 +251,6 @@ class HostMeters:
             self.failures.add(count, *self._bounded("cause", *labels, cause))
             if cause == "REPLAY_DIVERGED":
                 self.divergences.add(count)
-            elif cause == "POISON":
-                self.poisoned.add(count)
 
     def _take_traffic(self, seen: Traffic) -> None:
         for (kind, reason), count in seen.commands.items():

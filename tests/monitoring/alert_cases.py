@@ -215,7 +215,7 @@ CASES: dict[str, Case] = {
         {'envmesh_worker_deaths_total{cause="crashed"}': "0+2x60"},
         {'envmesh_worker_deaths_total{cause="crashed"}': "0x30 3x30"},
     ),
-    "EnvmeshEpisodePoisoned": counter("envmesh_poisoned_episodes_total"),
+    "EnvmeshEpisodePoisoned": counter('envmesh_client_interrupted_episodes_total{reason="POISON"}'),
     "EnvmeshEventLoopLate": Case(
         {
             'envmesh_event_loop_lag_seconds_bucket{le="0.25"}': "0+95x60",

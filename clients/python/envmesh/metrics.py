@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ClientMetrics", "Instruments"]
 
 MAX_ENVIRONMENTS = 32
+REASONS = ("HOST_LOST", "POISON", "REPLAY_DIVERGED", "WORKER_CRASHED", "WORKER_LOST")
+"""Why episodes are usually given up; their counters start at 0."""
 LAGS = ("0", "1", "2-3", "4-7", "8+")
 LAG_EDGES = (1, 2, 4, 8)
 
@@ -196,8 +198,9 @@ class ClientMetrics(Instruments):
             "envmesh_client_resumes_total", "Episodes that stand again.", ("kind", "cause")
         )
         self._interrupted = self.counter(
-            "envmesh_client_interrupted_episodes_total", "Episodes that could not be saved.", ("reason",)
-        )
+            "envmesh_client_interrupted_episodes_total", "Episodes that could not be saved.", ("reason",),
+            [(reason,) for reason in REASONS],
+        )  # fmt: skip
         self._hosts_lost = self.counter("envmesh_client_hosts_lost_total", "Hosts that were given up.")
         self._notice = self.histogram(
             "envmesh_client_notice_seconds",
