@@ -21,7 +21,13 @@ pytestmark = [
     pytest.mark.xdist_group("real-prometheus"),
 ]
 
-POLICY = PoolPolicy(max_hosts=2, buffer_min=0, buffer_factor=0.0, look_back=2.0, idle_after=1.0)
+POLICY = PoolPolicy(slots=4, max_hosts=2, buffer_min=0, buffer_factor=0.0, look_back=2.0, idle_after=1.0)
+
+FAULTS = {
+    "EnvmeshHostsNotAsWanted": "two hosts are wanted, and none has started yet",
+    "EnvmeshPoolAtMaximum": "more is asked for than two hosts have",
+}
+"""The alerts that must fire, and what each is about."""
 
 
 async def test_what_only_an_autoscaler_exports_brings_data(tmp_path):
@@ -34,9 +40,11 @@ async def test_what_only_an_autoscaler_exports_brings_data(tmp_path):
     ):
 
         async def waves() -> None:
-            """Two hosts' worth of episodes, then none until the hosts are gone."""
+            """Three hosts' worth of episodes, then none until the hosts are gone."""
             while True:
-                async for _ in mesh.rollouts("graded", lambda observation: "go", episodes=200, concurrency=8):
+                async for _ in mesh.rollouts(
+                    "graded", lambda observation: "go", episodes=200, concurrency=12
+                ):
                     pass
                 await eventually(nobody, 20)
 
@@ -49,13 +57,16 @@ async def test_what_only_an_autoscaler_exports_brings_data(tmp_path):
         asked |= {query: query for query in queries() if of_autoscaler(query) and " > 0" not in query}
         assert len(asked) > 15
 
+        fired: set[str] = set()
+
         async def each_answered() -> bool:
             """Some ask for what is so only in a wave, or only between two."""
+            fired.update(await here.firing())
             for where, expression in list(asked.items()):
                 if await here.query(expression):
                     del asked[where]
-            return not asked
+            return not asked and fired >= FAULTS.keys()
 
         playing = group.create_task(waves())
-        assert await eventually(each_answered, 90), f"without data: {list(asked)}"
+        assert await eventually(each_answered, 90), f"without data: {list(asked)}; fired: {sorted(fired)}"
         playing.cancel()

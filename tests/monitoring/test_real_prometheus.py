@@ -56,7 +56,9 @@ NO_ANSWER = (
 FAULTS = {
     "EnvmeshEnvironmentFailing": "episodes of Faulty raise and crash",
     "EnvmeshEpisodesInterruptedByScaling": "a host is told to go with an episode that cannot leave",
+    "EnvmeshEpisodePoisoned": "an episode ends every worker it is rebuilt in",
     "EnvmeshEpisodesLost": "a worker takes episodes of class NONE with it",
+    "EnvmeshEventLoopLate": "an inline environment blocks",
     "EnvmeshFleetIncomplete": "a host is killed",
     "EnvmeshGroupsWithoutVariance": "Graded gives every episode the same return",
     "EnvmeshHostSilent": "a host is killed",
@@ -138,6 +140,16 @@ class Faults:
                 await episode.step("go")
                 await episode.step(f"crash {self.directory / str(self.rounds)}")
 
+    async def fatal(self) -> None:
+        """An episode ends whatever worker it is in; another holds up its host's event loop."""
+        with contextlib.suppress(EnvmeshError):
+            async with self.mesh.episode("fatal") as episode:
+                await episode.step("exit")
+        with contextlib.suppress(EnvmeshError):
+            async with self.mesh.episode("slow") as episode:
+                for _ in range(5):
+                    await episode.step("slow 0.6")
+
     async def too_many(self) -> None:
         """More slots are asked for than there are, and what nobody serves."""
         with contextlib.suppress(EnvmeshError):
@@ -169,6 +181,7 @@ class Faults:
             await self.tools()
             await self.faulty()
             await self.drifting()
+            await self.fatal()
             await self.too_many()
 
 
@@ -177,8 +190,8 @@ async def watched_mesh(directory: Path) -> AsyncIterator[tuple[Prometheus, Fault
     """A mesh under load and faults, its trainer's metrics, and a Prometheus that has seen them for a while."""
     plans = [
         plan("graded", "Graded", hosts=2), plan("kept", "Kept"), plan("drifting", "Drifting"),
-        plan("faulty", "Faulty", drain_deadline="1s"), plan("small", "Graded", slots="2"),
-        plan("desk", "tools:Desk"),
+        plan("faulty", "Faulty", drain_deadline="3s"), plan("small", "Graded", slots="2"),
+        plan("desk", "tools:Desk"), plan("fatal", "fatal:FatalInWorker"), plan("slow", "fatal:Patient"),
     ]  # fmt: skip
     async with (
         LocalMesh(plans) as local,
@@ -232,6 +245,10 @@ async def test_expressions_bring_data_and_faults_fire_alerts(tmp_path):
         shown = {
             where: expression for where, expression in expressions().items()
             if not of_autoscaler(expression) and "annotation" not in where and where.split(": ")[1] not in NO_DATA
+        }  # fmt: skip
+        shown |= {
+            where: f"last_over_time(({expression})[10m:1s])" for where, expression in expressions().items()
+            if not of_autoscaler(expression) and "annotation" in where  # what was marked at some time
         }  # fmt: skip
 
         async def all_there() -> bool:
