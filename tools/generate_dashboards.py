@@ -24,9 +24,8 @@ def rendered() -> dict[str, str]:
 
 def _json(page: Page) -> str:
     made = json.loads(json.dumps(dashboard(page), cls=JSONEncoder))
-    for annotation in made["annotations"][
-        "list"
-    ]:  # the data source's own field, of which the SDK knows nothing
+    for annotation in made["annotations"]["list"]:
+        # The Prometheus data source's own field, of which the SDK knows nothing.
         annotation["titleFormat"] = LEGENDS[annotation["name"]]
     for variable in made["templating"]["list"]:
         for name in (

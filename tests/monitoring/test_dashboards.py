@@ -34,9 +34,7 @@ def test_they_are_what_the_code_gives():
 def test_the_sdks_types_take_them_and_give_them_back(name):
     there = dashboards()[name]
     for annotation in there["annotations"]["list"]:
-        del annotation[
-            "titleFormat"
-        ]  # the Prometheus data source's own field, of which the SDK knows nothing
+        del annotation["titleFormat"]  # as in tools/generate_dashboards.py
     again = json.loads(json.dumps(Dashboard.from_json(there), cls=JSONEncoder))
     for variable in again["templating"]["list"]:
         for extra in ("auto", "auto_count", "auto_min"):
@@ -121,10 +119,7 @@ def typescript(dashboard: dict[str, Any]) -> str:
         ]
     plain = json.loads(json.dumps(dashboard))
     for annotation in plain["annotations"]["list"]:
-        for field in (
-            "expr",
-            "titleFormat",
-        ):  # the Prometheus data source's own, of which the schema knows nothing
+        for field in ("expr", "titleFormat"):  # the data source's own, of which the schema knows nothing
             del annotation[field]
     lines.append(f"export const dashboard: WireDashboard = {json.dumps(plain)};")
     return "\n".join(lines)

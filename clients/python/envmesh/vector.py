@@ -69,7 +69,7 @@ class Vector(VectorEpisodes):
         self._timeout = timeout or mesh.settings.slot_timeout
         self._step_timeout = step_timeout
         self._marks = np.zeros(n, np.bool_)
-        self._handed_out = self._everybody
+        self._handed_out: Array | None = None
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
@@ -154,7 +154,7 @@ class Vector(VectorEpisodes):
         """
         if ids is None:
             numbers = self._everybody
-        else:  # mostly those of the last batch, which nobody can have changed
+        else:  # mostly those of the last batch, which are right and which nobody can have changed
             numbers = ids if ids is self._handed_out else self._checked(ids)
         if len(actions) != len(numbers):
             raise InvalidRequest(f"{len(actions)} actions for {len(numbers)} episodes")
@@ -195,7 +195,7 @@ class Vector(VectorEpisodes):
         ready, self._ready, self._ready_rows = self._ready, [], 0
         rows = Rows.joined(ready)
         rows.ids.setflags(write=False)
-        self._handed_out = rows.ids
+        self._handed_out = rows.ids if len(ready) == 1 else None  # of several frames, an id may be there twice
         return Batch(rows, self._observations)
 
     async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
