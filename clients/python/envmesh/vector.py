@@ -69,7 +69,6 @@ class Vector(VectorEpisodes):
         self._timeout = timeout or mesh.settings.slot_timeout
         self._step_timeout = step_timeout
         self._marks = np.zeros(n, np.bool_)
-        self._handed_out: Array | None = None
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
@@ -152,10 +151,7 @@ class Vector(VectorEpisodes):
             InvalidRequest: a number of actions that is not that of the ids, an id that is not there, is being stepped
                 already or (without autoreset) has ended, or an action without a form on the wire. Nothing was sent.
         """
-        if ids is None:
-            numbers = self._everybody
-        else:  # mostly those of the last batch, which are right and which nobody can have changed
-            numbers = ids if ids is self._handed_out else self._checked(ids)
+        numbers = self._everybody if ids is None else self._checked(ids)
         if len(actions) != len(numbers):
             raise InvalidRequest(f"{len(actions)} actions for {len(numbers)} episodes")
         self._check_usable()
@@ -193,10 +189,7 @@ class Vector(VectorEpisodes):
         if self._errors:
             raise self._errors.popleft()
         ready, self._ready, self._ready_rows = self._ready, [], 0
-        rows = Rows.joined(ready)
-        rows.ids.setflags(write=False)
-        self._handed_out = rows.ids if len(ready) == 1 else None  # of several frames, an id may be there twice
-        return Batch(rows, self._observations)
+        return Batch(Rows.joined(ready), self._observations)
 
     async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
         """Step all episodes and wait for all of them. The batch is in order of ids. Raises as they do."""

@@ -102,7 +102,7 @@ class Batch:
 
     @property
     def ids(self) -> Array:
-        """Which episodes, as int64; read-only where it comes from ``recv``."""
+        """Which episodes, as int64."""
         return self.rows.ids
 
     @property
