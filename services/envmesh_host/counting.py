@@ -12,7 +12,7 @@ from envmesh_host.hosted import RecentFailure
 
 __all__ = ["named", "note_ended", "note_failure", "note_over"]
 
-FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "POISON", "REPLAY_DIVERGED", "LIMIT_EXCEEDED"})
+FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "REPLAY_DIVERGED", "LIMIT_EXCEEDED"})
 """Reasons after which nobody goes on with an episode, whatever its recovery class."""
 
 FINAL_WITHOUT_RECOVERY = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"})

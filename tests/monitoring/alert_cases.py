@@ -58,6 +58,8 @@ def _last(values: str) -> int:
 
 ECHO = 'environment="echo",version="1"'
 POOL = 'pool="p"'
+BROKER_OF_A = 'envmesh_fleet_complete{namespace="a"}'
+BROKER_OF_B = 'envmesh_fleet_complete{namespace="b"}'
 QUEUE = {'envmesh_queue_slots{state="admissible"}': "5x60"}
 
 
@@ -235,7 +237,18 @@ CASES: dict[str, Case] = {
         ),
         more_silent=({'up{job="somebody-else"}': "0x60"},),
     ),
-    "EnvmeshBrokerGone": Case({"up": "1x60"}, {"envmesh_fleet_complete": "1x60"}),
+    "EnvmeshBrokerGone": Case(
+        {"up": "1x60"},  # no broker anywhere, nor ever
+        {"envmesh_fleet_complete": "1x60"},
+        more_fires=(
+            {BROKER_OF_A: "1x30 stale _x30", BROKER_OF_B: "1x60"},  # one of two is gone
+            {'envmesh_leader{namespace="a"}': "1x60", BROKER_OF_B: "1x60"},  # one was never found, and its autoscaler is
+        ),
+        more_silent=(
+            {BROKER_OF_A: "0x60", BROKER_OF_B: "1x60"},  # an incomplete picture is a broker's word too
+            {'envmesh_fleet_complete{pod="1"}': "1x30 stale _x30", 'envmesh_fleet_complete{pod="2"}': "_x31 1x28"},
+        ),
+    ),
     "EnvmeshCertificateExpiring": gauge(
         "envmesh_certificate_expiry_timestamp_seconds", 3600 + 6 * 86400, 3600 + 8 * 86400
     ),

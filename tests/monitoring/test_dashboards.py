@@ -70,8 +70,7 @@ def test_each_panel_says_what_it_is(name):
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["datasource"]["uid"] == "${datasource}"
         assert panel["targets"]
-        if panel["type"] in ("stat", "bargauge"):
-            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
         for target in panel["targets"]:
             assert 'cluster=~"$cluster",namespace=~"$namespace"' in target["expr"], panel["title"]
 

@@ -162,8 +162,8 @@ POLICY = Row(
                 (f"sum by (environment, version) (rate(envmesh_episode_reward_changes_total{{{HOST}}}[5m])) / (sum by (environment, version) (rate(envmesh_episode_reward_count{{{HOST}}}[5m])) > 0)", "{{environment}}@{{version}}"),
                 (f'1 - sum(rate(envmesh_client_groups_total{{{HOST},variance="zero"}}[5m])) / (sum(rate(envmesh_client_groups_total{{{HOST}}}[5m])) > 0)', "groups with variance"),
             ],
-            "percentunit", "Share of returns that differ from the one before, and of groups whose members differ. At 0 nothing can be learned.",
-            most=1,
+            "percentunit", "Share of returns that differ from the one before, and of groups whose members differ. At 0 nothing can be learned; under the line an alert says so.",
+            most=1, steps=((None, "transparent"), (0.1, "red")),
         ),
     ],
 )  # fmt: skip

@@ -1,7 +1,10 @@
 """Panels as this project draws them: one look for each kind, and the numbers that may vary.
 
 Blue and green are as it should be, orange wants a look, red wants somebody now. Latencies and returns are heatmaps, for
-an average hides what hurts; what adds up is stacked; single numbers stand in the first row only.
+an average hides what hurts; what adds up is stacked; single numbers stand in the first row only. Every panel has
+thresholds. Numbers and bars are coloured by theirs, and a curve shows as a dashed line what an objective or an alert
+holds it to; where nothing is too much or too little they are neutral, for Grafana's default calls 80 of anything red.
+Heatmaps and tables draw none, so what they are held to stands as a number beside them.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ def number(
 
 
 def lines(
-    title: str, queries: Sequence[Query], unit: str, why: str, *, width: int = 8, steps: Steps = (), least: float | None = 0,
+    title: str, queries: Sequence[Query], unit: str, why: str, *, width: int = 8, steps: Steps = _NEUTRAL, least: float | None = 0,
     most: float | None = None, fill: int = 8, stack: bool = False, right: tuple[str, str] | None = None,
 ) -> Panel:  # fmt: skip
     """Curves over time. ``steps`` are drawn as lines where they matter; what the query ``right`` names (its letter, and
@@ -131,6 +134,7 @@ def lines(
             .fill_opacity(60.0 if stack else float(fill))
             .line_interpolation(common_model.LineInterpolation.LINEAR)
             .show_points(common_model.VisibilityMode.NEVER)
+            .thresholds(_thresholds(steps))
             .legend(_legend())
             .tooltip(_tooltip())
         )
@@ -138,8 +142,8 @@ def lines(
             panel = panel.min(least)
         if most is not None:
             panel = panel.max(most)
-        if steps:
-            panel = panel.thresholds(_thresholds(steps)).thresholds_style(
+        if steps is not _NEUTRAL:
+            panel = panel.thresholds_style(
                 common.GraphThresholdsStyleConfig().mode(common_model.GraphThresholdsStyleMode.DASHED)
             )
         if right is not None:
@@ -154,9 +158,11 @@ def lines(
     return Panel(make, width)
 
 
-def stacked(title: str, queries: Sequence[Query], unit: str, why: str, *, width: int = 8) -> Panel:
+def stacked(
+    title: str, queries: Sequence[Query], unit: str, why: str, *, width: int = 8, steps: Steps = _NEUTRAL
+) -> Panel:
     """What adds up to a whole."""
-    return lines(title, queries, unit, why, width=width, stack=True)
+    return lines(title, queries, unit, why, width=width, steps=steps, stack=True)
 
 
 def heat(
@@ -171,6 +177,7 @@ def heat(
             .title(title)
             .description(why)
             .unit(unit)
+            .thresholds(_thresholds(_NEUTRAL))
             .calculate(False)
             .cell_gap(1)
             .color(
@@ -228,6 +235,7 @@ def rows_table(
             .title(title)
             .description(why)
             .unit(unit)
+            .thresholds(_thresholds(_NEUTRAL))
             .filterable(True)
             .cell_height(common_model.TableCellHeight.SM)
             .with_transformation(

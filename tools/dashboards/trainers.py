@@ -89,6 +89,7 @@ TRAINERS = Row(
                 (f"sum(rate(process_cpu_seconds_total{{{FLEET}}}[5m]) and on (instance) envmesh_client_live_episodes{{{FLEET}}}) / count(envmesh_client_live_episodes{{{FLEET}}})", "the process's CPU"),
             ],
             "percentunit", "Time in the policy's own calls, for each trainer. Near 1 the policy is what everything waits for.",
+            steps=((None, "transparent"), (0.9, "orange")),
         ),
         lines(
             "Wait for a slot and reset, as trainers see them",
