@@ -177,6 +177,21 @@ async def test_some_are_reset_while_others_go_on(host):
         assert sorted((await vector.recv(2)).observations) == ["c", "d"]
 
 
+async def test_an_episode_with_two_outcomes_in_one_batch_is_not_stepped_twice(host):
+    async with envmesh.connect(host.address) as mesh, mesh.vector("sticks", 3) as vector:
+        await vector.reset()
+        await vector.send(["a", "b", "c"])  # written at once, so it is answered before the reset is
+        assert (await vector.reset(ids=[0])).ids.tolist() == [0]
+        await vector.send(["d", "e"], [1, 2])
+        batch = await vector.recv(4)
+        assert sorted(batch.ids.tolist()) == [1, 1, 2, 2]
+        assert sorted(batch.observations) == ["b", "c", "d", "e"]
+        with pytest.raises(envmesh.InvalidRequest, match="an id is there twice"):
+            await vector.send(["f", "g", "h", "i"], batch.ids)
+        await vector.send(["f", "g"], [1, 2])
+        assert sorted((await vector.recv(2)).observations) == ["f", "g"]
+
+
 async def test_two_vectors_rollouts_and_an_episode_share_a_connection(host):
     async with envmesh.connect(host.address) as mesh:
 
