@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import compress, islice
 from operator import call
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,18 +75,16 @@ class StepBatches:
 
     def step(self, columns: Columns) -> Iterator[None]:
         """Take the steps of a request, and yield after each stretch but the last."""
-        handles, indices, payloads = columns.handles, columns.indices, columns.payloads
-        if len(columns.steps) != columns.count:
-            handles = [handles[row] for row in columns.steps]
-            indices = [indices[row] for row in columns.steps]
-            payloads = [payloads[row] for row in columns.steps]
+        handles, indices, payloads = columns.steps
         copies: list[Any] = list(map(self._connection.bindings.get, handles))
         batch = Batch(copies, handles, indices, payloads)
         if None in copies or [copy.next_index for copy in copies] != indices:
             fit = [copy is not None and copy.next_index == i for copy, i in zip(copies, indices, strict=True)]
             self._row_by_row(batch.chosen([not fits for fits in fit]))
             batch = batch.chosen(fit)
-        environments = {copy.environment for copy in batch.copies}
+        environments: Collection[Hosted] = self._engine.hosted.values()
+        if len(environments) > 1:
+            environments = {copy.environment for copy in batch.copies}
         for environment in environments:
             mine = batch
             if len(environments) > 1:

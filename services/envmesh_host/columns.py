@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
@@ -15,8 +16,8 @@ MAX_ROWS = 4096
 
 class Columns:
     """The rows of a request, as lists. ``others`` are the rows to be taken one by one, ``steps`` those to be taken
-    together afterwards: what is for different episodes has no order. A frame that steps an episode and does something
-    else with it is taken row by row.
+    together afterwards, as columns of handles, indices and payloads: what is for different episodes has no order. A
+    frame that steps an episode and does something else with it is taken row by row.
 
     Raises:
         Refusal: MALFORMED when the columns disagree in length, or a frame has too many rows.
@@ -41,19 +42,34 @@ class Columns:
         if count > MAX_ROWS:
             raise Refusal(f"a frame has at most {MAX_ROWS} rows; this has {count}", reason="MALFORMED")
         self.others: Sequence[int] = ()
-        self.steps: Sequence[int] = range(count)
-        if self.kinds is not None or self.timeouts is not None or len(set(handles)) != count:
-            self._divide()
+        self.steps = Steps(handles, self.indices, self.payloads)
+        if self.timeouts is not None:
+            self._row_by_row()
+        elif self.kinds is not None:
+            self._divide(self.kinds)
+        elif len(set(handles)) != count:
+            self._row_by_row()
 
-    def _divide(self) -> None:
-        kinds, handles, count = self.kinds, self.handles, self.count
-        if kinds is None or self.timeouts is not None:
-            self.others, self.steps = range(count), ()
-            return
+    def _row_by_row(self) -> None:
+        self.others, self.steps = range(self.count), Steps([], [], [])
+
+    def _divide(self, kinds: list[int]) -> None:
+        """Most rows are steps: those that are not are cut out of copies of the columns."""
         others = [row for row, kind in enumerate(kinds) if kind != STEP]
-        steps = [row for row, kind in enumerate(kinds) if kind == STEP]
-        stepped = {handles[row] for row in steps}
-        if len(stepped) != len(steps) or any(handles[row] in stepped for row in others):
-            self.others, self.steps = range(count), ()
+        steps = Steps(self.handles.copy(), self.indices.copy(), self.payloads.copy())
+        for row in reversed(others):
+            for column in steps:
+                del column[row]
+        stepped = set(steps.handles)
+        if len(stepped) != len(steps.handles) or any(self.handles[row] in stepped for row in others):
+            self._row_by_row()
         else:
             self.others, self.steps = others, steps
+
+
+class Steps(NamedTuple):
+    """Steps of different episodes, as columns."""
+
+    handles: list[int]
+    indices: list[int]
+    payloads: list[bytes]

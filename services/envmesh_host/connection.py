@@ -127,7 +127,7 @@ class Connection:
             if now() > end:
                 yield
                 end = now() + STRETCH_SECONDS
-        if columns.steps:
+        if columns.steps.handles:
             yield from self._batches.step(columns)
         yield
 

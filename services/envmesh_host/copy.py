@@ -18,6 +18,9 @@ __all__ = ["CLOSED_TO_STEPS", "EpisodeCopy", "Verdict", "judge_epoch", "judge_st
 CLOSED_TO_STEPS = -1
 """``next_index`` of a copy whose next command must be looked at with care: busy, ended, failed or fenced."""
 
+ENDED = 3
+"""The flags of an outcome that is an episode's last: terminated, truncated."""
+
 LARGE_REPLY_BYTES = 64 * 1024
 
 
@@ -135,7 +138,7 @@ class EpisodeCopy:
     @property
     def ended(self) -> bool:
         """Whether no further step can follow."""
-        return self.failed or (self.row is not None and bool(self.row[2] & 3))
+        return self.failed or (self.row is not None and bool(self.row[2] & ENDED))
 
     def compact(self) -> None:
         """Take the last reply out of its frame's record, which lets go of the rest of the frame."""
@@ -162,9 +165,8 @@ class EpisodeCopy:
         self._action = action
         self._row = row
         self.running = None
-        self.next_index = CLOSED_TO_STEPS
-        if self.play is not None and not self.ended:
-            self.next_index = index + 1
+        goes_on = self.play is not None and not isinstance(row, Refusal) and not row[2] & ENDED
+        self.next_index = index + 1 if goes_on else CLOSED_TO_STEPS
 
 
 Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]

@@ -127,7 +127,8 @@ class Roster:
         if copy.connection is not None:
             copy.connection.unbind(copy)
         environment = copy.environment
-        note_over(copy, self.clock())
+        now = self.clock()
+        note_over(copy, now)
         if copy.running is not None:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
             for sink, handle, index in copy.running.dismissed():
@@ -142,7 +143,7 @@ class Roster:
         if copy.trace is not None:
             copy.trace.end(copy, refusal)
             copy.trace = None
-        self.slots.leave(copy.holding, copy.episode_id, self.clock())
+        self.slots.leave(copy.holding, copy.episode_id, now)
         if self.draining and copy.holding.idle:
             self.slots.give_back(copy.holding, 0)
         self.on_slot_freed()

@@ -6,6 +6,7 @@ import inspect
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from math import isfinite
 from typing import Any
 
@@ -196,11 +197,10 @@ class Served:
             rewards = list(map(float, raw_rewards))
             if not isfinite(sum(rewards)):
                 raise ValueError("a reward is not finite")
-            if any(terminated) or any(truncated):
-                ends = zip(terminated, truncated, strict=True)
-                flags = [_TERMINATED * bool(end) + _TRUNCATED * bool(cut_off) for end, cut_off in ends]
-            else:
-                flags = [0] * len(rewards)
+            flags = [0] * len(rewards)
+            for flag, column in ((_TERMINATED, terminated), (_TRUNCATED, truncated)):
+                for row in compress(range(len(rewards)), column):  # few
+                    flags[row] |= flag
             suffixes = map(_pack_suffix, rewards, flags)
             digests = [
                 xxh3_64_intdigest(data + suffix) for data, suffix in zip(payloads, suffixes, strict=True)

@@ -138,7 +138,7 @@ class SlotTable:
         back = min(holding.recalled, holding.idle)
         if holding.unleased:
             back = holding.idle
-        return self._shrink(holding, back)
+        return self._shrink(holding, back) if back else 0
 
     def give_back(self, holding: Holding, count: int) -> int:
         """Give back idle slots, all of them for 0. Returns how many went."""
