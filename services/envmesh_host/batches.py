@@ -158,7 +158,8 @@ class StepBatches:
         if environment.takes_tools:
             note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
         record = (batch.payloads, outcomes)
-        for position, (copy, reward) in enumerate(zip(batch.copies, outcomes[1], strict=True)):
+        rewards = outcomes[1]
+        for copy, position, reward in zip(batch.copies, range(len(rewards)), rewards, strict=True):
             copy.record = record
             copy.position = position
             copy.next_index += 1

@@ -58,8 +58,7 @@ class Columns:
         others = [row for row, kind in enumerate(kinds) if kind != STEP]
         steps = Steps(self.handles.copy(), self.indices.copy(), self.payloads.copy())
         for row in reversed(others):
-            for column in steps:
-                del column[row]
+            del steps.handles[row], steps.indices[row], steps.payloads[row]
         stepped = set(steps.handles)
         if len(stepped) != len(steps.handles) or any(self.handles[row] in stepped for row in others):
             self._row_by_row()

@@ -1,9 +1,9 @@
 """How long the steps of inline environments take: noted by the batch, worked out later (pure).
 
 A step may take a microsecond, and two looks at the clock a fifth of that. So the clock is read after every few steps,
-as many as should take three quarters of the histograms' lowest edge: a group that stayed below it is then counted as
-exactly as if each of its steps had been timed, in its bucket and in the sum. In a group that took longer the rare slow
-step hides, and the excess is laid to one.
+as many as should take three quarters of ``EXACT_FROM`` seconds: no step of a group that stayed below that took longer,
+and they are counted by their mean. In a group that took longer the rare slow step hides, and the excess is laid to one.
+The sum is always exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from envmesh.instruments import COARSE_DURATION_BUCKETS
 
 __all__ = ["StepTimes", "Timed", "stride_of"]
 
-LOWEST_EDGE = COARSE_DURATION_BUCKETS[0]
+EXACT_FROM = COARSE_DURATION_BUCKETS[1]
+"""A step that takes at least so many seconds is counted in its own bucket, however fast its neighbours are."""
 LONGEST_STRIDE = 32
 
 Floats = NDArray[np.float64]
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 
 def stride_of(step_cost: float) -> int:
     """How many steps to take between two looks at the clock, where one takes about ``step_cost`` seconds."""
-    return max(1, min(LONGEST_STRIDE, int(0.75 * LOWEST_EDGE / step_cost)))
+    return max(1, min(LONGEST_STRIDE, int(0.75 * EXACT_FROM / step_cost)))
 
 
 class Timed(NamedTuple):
@@ -79,7 +80,7 @@ class StepTimes:
 def _spread(seconds: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """The seconds of groups of steps as those of steps, and how many took each."""
     each = seconds / counts
-    slow = (seconds >= LOWEST_EDGE) & (counts > 1)
+    slow = (seconds >= EXACT_FROM) & (counts > 1)
     if not slow.any():
         return each, counts
     usual = each.min()

@@ -192,6 +192,24 @@ async def test_an_episode_with_two_outcomes_in_one_batch_is_not_stepped_twice(ho
         assert sorted((await vector.recv(2)).observations) == ["f", "g"]
 
 
+async def test_what_a_caller_does_to_its_arrays_changes_no_journal(host):
+    async with envmesh.connect(host.address) as mesh, mesh.vector("cartpole", 3, seed=5) as vector:
+        batch = await vector.reset()
+        with pytest.raises(ValueError, match="read-only"):
+            batch.ids[0] = 2
+        ids, actions = np.array([0, 1, 2]), np.array([0, 1, 0])
+        for _ in range(3):
+            await vector.send(actions, ids)
+            ids[:], actions[:] = 1, 1
+            batch = (await vector.recv(3)).ordered()
+            ids[:], actions[:] = [0, 1, 2], [0, 1, 0]
+        for number in range(3):
+            async with mesh.episode("cartpole", seed=5 + number) as episode:
+                for _ in range(3):
+                    await episode.step(number % 2)
+                assert vector.journal(number).packed() == episode.journal.packed()
+
+
 async def test_two_vectors_rollouts_and_an_episode_share_a_connection(host):
     async with envmesh.connect(host.address) as mesh:
 

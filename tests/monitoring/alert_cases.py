@@ -242,11 +242,17 @@ CASES: dict[str, Case] = {
         {"envmesh_fleet_complete": "1x60"},
         more_fires=(
             {BROKER_OF_A: "1x30 stale _x30", BROKER_OF_B: "1x60"},  # one of two is gone
-            {'envmesh_leader{namespace="a"}': "1x60", BROKER_OF_B: "1x60"},  # one was never found, and its autoscaler is
+            {
+                'envmesh_leader{namespace="a"}': "1x60",
+                BROKER_OF_B: "1x60",
+            },  # one was never found, and its autoscaler is
         ),
         more_silent=(
             {BROKER_OF_A: "0x60", BROKER_OF_B: "1x60"},  # an incomplete picture is a broker's word too
-            {'envmesh_fleet_complete{pod="1"}': "1x30 stale _x30", 'envmesh_fleet_complete{pod="2"}': "_x31 1x28"},
+            {
+                'envmesh_fleet_complete{pod="1"}': "1x30 stale _x30",
+                'envmesh_fleet_complete{pod="2"}': "_x31 1x28",
+            },
         ),
     ),
     "EnvmeshCertificateExpiring": gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from envmesh.instruments import Instrument
@@ -33,6 +34,20 @@ async def registered() -> dict[str, Instrument]:
 
 async def test_the_page_has_every_metric_and_no_other():
     assert set(rows()) == set(await registered())
+
+
+def test_what_it_says_of_the_cost_is_what_was_measured():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "metrics_cost.json").read_text())
+    inline, process = (
+        f"{measured[isolation]['cost']:.1%}".replace("%", " %") for isolation in ("inline", "process")
+    )
+    says = " ".join(PAGE.split())
+    assert (
+        f"{inline} of the steps a second of an environment that does nothing, inline, and {process} in worker"
+        in says
+    )
+    assert f"medians of {measured['starts'] * measured['ratios']} ratios" in says
+    assert max(measured["inline"]["cost"], measured["process"]["cost"]) <= measured["bound"]
 
 
 async def test_types_labels_and_meanings_are_the_codes():

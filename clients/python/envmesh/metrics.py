@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientMetrics", "Instruments"]
 
+SOON = 0.02
+"""Seconds until an episode that is over is looked at."""
 MAX_ENVIRONMENTS = 32
 REASONS = ("HOST_LOST", "POISON", "REPLAY_DIVERGED", "WORKER_CRASHED", "WORKER_LOST")
 """Why episodes are usually given up; their counters start at 0."""
@@ -142,6 +144,7 @@ class ClientMetrics(Instruments):
         self._environment = BoundedLabel(MAX_ENVIRONMENTS - 1)
         self._newest: float | None = None
         self._over: dict[str, _Over] = {}
+        self._ended: list[Trajectory] = []
         self._register()
         self._register_recovery()
         mesh.meters = self
@@ -214,7 +217,17 @@ class ClientMetrics(Instruments):
     # ---- what rollouts tell
 
     def ended(self, trajectory: Trajectory) -> None:
-        """An episode is over."""
+        """An episode is over. It is looked at a moment later, when what goes on has been sent its next steps."""
+        if not self._ended:
+            asyncio.get_running_loop().call_later(SOON, self._take_ended)
+        self._ended.append(trajectory)
+
+    def _take_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for trajectory in ended:
+            self._take(trajectory)
+
+    def _take(self, trajectory: Trajectory) -> None:
         over = self._over.get(trajectory.spec.key)
         if over is None:
             over = self._over[trajectory.spec.key] = _Over(self, self._labels(trajectory))
@@ -255,6 +268,7 @@ class ClientMetrics(Instruments):
 
     def flush(self) -> None:
         """Take in what waits, and what the client's statistics have counted."""
+        self._take_ended()
         statistics = self._mesh.statistics
         for key, count in statistics.resumes.items():
             self._resumes.labels(*key).value = float(count)

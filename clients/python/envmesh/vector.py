@@ -276,7 +276,7 @@ class Vector(VectorEpisodes):
             raise InvalidRequest(
                 f"ids are whole numbers in one dimension; got {numbers.dtype}{numbers.shape}"
             )
-        numbers = numbers.astype(np.int64, copy=False)
+        numbers = numbers.astype(np.int64, copy=numbers.flags.writeable)  # the journal keeps it
         marks = self._marks
         try:
             marks[numbers] = True

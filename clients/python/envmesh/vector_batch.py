@@ -25,6 +25,7 @@ class Rows:
     def __init__(self, ids: Array, payloads: list[bytes], rewards: Array, flags: Array | None,
                  infos: list[bytes] | None, failures: dict[int, Failure] | None = None):  # fmt: skip
         self.ids = ids
+        ids.setflags(write=False)  # the journal keeps it
         self.payloads = payloads
         self.rewards = rewards
         self.flags = flags
@@ -102,7 +103,7 @@ class Batch:
 
     @property
     def ids(self) -> Array:
-        """Which episodes, as int64."""
+        """Which episodes, as int64; read-only."""
         return self.rows.ids
 
     @property
