@@ -53,7 +53,7 @@ class Columns:
     def _row_by_row(self) -> None:
         self.others, self.steps = range(self.count), Steps([], [], [])
 
-    def _divide(self, kinds: list[int]) -> None:
+    def _divide(self, kinds: Sequence[int]) -> None:
         """Most rows are steps: those that are not are cut out of copies of the columns."""
         others = [row for row, kind in enumerate(kinds) if kind != STEP]
         steps = Steps(self.handles.copy(), self.indices.copy(), self.payloads.copy())

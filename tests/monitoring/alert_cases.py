@@ -60,6 +60,8 @@ ECHO = 'environment="echo",version="1"'
 POOL = 'pool="p"'
 BROKER_OF_A = 'envmesh_fleet_complete{namespace="a"}'
 BROKER_OF_B = 'envmesh_fleet_complete{namespace="b"}'
+LEADER_OF_A = 'envmesh_leader{namespace="a"}'
+FIRST_BROKER, SECOND_BROKER = 'envmesh_fleet_complete{pod="1"}', 'envmesh_fleet_complete{pod="2"}'
 QUEUE = {'envmesh_queue_slots{state="admissible"}': "5x60"}
 
 
@@ -242,17 +244,11 @@ CASES: dict[str, Case] = {
         {"envmesh_fleet_complete": "1x60"},
         more_fires=(
             {BROKER_OF_A: "1x30 stale _x30", BROKER_OF_B: "1x60"},  # one of two is gone
-            {
-                'envmesh_leader{namespace="a"}': "1x60",
-                BROKER_OF_B: "1x60",
-            },  # one was never found, and its autoscaler is
+            {LEADER_OF_A: "1x60", BROKER_OF_B: "1x60"},  # one was never found, and its autoscaler is
         ),
         more_silent=(
             {BROKER_OF_A: "0x60", BROKER_OF_B: "1x60"},  # an incomplete picture is a broker's word too
-            {
-                'envmesh_fleet_complete{pod="1"}': "1x30 stale _x30",
-                'envmesh_fleet_complete{pod="2"}': "_x31 1x28",
-            },
+            {FIRST_BROKER: "1x30 stale _x30", SECOND_BROKER: "_x31 1x28"},  # it was begun anew
         ),
     ),
     "EnvmeshCertificateExpiring": gauge(
