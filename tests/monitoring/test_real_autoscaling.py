@@ -70,3 +70,9 @@ async def test_what_only_an_autoscaler_exports_brings_data(tmp_path):
         playing = group.create_task(waves())
         assert await eventually(each_answered, 90), f"without data: {list(asked)}; fired: {sorted(fired)}"
         playing.cancel()
+        await local.drain(1.0)  # and with it the autoscaler
+
+        async def nobody_leads() -> bool:
+            return "EnvmeshNoLeader" in await here.firing()
+
+        assert await eventually(nobody_leads, 30), f"firing: {await here.firing()}"
