@@ -138,7 +138,18 @@ CASES: dict[str, Case] = {
         ),
     ),
     "EnvmeshDrainOverdue": gauge(f"envmesh_pool_oldest_drain_seconds{{{POOL}}}", 1801, 1700),
-    "EnvmeshDrainPastDeadline": counter('envmesh_drains_total{outcome="overdue"}'),
+    "EnvmeshDrainPastDeadline": Case(
+        {'envmesh_drains_total{outcome="overdue"}': "0x30 1x30"},
+        {
+            'envmesh_drains_total{outcome="overdue"}': "1x60",
+            'envmesh_drains_total{outcome="emptied"}': "0x30 1x30",
+        },
+        32,
+        more_fires=(
+            {'envmesh_interrupted_episodes_total{reason="PREEMPTED"}': "0x30 1x30"},
+        ),  # it was not scraped
+        more_silent=({'envmesh_interrupted_episodes_total{reason="HOST_LOST"}': "0x30 1x30"},),
+    ),
     "EnvmeshNoLeader": Case(
         {'envmesh_leader{pod="a"}': "0x60", 'envmesh_leader{pod="b"}': "0x60"},
         {'envmesh_leader{pod="a"}': "0x60", 'envmesh_leader{pod="b"}': "1x60"},

@@ -54,6 +54,7 @@ NO_ANSWER = (
 """What queries of the documentation ask that has no answer here."""
 
 FAULTS = {
+    "EnvmeshDrainPastDeadline": "a host is told to go with an episode that cannot leave",
     "EnvmeshEnvironmentFailing": "episodes of Faulty raise and crash",
     "EnvmeshEpisodesInterruptedByScaling": "a host is told to go with an episode that cannot leave",
     "EnvmeshEpisodePoisoned": "an episode ends every worker it is rebuilt in",
