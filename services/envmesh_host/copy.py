@@ -12,14 +12,12 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh_host.kept import Stored
+from envmesh_host.served import ENDED
 
 __all__ = ["CLOSED_TO_STEPS", "EpisodeCopy", "Verdict", "judge_epoch", "judge_step"]
 
 CLOSED_TO_STEPS = -1
 """``next_index`` of a copy whose next command must be looked at with care: busy, ended, failed or fenced."""
-
-ENDED = 3
-"""The flags of an outcome that is an episode's last: terminated, truncated."""
 
 LARGE_REPLY_BYTES = 64 * 1024
 

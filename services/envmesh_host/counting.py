@@ -9,6 +9,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import RecentFailure
+from envmesh_host.served import ENDED
 
 __all__ = ["named", "note_ended", "note_failure", "note_over"]
 
@@ -63,6 +64,6 @@ def note_over(copy: EpisodeCopy, now: float) -> None:
     """A copy is gone."""
     copy.environment.slot_seconds += now - copy.born
     row = copy.row
-    if isinstance(row, tuple) and not row[2] & 3:
+    if isinstance(row, tuple) and not row[2] & ENDED:
         outcomes = copy.environment.observed.outcomes
         outcomes["closed"] = outcomes.get("closed", 0) + 1

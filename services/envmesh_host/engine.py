@@ -23,7 +23,7 @@ from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.replays import Replays
 from envmesh_host.saving import Saving
-from envmesh_host.served import Row
+from envmesh_host.served import ENDED, Row
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
@@ -107,7 +107,7 @@ class Engine(Saving):
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0
         seconds = time.perf_counter() - started
-        unusual = isinstance(result, Refusal) or result[2] & 3 or len(result[0]) >= SMALL_VALUE_BYTES
+        unusual = isinstance(result, Refusal) or result[2] & ENDED or len(result[0]) >= SMALL_VALUE_BYTES
         if unusual or copy.trace is not None or (environment.saves and not environment.info.deterministic):
             running = copy.running = running_step(0, payload, waiter)
             running.begun = started
@@ -294,7 +294,7 @@ class Engine(Saving):
                 copy.settle(running.index, running.action, row)
                 if row[1]:
                     copy.return_ += row[1]
-                if row[2] & 3:
+                if row[2] & ENDED:
                     note_ended(copy)
         saving = copy.environment.saves and not copy.failed
         if saving and reply_kind == OUTCOME and self.hold_back(copy, waiters, copy.row):

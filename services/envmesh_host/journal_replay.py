@@ -7,16 +7,15 @@ from typing import Any
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.journals import survey
-from envmesh_host.served import Row, Served
+from envmesh_host.served import ENDED, Row, Served
 
-__all__ = ["EMPTY_ROW", "ENDED", "Replay", "outcome_of_row", "row_of_outcome"]
+__all__ = ["EMPTY_ROW", "Replay", "outcome_of_row", "row_of_outcome"]
 
 EMPTY_ROW: Row = (b"", 0.0, 0, 0, b"")
 
 TERMINATED = pb.OUTCOME_FLAG_TERMINATED
 TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
 AGENTS = pb.OUTCOME_FLAG_AGENTS
-ENDED = TERMINATED | TRUNCATED
 
 MOST_OUTCOME_BYTES = 256 << 20
 """A replay keeps no more outcomes than this; what fits into a message is for whoever sends it to say."""

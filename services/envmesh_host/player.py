@@ -16,10 +16,10 @@ from envmesh import values
 from envmesh.env import RewardResult
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.journal_replay import EMPTY_ROW, ENDED, Replay, outcome_of_row, row_of_outcome
+from envmesh_host.journal_replay import EMPTY_ROW, Replay, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row, Served, reset_outcome
 
-__all__ = ["EMPTY_ROW", "ENDED", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
+__all__ = ["EMPTY_ROW", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
 
 
 class Player:

@@ -19,7 +19,7 @@ from envmesh.env import Definition, Isolation, Recovery, Task
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["OutcomeColumns", "Row", "Served", "reset_outcome"]
+__all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome"]
 
 Row = tuple[bytes, float, int, int, bytes]
 """What a command led to, as the columns of one row of a ``StreamResponse``: payload, reward, flags, digest, info."""
@@ -29,6 +29,8 @@ OutcomeColumns = tuple[Sequence[bytes], Sequence[float], Sequence[int], Sequence
 
 _TERMINATED = pb.OUTCOME_FLAG_TERMINATED
 _TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
+ENDED = _TERMINATED | _TRUNCATED
+"""The flags of an outcome that is an episode's last."""
 _AGENTS = pb.OUTCOME_FLAG_AGENTS
 _pack_suffix = struct.Struct("<dB").pack
 
@@ -262,7 +264,7 @@ class Served:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED
         payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
-        suffix = _pack_suffix(total, flags & (_TERMINATED | _TRUNCATED))
+        suffix = _pack_suffix(total, flags & ENDED)
         return payload, total, flags, xxh3_64_intdigest(payload + suffix), b""
 
 
