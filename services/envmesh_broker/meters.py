@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from envmesh.v1 import environment_pb2, error_reason_pb2, fleet_pb2
+from envmesh.v1 import error_reason_pb2, fleet_pb2
 from envmesh_broker.core import Core
-from envmesh_broker.hosts import HostRecord, HostState
+from envmesh_broker.hosts import HostState
 from envmesh_broker.scheduler import Decision
+from envmesh_broker.tally import Tally
 from envmesh_service.clock import Clock
 from envmesh_service.loop_lag import LoopLag
-from envmesh_service.metrics import BoundedLabel, Registry
+from envmesh_service.metrics import SLOW_DURATION_BUCKETS, BoundedLabel, Registry
 
 __all__ = ["Meters"]
 
@@ -36,6 +37,14 @@ REFUSALS = (
 )
 _STATE_LABELS = {state: "lost" if state is HostState.SILENT else state.value for state in HostState}
 
+DRAIN_BUCKETS = (*SLOW_DURATION_BUCKETS, 1_000.0, 3_000.0, 10_000.0)
+"""In seconds: a drain of our own choice has no deadline."""
+DRAIN_OUTCOMES = {
+    fleet_pb2.DRAIN_OUTCOME_EMPTIED: "emptied",
+    fleet_pb2.DRAIN_OUTCOME_TAKEN_BACK: "taken_back",
+    fleet_pb2.DRAIN_OUTCOME_OVERDUE: "overdue",
+}
+
 Said = Mapping[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]]
 Values = dict[tuple[str, ...], float]
 
@@ -46,9 +55,7 @@ class Meters:
     def __init__(self, registry: Registry, core: Core, lag: LoopLag, clock: Clock, said: Said) -> None:
         self._core, self._clock, self._lag, self._said = core, clock, lag, said
         self._tenant, self._pool = BoundedLabel(MAX_TENANTS - 1), BoundedLabel(MAX_POOLS - 1)
-        self._counted: dict[str, dict[tuple[str, int], int]] = {}
-        self._live: dict[str, tuple[HostRecord, int]] = {}
-        self._unrecoverable: dict[str, tuple[fleet_pb2.HostIdentity, frozenset[str]]] = {}
+        self._tallies: dict[str, Tally] = {}
         self._drains: dict[str, tuple[str, float]] = {}
         self._states: dict[str, HostState] = {}
         self._ticked_at = clock()
@@ -84,6 +91,15 @@ class Meters:
             ("reason",),
             [(reason,) for reason in REASONS],
         )
+        self._ended_drains = registry.counter(
+            "envmesh_drains_total", "Drains that are over, by how they ended.", ("outcome",),
+            [(outcome,) for outcome in DRAIN_OUTCOMES.values()],
+        )  # fmt: skip
+        self._drain = registry.histogram(
+            "envmesh_drain_duration_seconds",
+            "From a drain's beginning until its host was empty, it was taken back, or its time was over, in seconds.",
+            (), DRAIN_BUCKETS,
+        )  # fmt: skip
 
     def _register_state(self, registry: Registry) -> None:
         gauge, core = registry.gauge, self._core
@@ -138,42 +154,30 @@ class Meters:
             self._slot_seconds.add(held * (now - self._ticked_at), self._tenant(tenant))
         self._ticked_at = now
         self._lapsed.labels().value = float(self._core.lapsed)
-        self._count_interrupted()
+        self._count_said()
         self._watch_hosts(now)
 
-    def _count_interrupted(self) -> None:
-        """What hosts say they interrupted, and what of class NONE was on a host that is gone without a word."""
-        hosts = self._core.ledger.hosts
+    def _count_said(self) -> None:
+        """What hosts say they interrupted and how their drains ended, and what of class NONE was on a host that is gone
+        without a word."""
+        hosts, tallies = self._core.ledger.hosts, self._tallies
         for host_id, (identity, report) in self._said.items():
-            counted = self._counted.setdefault(host_id, {})
-            unrecoverable, live = self._class_none(host_id, identity), 0
-            for load in report.environments:
-                live += load.live if load.environment in unrecoverable else 0
-                for row in load.interrupted:
-                    key = load.environment, row.reason
-                    if (new := row.episodes - counted.get(key, 0)) > 0:
-                        self._interrupted.add(new, _reason(row.reason))
-                    counted[key] = row.episodes
-            if host_id in hosts:
-                self._live[host_id] = hosts[host_id], live
-        for host_id in [host_id for host_id in self._live if host_id not in hosts]:
-            record, live = self._live.pop(host_id)
-            self._counted.pop(host_id, None)
-            self._unrecoverable.pop(host_id, None)
-            if live and record.silent:
-                self._interrupted.add(live, "HOST_LOST")
-
-    def _class_none(self, host_id: str, identity: fleet_pb2.HostIdentity) -> frozenset[str]:
-        """The environments of a host whose episodes nobody can rebuild."""
-        known = self._unrecoverable.get(host_id)
-        if known is None or known[0] is not identity:
-            keys = frozenset(
-                f"{info.name}@{info.version}"
-                for info in identity.environments
-                if info.recovery == environment_pb2.RECOVERY_CLASS_NONE
+            tally = tallies.get(host_id)
+            if tally is None or tally.identity is not identity:
+                tally = tallies[host_id] = Tally.of(identity, before=tally)
+            tally.record = hosts.get(host_id) or tally.record
+            tally.live = sum(
+                load.live for load in report.environments if load.environment in tally.class_none
             )
-            known = self._unrecoverable[host_id] = identity, keys
-        return known[1]
+            for reason, episodes in tally.interrupted_since(report):
+                self._interrupted.add(episodes, _reason(reason))
+            for drain in tally.drains_since(report):
+                self._ended_drains.add(1, DRAIN_OUTCOMES.get(drain.outcome, "other"))
+                self._drain.labels().note(drain.duration.ToNanoseconds() / 1e9)
+        for host_id in [host_id for host_id in tallies if host_id not in hosts]:
+            tally = tallies.pop(host_id)
+            if tally.live and tally.record is not None and tally.record.silent:
+                self._interrupted.add(tally.live, "HOST_LOST")
 
     def _watch_hosts(self, now: float) -> None:
         ledger = self._core.ledger

@@ -12,7 +12,7 @@ from typing import Any
 from envmesh.env import Definition, Isolation
 from envmesh.errors import Refusal
 from envmesh.spans import Spans
-from envmesh.v1 import placement_pb2_grpc
+from envmesh.v1 import fleet_pb2, placement_pb2_grpc
 from envmesh_host.callers import Callers
 from envmesh_host.checkpoint_store import CheckpointStore
 from envmesh_host.engine import Engine
@@ -52,8 +52,8 @@ log = logging.getLogger("envmesh.host")
 SEAL_KEYS_SETTLE = 180.0
 """Seconds before a new key seals: a kubelet takes one or two minutes to bring a changed Secret to every pod."""
 
-GOODBYE_SECONDS = 0.2
-"""For the last report to the broker, and the last events to the clients."""
+GOODBYE_SECONDS = 1.0
+"""At most, until the broker has heard the last report: how the drain ended, and what it interrupted."""
 
 
 class Host:
@@ -318,7 +318,7 @@ class Host:
         if draining and not engine.draining:
             engine.draining_since = engine.clock()
         elif engine.draining and not draining:
-            engine.traffic.note_drain("taken_back", engine.clock() - engine.draining_since)
+            engine.drains.end(fleet_pb2.DRAIN_OUTCOME_TAKEN_BACK, engine.clock() - engine.draining_since)
         engine.draining = draining
         log.info("draining" if draining else "the drain was taken back")
         if draining:
@@ -344,10 +344,14 @@ class Host:
         except asyncio.CancelledError as error:  # a second signal: there is a moment left for goodbyes
             hurried = error
         left = list(engine.episodes.values())
-        engine.traffic.note_drain("overdue" if left else "emptied", engine.clock() - engine.draining_since)
         if left:
             waited = engine.clock() - engine.draining_since
+            engine.drains.end(fleet_pb2.DRAIN_OUTCOME_OVERDUE, waited)
             log.warning("%d episodes could not leave within %.1f s", len(left), waited)
+        else:
+            engine.drains.end(
+                fleet_pb2.DRAIN_OUTCOME_EMPTIED, max(0.0, engine.empty_since - engine.draining_since)
+            )
         refusal = Refusal("the host had to go before the episode could be moved", reason="PREEMPTED")
         engine.fall(left, refusal)
         for copy in left:
@@ -355,7 +359,10 @@ class Host:
         for connection in list(self.servicer.connections.values()):
             connection.end(None)
         if self.membership is not None:
-            self.membership.registration.leave()
-            await asyncio.sleep(GOODBYE_SECONDS)
+            registration = self.membership.registration
+            registration.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await registration.over.wait()
         if hurried is not None:
             raise hurried

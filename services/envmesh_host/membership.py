@@ -8,6 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from envmesh.links import Links
@@ -33,6 +34,14 @@ _PLACEMENT = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a broker has acknowledged: the interrupted episodes by environment and reason, the last drain's number."""
+
+    interrupted: Mapping[tuple[str, int], int]
+    drains: int
+
+
 class Membership:
     """Keeps a host registered with its broker."""
 
@@ -50,8 +59,10 @@ class Membership:
             self._identity(),
             self.report,
             self,
+            heard=self._acknowledged,
             metadata=lambda: access.metadata,
         )
+        self._told = self._known = _Told({}, 0)
         host.engine.on_slot_freed = self.registration.changed
         host.engine.on_slot_taken = self.registration.changed
         self._taps = Taps(host.engine, self.registration.changed)
@@ -119,10 +130,27 @@ class Membership:
             )
             for reason, episodes in hosted.interrupted.items():
                 number = error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
-                load.interrupted.add(reason=number, episodes=episodes)
+                known = self._known.interrupted.get((key, number), 0)
+                load.interrupted.add(reason=number, episodes=episodes, known=known)
             self._add_failures(report, hosted)
+        for drain in engine.drains.ended:
+            added = report.drains.add(
+                number=drain.number, outcome=drain.outcome, known=drain.number <= self._known.drains
+            )
+            added.duration.FromNanoseconds(int(drain.seconds * 1e9))
         report.watched.extend(self._taps.take())
         return report
+
+    def _acknowledged(self, report: fleet_pb2.HostReport) -> None:
+        """The broker has heard this report."""
+        self._told = _Told(
+            {
+                (load.environment, row.reason): row.episodes
+                for load in report.environments
+                for row in load.interrupted
+            },
+            max((drain.number for drain in report.drains), default=0),
+        )
 
     @staticmethod
     def _add_failures(report: fleet_pb2.HostReport, hosted: Hosted) -> None:
@@ -181,6 +209,7 @@ class Membership:
 
     def connected(self, up: bool) -> None:
         """The broker hears this host, or no longer does."""
+        self._known = self._told
         if up and not self.registered.is_set():
             self.registered.set()
             log.info("registered", extra={"broker": self._host.settings.broker, "host": self._host.host_id})

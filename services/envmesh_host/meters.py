@@ -160,11 +160,6 @@ class HostMeters:
             "envmesh_checkpoint_failures_total", "Checkpoints that could not be taken or stored."
         )
         self.checkpoint_bytes = counter("envmesh_checkpoint_bytes_total", "Bytes of the checkpoints taken.")
-        self.drains = counter(
-            "envmesh_drains_total", "Drains that are over, by how they ended.", ("outcome",),
-            [("emptied",), ("taken_back",), ("overdue",)],
-        )  # fmt: skip
-        self.drain = histogram("envmesh_drain_duration_seconds", "Length of a drain, in seconds.")
         self.deaths = counter(
             "envmesh_worker_deaths_total", "Worker processes that ended without having been asked to.", ("cause",),
             [("crashed",), ("killed",), ("overran",)],
@@ -274,9 +269,6 @@ class HostMeters:
             self.checkpoints.add(count, store)
             self.checkpoint_bytes.add(size)
         self.checkpoint_failures.add(seen.checkpoint_failures)
-        for outcome, count in seen.drains.items():
-            self.drains.add(count, outcome)
-        self.drain.labels().observe_many(seen.drain_seconds)
 
     def show(self, copy: EpisodeCopy, kind: int, seconds: float, trace_id: str) -> None:
         """A traced command took so long in its environment: its bucket points to the trace."""

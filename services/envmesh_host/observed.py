@@ -44,8 +44,7 @@ class Traffic:
 
     ``commands`` counts those answered by (kind, reason), reason "" where all went well; ``seconds`` has, by kind, the
     time from a command's arrival to its reply, but for resets and steps (``Observed`` has them). ``resumes`` counts by
-    (kind, cause), ``checkpoints`` those taken as (count, bytes) by where they are kept, ``interrupted`` counts episodes
-    that this host ended without an outcome by no doing of theirs, by reason.
+    (kind, cause), ``checkpoints`` those taken as (count, bytes) by where they are kept.
     """
 
     commands: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -59,8 +58,6 @@ class Traffic:
     replayed_steps: int = 0
     checkpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     checkpoint_failures: int = 0
-    drains: dict[str, int] = field(default_factory=dict)
-    drain_seconds: list[float] = field(default_factory=list)
 
     def note_command(self, kind: int, reason: str = "", count: int = 1) -> None:
         """Commands of a kind were answered."""
@@ -79,8 +76,3 @@ class Traffic:
         """A checkpoint of so many bytes was taken, and is kept in the client's ``journal`` or in the ``store``."""
         count, total = self.checkpoints.get(store, (0, 0))
         self.checkpoints[store] = count + 1, total + size
-
-    def note_drain(self, outcome: str, seconds: float) -> None:
-        """A drain is over."""
-        self.drains[outcome] = self.drains.get(outcome, 0) + 1
-        self.drain_seconds.append(seconds)

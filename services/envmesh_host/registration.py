@@ -72,14 +72,16 @@ class _Pace:
     interval: float
     gap: float
     changed: asyncio.Event
+    leaving: asyncio.Event
 
 
 class Registration:
     """A host's session with its broker.
 
-    ``report`` gives the whole picture; its ``sequence`` is filled in here. ``changed()`` asks for a report ahead of
-    the interval, but never sooner than the gap that the broker asks for (at first 100 ms). ``channel()`` and
-    ``metadata()`` are asked at each session, so that certificates and tokens may be renewed.
+    ``report`` gives the whole picture; its ``sequence`` is filled in here, and ``heard`` is told which the broker has
+    acknowledged. ``changed()`` asks for a report ahead of the interval, but never sooner than the gap that the broker
+    asks for (at first 100 ms). ``channel()`` and ``metadata()`` are asked at each session, so that certificates and
+    tokens may be renewed.
     """
 
     def __init__(
@@ -89,16 +91,18 @@ class Registration:
         report: Callable[[], fleet_pb2.HostReport],
         listener: Listener,
         *,
+        heard: Callable[[fleet_pb2.HostReport], None] = lambda report: None,
         metadata: Callable[[], Sequence[tuple[str, str]]] = tuple,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._channel, self._identity, self._report, self._listener = channel, identity, report, listener
-        self._metadata, self._jitter = metadata, jitter
-        self._pace = _Pace(1.0, 0.1, asyncio.Event())
+        self._heard, self._metadata, self._jitter = heard, metadata, jitter
+        self._pace = _Pace(1.0, 0.1, asyncio.Event(), asyncio.Event())
         self._sequence = 0
         self._recalled = False
         self._watched = False
-        self._leaving = False
+        self.over = asyncio.Event()
+        """Set when ``run`` has returned: the broker has heard the goodbye, or it could not be said."""
 
     def changed(self) -> None:
         """Something changed that the broker should know soon: a lease was shown or ended, a state changed."""
@@ -106,8 +110,15 @@ class Registration:
 
     async def run(self) -> None:
         """Keep the session up until cancelled, or until ``leave`` was called and the broker has heard it."""
+        try:
+            await self._keep_up()
+        finally:
+            self.over.set()
+
+    async def _keep_up(self) -> None:
         back_off = _LEAST_BACK_OFF
-        while not self._leaving:
+        leaving = self._pace.leaving
+        while not leaving.is_set():
             try:
                 await self._session()
                 back_off = _LEAST_BACK_OFF
@@ -126,14 +137,14 @@ class Registration:
                     _log.warning("the broker is away", extra={"why": error.details()})
             except TimeoutError:
                 _log.warning("the broker does not answer")
-            if not self._leaving:
+            if not leaving.is_set():
                 await asyncio.sleep(back_off * (0.5 + self._jitter() / 2))
                 back_off = min(back_off * 2, _MOST_BACK_OFF)
 
     def leave(self) -> None:
         """Say goodbye: send a last report, end the session in good order, and let ``run`` return. To be called when
         the host has drained and holds nothing any more, and reports so; the broker forgets it at once."""
-        self._leaving = True
+        self._pace.leaving.set()
         self._pace.changed.set()
 
     async def _session(self) -> None:
@@ -148,7 +159,7 @@ class Registration:
             self._listener.pass_required(greeting.pass_required)
             self._listener.connected(True)
             while True:
-                leaving = self._leaving
+                leaving = self._pace.leaving.is_set()
                 await self._tell(call)
                 if leaving:
                     await call.done_writing()
@@ -172,6 +183,7 @@ class Registration:
         except asyncio.InvalidStateError:  # the call is over already
             await _raise_end(call)
         await self._hear(call, self._pace.interval * _SILENCE + 1.0)
+        self._heard(report)
 
     async def _hear(self, call: Any, patience: float) -> fleet_pb2.RegisterResponse:
         async with asyncio.timeout(patience):
@@ -196,15 +208,19 @@ class Registration:
         return answer  # type: ignore[no-any-return]
 
     async def _wait(self) -> None:
-        """Wait for the next interval, or for a change, but at least for the gap."""
+        """Wait for the next interval, or for a change, but at least for the gap; a goodbye waits for neither."""
         pace = self._pace
-        await asyncio.sleep(min(pace.gap, pace.interval))
-        rest = pace.interval - pace.gap
-        if rest > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(rest):
-                    await pace.changed.wait()
+        await _within(min(pace.gap, pace.interval), pace.leaving)
+        await _within(pace.interval - pace.gap, pace.changed)
         pace.changed.clear()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, at most so long."""
+    if seconds > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
 
 
 async def _raise_end(call: Any) -> None:

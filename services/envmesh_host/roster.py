@@ -14,6 +14,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.contracts import Rights, Sink, Tap, Traces
 from envmesh_host.copy import EpisodeCopy, judge_epoch
 from envmesh_host.counting import named, note_failure, note_over
+from envmesh_host.drains import Drains
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.runner import Job
 from envmesh_host.observed import Traffic
@@ -56,6 +57,9 @@ class Roster:
         self.draining_since = 0.0
         self.drain_until: float | None = None
         """When those who are left are aborted; None: never."""
+        self.drains = Drains()
+        self.empty_since = 0.0
+        """When the last episode left."""
         self._emptied = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.on_slot_taken: Callable[[], None] = lambda: None
@@ -122,12 +126,13 @@ class Roster:
     def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
         """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default)."""
         self.episodes.pop(copy.episode_id, None)
+        now = self.clock()
         if not self.episodes:
+            self.empty_since = now
             self._emptied.set()
         if copy.connection is not None:
             copy.connection.unbind(copy)
         environment = copy.environment
-        now = self.clock()
         note_over(copy, now)
         if copy.running is not None:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")

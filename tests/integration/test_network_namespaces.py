@@ -19,7 +19,7 @@ from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_service.leases import write_lease_key, write_seal_key
 from tests.integration.closed_parts import until
 from tests.integration.network_namespaces import Cable, cables, why_not
-from tests.integration.test_recovery import SEEDS, alike, play
+from tests.integration.recoverable_parts import SEEDS, alike, play
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 

@@ -4,9 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -15,53 +12,12 @@ import pytest
 import envmesh
 from envmesh.errors import EpisodeAborted, EpisodeTakenOver, Unsupported
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
-from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
 from tests.integration.closed_parts import until
 from tests.integration.command_line import descendants
+from tests.integration.recoverable_parts import ROOT, SEEDS, alike, busiest, connected, mesh_of, play, policy
 
 pytestmark = pytest.mark.timeout(180)
-
-ROOT = Path(__file__).resolve().parents[2]
-SEEDS = list(range(16))
-
-
-def policy(observation) -> int:
-    return int(observation[1] * 10) % 5
-
-
-@asynccontextmanager
-async def mesh_of(
-    name: str, arguments: str = "length=60&pause=0.004", **settings: str
-) -> AsyncIterator[LocalMesh]:
-    """Two hosts of one of the recoverable environments, saved every ten steps."""
-    target = f"walk=tests.environments.recoverable:{name}?{arguments}"
-    host_settings = {"PYTHONPATH": str(ROOT), "ENVMESH_HOST_CHECKPOINT_STEPS": "10", **settings}
-    async with LocalMesh([target], hosts=2, host_settings=host_settings) as local:
-        yield local
-
-
-@asynccontextmanager
-async def connected(
-    name: str, arguments: str = "length=60&pause=0.004", **settings: str
-) -> AsyncIterator[tuple[LocalMesh, envmesh.Mesh]]:
-    """The same, and a client of it."""
-    async with mesh_of(name, arguments, **settings) as local, envmesh.connect(local.address) as mesh:
-        yield local, mesh
-
-
-async def busiest(local: LocalMesh) -> tuple[Child, str]:
-    """The host with the most episodes once every one has been begun, and its id."""
-    async with asyncio.timeout(30), grpc.aio.insecure_channel(local.address) as channel:
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        load: dict[str, int] = {}
-        while sum(load.values()) < len(SEEDS):
-            await asyncio.sleep(0.02)
-            hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-            load = {each.identity.name: sum(lease.in_use for lease in each.report.leases) for each in hosts}
-    name = max(load, key=lambda each: load[each])
-    ids = {host.identity.name: host.identity.host_id for host in hosts}
-    return next(child for child in local.hosts if child.name == name), ids[name]
 
 
 async def disturb(local: LocalMesh, how: str) -> None:
@@ -83,11 +39,6 @@ async def disturb(local: LocalMesh, how: str) -> None:
             await fleet_pb2_grpc.FleetServiceStub(channel).Drain(fleet_pb2.DrainRequest(host_id=host_id))
 
 
-async def play(mesh: envmesh.Mesh, **arguments) -> dict[int | None, envmesh.Trajectory]:
-    rollouts = mesh.rollouts("walk", policy, seeds=SEEDS, concurrency=len(SEEDS), **arguments)
-    return {trajectory.seed: trajectory async for trajectory in rollouts}
-
-
 async def play_disturbed(
     mesh: envmesh.Mesh, local: LocalMesh, how: str
 ) -> dict[int | None, envmesh.Trajectory]:
@@ -96,12 +47,6 @@ async def play_disturbed(
         playing = group.create_task(play(mesh), name="playing")
         await disturb(local, how)
     return playing.result()
-
-
-def alike(one: envmesh.Trajectory, other: envmesh.Trajectory) -> bool:
-    return (one.digests, one.rewards, one.packed_actions, one.flags) == (
-        other.digests, other.rewards, other.packed_actions, other.flags,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -297,112 +242,6 @@ async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
         assert len(acts) == 2 * len(set(acts))  # each once in the whole run, once in the other
 
 
-async def drain_in_turns(stub: fleet_pb2_grpc.FleetServiceStub) -> None:
-    """There is always a Reset on its way when a host begins to drain, where episodes are short."""
-    hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-    while True:
-        for host in hosts:
-            await stub.Drain(fleet_pb2.DrainRequest(host_id=host.identity.host_id))
-            await asyncio.sleep(0.3)
-            await stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host.identity.host_id))
-            await asyncio.sleep(0.3)
-
-
-@asynccontextmanager
-async def draining_in_turns() -> AsyncIterator[envmesh.Mesh]:
-    """A client of two hosts that do so, with episodes of four steps."""
-    async with (
-        connected("Saved", "length=4") as (local, mesh),
-        grpc.aio.insecure_channel(local.address) as channel,
-        asyncio.TaskGroup() as group,
-    ):
-        draining = drain_in_turns(fleet_pb2_grpc.FleetServiceStub(channel))
-        task = group.create_task(draining, name="draining")
-        yield mesh
-        task.cancel()
-
-
-async def test_a_reset_that_a_draining_host_refuses_begins_once_elsewhere():
-    async with draining_in_turns() as mesh:
-        played: list[int | None] = []
-        async for trajectory in mesh.rollouts("walk", policy, seeds=range(6_000), concurrency=64):
-            assert trajectory.failure is None
-            played.append(trajectory.seed)
-        assert sorted(played) == list(range(6_000))  # type: ignore[type-var]
-
-
-async def test_an_episode_by_hand_whose_reset_is_refused_begins_once_elsewhere_too():
-    async with draining_in_turns() as mesh:
-        ahead = iter(range(4_000))
-
-        async def play_by_hand() -> None:
-            for seed in ahead:
-                async with mesh.episode("walk", seed=seed) as episode:
-                    for index in range(1, 5):
-                        assert (await episode.step(policy(episode.observation))).index == index
-                assert episode.rebuild is None, f"episode {seed} is over and still being rebuilt"
-
-        async with asyncio.TaskGroup() as group:
-            for number in range(64):
-                group.create_task(play_by_hand(), name=f"by-hand-{number}")
-        assert not mesh.recovery.rebuilds
-
-
-@dataclass(frozen=True)
-class TwoHosts:
-    """Two hosts, by id, with episodes on both; ``busier`` is the process of the first."""
-
-    mesh: envmesh.Mesh
-    fleet: fleet_pb2_grpc.FleetServiceStub
-    first: str
-    second: str
-    busier: Child
-
-
-@asynccontextmanager
-async def played_by_hand(name: str, arguments: str) -> AsyncIterator[TwoHosts]:
-    """Episodes of six steps, and what is done to their hosts meanwhile: each is played to its end."""
-    async with (
-        connected(name, f"length=6&{arguments}") as (local, mesh),
-        grpc.aio.insecure_channel(local.address) as channel,
-        asyncio.timeout(60),
-    ):
-        fleet = fleet_pb2_grpc.FleetServiceStub(channel)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in SEEDS]
-            busier, first = await busiest(local)
-            hosts = (await fleet.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
-            second = next(host.identity.host_id for host in hosts if host.identity.host_id != first)
-            yield TwoHosts(mesh, fleet, first, second, busier)
-        assert [task.result() for task in tasks] == [6] * len(SEEDS)
-        assert not mesh.recovery.rebuilds
-
-
-@pytest.mark.parametrize("taken_back", ["the first", "the second"])
-async def test_a_drain_taken_back_while_the_way_out_is_shut_loses_nobody(taken_back):
-    """Episodes leave the first host, past their last step there, and the second one drains before they arrive."""
-    async with played_by_hand("Saved", "pause=0.1") as two:
-        rebuilds = two.mesh.recovery.rebuilds
-        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.first))
-        await until(lambda: any(rebuild.at_boundary for rebuild in rebuilds))
-        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.second))
-        await until(lambda: any(rebuild.trouble for rebuild in rebuilds))
-        host_id = two.first if taken_back == "the first" else two.second
-        await two.fleet.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id))
-
-
-async def test_a_draining_host_that_dies_before_there_is_room_elsewhere_loses_nobody():
-    """Who was about to leave it is rebuilt once, when room comes."""
-    async with played_by_hand("Replayed", "pause=0.05") as two:
-        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.second))
-        await two.fleet.Drain(fleet_pb2.DrainRequest(host_id=two.first))
-        leaving = two.mesh.recovery.rebuilds
-        await until(lambda: sum(each.old_slot.connection.host_id == two.first for each in leaving) > 4)
-        two.busier.crash()
-        await until(lambda: two.mesh.statistics.hosts_lost)
-        await two.fleet.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=two.second))
-
-
 async def test_those_whose_turn_to_be_rebuilt_had_not_come_outlive_that_host_too():
     """A host dies; more episodes than are rebuilt at once are on their way to the next one, when that dies as well."""
     seeds, target = range(240), "walk=tests.environments.recoverable:Replayed?length=40&pause=0.001"
@@ -440,11 +279,3 @@ async def test_an_avoided_host_serves_again_once_that_is_over():
                 mesh.recovery.avoid(host.identity.host_id, seconds=1.0)
         async with mesh.episode("walk", seed=1) as episode:
             assert (await episode.step(0)).index == 1
-
-
-async def play_by_hand(mesh: envmesh.Mesh, seed: int) -> int:
-    """Play one episode by hand. Returns the index of its last step."""
-    async with mesh.episode("walk", seed=seed) as episode:
-        while not episode.done:
-            outcome = await episode.step(policy(episode.observation))
-        return outcome.index

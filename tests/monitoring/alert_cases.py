@@ -145,10 +145,6 @@ CASES: dict[str, Case] = {
             'envmesh_drains_total{outcome="emptied"}': "0x30 1x30",
         },
         32,
-        more_fires=(
-            {'envmesh_interrupted_episodes_total{reason="PREEMPTED"}': "0x30 1x30"},
-        ),  # it was not scraped
-        more_silent=({'envmesh_interrupted_episodes_total{reason="HOST_LOST"}': "0x30 1x30"},),
     ),
     "EnvmeshNoLeader": Case(
         {'envmesh_leader{pod="a"}': "0x60", 'envmesh_leader{pod="b"}': "0x60"},

@@ -57,7 +57,7 @@ LIST: dict[str, tuple[str, str, set[str]]] = {
     ),  # the wanted: its one exporter is the leader
     "envmesh_plan_slots": (AUTOSCALER, "gauge", {"pool", "term"}),
     "envmesh_leader": (AUTOSCALER, "gauge", set()),
-    "envmesh_drain_duration_seconds": (HOST, "histogram", set()),
+    "envmesh_drain_duration_seconds": (BROKER, "histogram", set()),
     "envmesh_event_loop_lag_seconds": (HOST, "histogram", set()),
     "envmesh_frame_events": (HOST, "histogram", set()),
     "envmesh_stream_bytes_total": (HOST, "counter", {"direction"}),

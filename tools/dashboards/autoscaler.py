@@ -99,7 +99,7 @@ DRAINS = Row(
     [
         heat(
             "Length of a drain", f"sum by (le) (rate(envmesh_drain_duration_seconds_bucket{{{FLEET}}}[{RATE}]))", "s",
-            "From a host's first draining until it was empty, was taken back, or its time was over.", width=8, scheme="Blues",
+            "From a drain's beginning until its host was empty, it was taken back, or its time was over.", width=8, scheme="Blues",
         ),
         stacked(
             "How drains end", [(f"sum by (outcome) (increase(envmesh_drains_total{{{FLEET}}}[{RATE}]))", "{{outcome}}")], "short",

@@ -43,6 +43,14 @@ class Fleet:
             )
         self.said[name] = (self.said[name][0], fleet_pb2.HostReport(environments=[load]))
 
+    def drains(self, name: str, *outcomes: str, known: int = 0) -> None:
+        """The host says how its drains ended, each after ten seconds; some an earlier broker has heard of."""
+        report = fleet_pb2.HostReport()
+        for number, outcome in enumerate(outcomes, 1):
+            value = fleet_pb2.DrainOutcome.Value(f"DRAIN_OUTCOME_{outcome}")
+            report.drains.add(number=number, outcome=value, known=number <= known).duration.FromSeconds(10)
+        self.said[name] = (self.said[name][0], report)
+
     def found(self) -> dict[Any, float]:
         families = text_string_to_metric_families(self.registry.text().decode())
         return {(s.name, *sorted(s.labels.items())): s.value for family in families for s in family.samples}
@@ -63,6 +71,49 @@ def test_hosts_interruptions_are_counted_once_even_the_last_ones():
     found = fleet.found()
     assert found["envmesh_interrupted_episodes_total", ("reason", "PREEMPTED")] == 5
     assert found["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 0
+
+
+def test_a_new_broker_does_not_count_again_what_an_earlier_one_has_heard_of():
+    fleet = Fleet()
+    fleet.host("a", "pool")
+    fleet.says("a", VERSION_GONE=3)
+    fleet.said["a"][1].environments[0].interrupted[0].known = 2
+    fleet.meters.tick()
+    fleet.meters.tick()
+    assert fleet.found()["envmesh_interrupted_episodes_total", ("reason", "VERSION_GONE")] == 1
+    fleet.drains("a", "TAKEN_BACK", "TAKEN_BACK", "TAKEN_BACK", known=2)
+    fleet.meters.tick()
+    fleet.meters.tick()
+    assert fleet.found()["envmesh_drains_total", ("outcome", "taken_back")] == 1
+
+
+def test_a_host_that_registers_again_has_been_counted_already():
+    fleet = Fleet()
+    fleet.host("a", "pool")
+    fleet.drains("a", "TAKEN_BACK")
+    fleet.meters.tick()
+    fleet.host("a", "pool")  # a session anew, its word for it that nobody acknowledged the drain
+    fleet.meters.tick()
+    fleet.drains("a", "TAKEN_BACK", "OVERDUE")
+    fleet.meters.tick()
+    found = fleet.found()
+    assert found["envmesh_drains_total", ("outcome", "taken_back")] == 1
+    assert found["envmesh_drains_total", ("outcome", "overdue")] == 1
+
+
+def test_a_drain_is_counted_though_its_host_said_so_with_its_last_word():
+    fleet = Fleet()
+    session = fleet.host("a", "pool", state=HostState.DRAINING)
+    fleet.meters.tick()
+    fleet.drains("a", "EMPTIED")
+    assert fleet.core.disconnected("a", session, 0.0)
+    fleet.meters.tick()
+    del fleet.said["a"]
+    fleet.meters.tick()
+    found = fleet.found()
+    assert found["envmesh_drains_total", ("outcome", "emptied")] == 1
+    assert found["envmesh_drain_duration_seconds_bucket", ("le", "10")] == 1
+    assert found["envmesh_drain_duration_seconds_bucket", ("le", "3")] == 0
 
 
 def test_what_cannot_be_rebuilt_is_lost_with_its_host():

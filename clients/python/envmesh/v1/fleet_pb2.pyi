@@ -83,6 +83,34 @@ PLACEMENT_POLICY_SPREAD: PlacementPolicy.ValueType  # 2
 """The emptiest host first, and no more than a quarter of a client's slots on one host while there is room elsewhere."""
 Global___PlacementPolicy: _TypeAlias = PlacementPolicy  # noqa: Y015
 
+class _DrainOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DrainOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DrainOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRAIN_OUTCOME_UNSPECIFIED: _DrainOutcome.ValueType  # 0
+    """Not said."""
+    DRAIN_OUTCOME_EMPTIED: _DrainOutcome.ValueType  # 1
+    """Every episode left, and the host went."""
+    DRAIN_OUTCOME_TAKEN_BACK: _DrainOutcome.ValueType  # 2
+    """It was taken back."""
+    DRAIN_OUTCOME_OVERDUE: _DrainOutcome.ValueType  # 3
+    """Its deadline came, or somebody's second signal, with episodes still there."""
+
+class DrainOutcome(_DrainOutcome, metaclass=_DrainOutcomeEnumTypeWrapper):
+    """How a drain ended."""
+
+DRAIN_OUTCOME_UNSPECIFIED: DrainOutcome.ValueType  # 0
+"""Not said."""
+DRAIN_OUTCOME_EMPTIED: DrainOutcome.ValueType  # 1
+"""Every episode left, and the host went."""
+DRAIN_OUTCOME_TAKEN_BACK: DrainOutcome.ValueType  # 2
+"""It was taken back."""
+DRAIN_OUTCOME_OVERDUE: DrainOutcome.ValueType  # 3
+"""Its deadline came, or somebody's second signal, with episodes still there."""
+Global___DrainOutcome: _TypeAlias = DrainOutcome  # noqa: Y015
+
 class _DrainOrder:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -295,23 +323,65 @@ class Interruption(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     EPISODES_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
     reason: _error_reason_pb2.ErrorReason.ValueType
     """Why."""
     episodes: _builtins.int
     """How many."""
+    known: _builtins.int
+    """Of them, those that a broker had acknowledged before this session began: one that is new has not seen them, and must
+    not count them.
+    """
     def __init__(
         self,
         *,
         reason: _error_reason_pb2.ErrorReason.ValueType = ...,
         episodes: _builtins.int = ...,
+        known: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["episodes", b"episodes", "known", b"known", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Interruption: _TypeAlias = Interruption  # noqa: Y015
+
+@_typing.final
+class EndedDrain(_message.Message):
+    """A drain that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts from 1, since the host's start."""
+    outcome: Global___DrainOutcome.ValueType
+    """How it ended."""
+    known: _builtins.bool
+    """A broker had acknowledged it before this session began: one that is new must not count it."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """From its beginning until the host was empty, or it was taken back, or its time was over."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        outcome: Global___DrainOutcome.ValueType = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "known", b"known", "number", b"number", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndedDrain: _TypeAlias = EndedDrain  # noqa: Y015
 
 @_typing.final
 class HostReport(_message.Message):
@@ -330,6 +400,7 @@ class HostReport(_message.Message):
     CPU_SECONDS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     WATCHED_FIELD_NUMBER: _builtins.int
+    DRAINS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts from 1."""
     state: Global___HostState.ValueType
@@ -364,6 +435,10 @@ class HostReport(_message.Message):
     def watched(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedSteps]:
         """Steps of episodes that somebody looks at, since the report before."""
 
+    @_builtins.property
+    def drains(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedDrain]:
+        """Drains that are over, the last 16. A host says how its last one ended as it goes, when nobody scrapes it any more."""
+
     def __init__(
         self,
         *,
@@ -378,10 +453,11 @@ class HostReport(_message.Message):
         cpu_seconds: _builtins.float = ...,
         failures: _abc.Iterable[Global___EpisodeFailure] | None = ...,
         watched: _abc.Iterable[Global___WatchedSteps] | None = ...,
+        drains: _abc.Iterable[Global___EndedDrain] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drain_remaining", b"drain_remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "drain_remaining", b"drain_remaining", "environments", b"environments", "event_loop_lag", b"event_loop_lag", "failures", b"failures", "leases", b"leases", "memory_bytes", b"memory_bytes", "sequence", b"sequence", "state", b"state", "unleased", b"unleased", "watched", b"watched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_seconds", b"cpu_seconds", "drain_remaining", b"drain_remaining", "drains", b"drains", "environments", b"environments", "event_loop_lag", b"event_loop_lag", "failures", b"failures", "leases", b"leases", "memory_bytes", b"memory_bytes", "sequence", b"sequence", "state", b"state", "unleased", b"unleased", "watched", b"watched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
