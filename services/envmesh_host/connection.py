@@ -227,7 +227,7 @@ class Connection:
 
     def _reset(self, handle: int, index: int, payload: bytes) -> None:
         request = parse(pb.ResetRequest, payload)
-        self._check_unbound(handle, request.episode_id)
+        self._free(handle, request.episode_id)
         self.engine.reset(
             request, payload, lambda: self._lease(request.lease_number), self, (self, handle, 0),
             lambda copy: self._bind_copy(handle, copy),
@@ -237,7 +237,7 @@ class Connection:
         request = parse(pb.ResumeRequest, payload)
 
         def resume() -> None:
-            self._check_unbound(handle, request.episode_id)
+            self._free(handle, request.episode_id)
             copy = self.engine.resume(
                 request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
             )
@@ -266,12 +266,17 @@ class Connection:
             return True
         return False
 
-    def _check_unbound(self, handle: int, episode_id: bytes) -> None:
+    def _free(self, handle: int, episode_id: bytes) -> None:
+        """Make a handle free for an episode: one that is over and still has it is closed."""
         bound = self.bindings.get(handle)
-        if bound is not None and bound.episode_id != episode_id:
+        if bound is None or bound.episode_id == episode_id:
+            return
+        if not bound.ended:
             raise Refusal(
                 f"handle {handle} names another episode; close that first", reason="ARGUMENT_INVALID"
             )
+        self.engine.forget_checkpoints(bound)
+        self.engine.close(bound)
 
     def _bind_copy(self, handle: int, copy: EpisodeCopy) -> None:
         if copy.connection is not None:  # one handle, of one connection: the last to name it

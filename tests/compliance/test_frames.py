@@ -224,6 +224,28 @@ async def test_a_handle_is_free_again_after_close(stream_wire: StreamWire, chann
         await stream_wire.stream.ask(Row(500, pb.COMMAND_KIND_CLOSE))
 
 
+async def test_a_reset_under_the_handle_of_an_episode_that_is_over_closes_that_first(
+    stream_wire: StreamWire, channel: grpc.aio.Channel
+):
+    """With a lease of one slot: it is free for the new one."""
+    number, stream = await stream_wire.bind((await acquire(channel, "tally")).token), stream_wire.stream
+    for seed in (7, 8, 9):
+        request = pb.ResetRequest(
+            episode_id=Episode("tally").episode_id, epoch=1, lease_number=number, seed=seed
+        )
+        row = Row(500, pb.COMMAND_KIND_RESET, payload=request.SerializeToString())
+        assert content((await stream.ask(row)).outcome().observation) == seed
+        assert (await stream.ask(Row(500, index=1, payload=act(0)))).outcome().terminated
+    assert (
+        await stream.ask(Row(500, pb.COMMAND_KIND_REWARD))
+    ).kind == pb.EVENT_KIND_REWARD  # the last one is still there
+    bad = pb.ResetRequest(episode_id=b"x" * 16, epoch=1, lease_number=99)
+    refused = await refusal(stream.ask(Row(500, pb.COMMAND_KIND_RESET, payload=bad.SerializeToString())))
+    assert refused.verdict == "PERMISSION_DENIED LEASE_INVALID"
+    gone = await refusal(stream.ask(Row(500, index=2, payload=act(0))))
+    assert gone.verdict == "NOT_FOUND EPISODE_UNKNOWN"
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -43,7 +43,8 @@ class VectorEpisodes:
     """``n`` episodes of one environment, by number. Their state is kept in arrays.
 
     ``_index`` is the last step whose outcome is held (-1 before the reset's), ``_awaited`` the one that is awaited
-    (-1: none), ``_ended`` whether an episode is over, ``_open`` whether a host has a copy under its handle.
+    (-1: none), ``_ended`` whether an episode is over, ``_open`` whether a host has a copy under its handle that
+    must be closed before another episode begins there (one whose end we have seen need not be).
     """
 
     def __init__(
@@ -297,7 +298,9 @@ class VectorEpisodes:
         endings = None
         if any(flags):
             endings = integers(flags) & ENDED
-            self._ended[numbers[endings != 0]] = True
+            over = numbers[endings != 0]
+            self._ended[over] = True
+            self._open[over] = False
         if self._keeps_journal:
             self.journals.received(numbers, digests)
         size = self._observations.size

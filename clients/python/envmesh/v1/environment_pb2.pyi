@@ -90,7 +90,9 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     COMMAND_KIND_STEP: _CommandKind.ValueType  # 1
     """Act. Payload: the action's Value. Answered by OUTCOME or FAILURE."""
     COMMAND_KIND_RESET: _CommandKind.ValueType  # 2
-    """Begin an episode and bind the row's handle to it. Payload: ResetRequest. Answered by OUTCOME or FAILURE."""
+    """Begin an episode and bind the row's handle to it. If the handle names one that is over, that is closed first, without
+    an answer of its own. Payload: ResetRequest. Answered by OUTCOME or FAILURE.
+    """
     COMMAND_KIND_CLOSE: _CommandKind.ValueType  # 3
     """End the copy and free handle and slot. Payload: empty; or CloseRequest, then the handle names nothing, and the copy
     that the request names is ended unless its epoch is newer. Answered by CLOSED, also where there is none.
@@ -118,7 +120,9 @@ COMMAND_KIND_UNSPECIFIED: CommandKind.ValueType  # 0
 COMMAND_KIND_STEP: CommandKind.ValueType  # 1
 """Act. Payload: the action's Value. Answered by OUTCOME or FAILURE."""
 COMMAND_KIND_RESET: CommandKind.ValueType  # 2
-"""Begin an episode and bind the row's handle to it. Payload: ResetRequest. Answered by OUTCOME or FAILURE."""
+"""Begin an episode and bind the row's handle to it. If the handle names one that is over, that is closed first, without
+an answer of its own. Payload: ResetRequest. Answered by OUTCOME or FAILURE.
+"""
 COMMAND_KIND_CLOSE: CommandKind.ValueType  # 3
 """End the copy and free handle and slot. Payload: empty; or CloseRequest, then the handle names nothing, and the copy
 that the request names is ended unless its epoch is newer. Answered by CLOSED, also where there is none.
