@@ -24,7 +24,7 @@ from envmesh_host.hosted import Hosted
 from envmesh_host.outbox import LARGE_VALUE_BYTES
 from envmesh_host.player import raised
 from envmesh_host.refusals import overran
-from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.served import ENDED, OutcomeColumns, Row
 from envmesh_host.step_times import stride_of
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
@@ -38,7 +38,7 @@ __all__ = ["STRETCH_SECONDS", "StepBatches"]
 STRETCH_SECONDS = 0.005
 """The reader steps inline environments for this long at most before it writes and yields."""
 
-STEP = pb.COMMAND_KIND_STEP
+STEP, OUTCOME = pb.COMMAND_KIND_STEP, pb.EVENT_KIND_OUTCOME
 
 
 class Batch(NamedTuple):
@@ -97,6 +97,57 @@ class StepBatches:
                 if at < total or len(environments) > 1:
                     yield
 
+    def step_alone(self, frame: pb.StreamRequest, arrived: float) -> bool:
+        """Take the step that is all there is in a request, without making columns of it. Returns whether it was such a
+        step, and an ordinary one; if not, nothing has happened."""
+        handles, indices, payloads = frame.handles, frame.indices, frame.payloads
+        if not len(handles) == len(indices) == len(payloads) == 1:
+            return False
+        if frame.kinds or frame.timeouts or frame.annotations:
+            return False
+        handle, index, payload = handles[0], indices[0], payloads[0]
+        copy = self._connection.bindings.get(handle)
+        if copy is None or copy.next_index != index:
+            return False
+        environment, seat = copy.environment, copy.seat
+        try:
+            action = seat.decode(payload)
+        except Refusal:  # the long way says it
+            return False
+        now, watch = time.perf_counter, self._watch
+        stamps = array("d", (now(),))
+        self._engine.stamps = stamps
+        watch[LIMIT] = environment.step_limit
+        watch[BEGAN] = stamps[0]
+        try:
+            result = copy.play(action)
+            stamps.append(now())
+        except (Exception, SystemExit, StepOverrun) as error:
+            watch[BEGAN] = watch[LIMIT] = 0.0
+            self._failed(copy, handle, index, payload, error)
+            return True
+        finally:
+            watch[BEGAN] = watch[LIMIT] = 0.0
+        environment.observed.step_times.note(stamps, 1, 1, arrived)
+        environment.step_cost += 0.2 * (stamps[1] - stamps[0] - environment.step_cost)
+        environment.observed.action_bytes += len(payload)
+        try:
+            row: Row = seat.row_of(result)
+        except Refusal as refusal:
+            self._settle_singly(copy, handle, index, payload, refusal)
+            return True
+        if environment.takes_tools or len(row[0]) + len(row[4]) >= LARGE_VALUE_BYTES:
+            self._settle_singly(copy, handle, index, payload, row)
+            return True
+        environment.observed.observation_bytes += len(row[0])
+        copy.settle(index, payload, row)
+        copy.return_ += row[1]
+        if row[2] & ENDED:
+            note_ended(copy)
+        self._engine.traffic.note_command(STEP)
+        self._connection.outbox.add(handle, index, OUTCOME, row)
+        return True
+
     def _row_by_row(self, batch: Batch) -> None:
         command = self._connection.command
         for handle, index, payload in zip(batch.handles, batch.indices, batch.payloads, strict=True):
@@ -137,7 +188,8 @@ class StepBatches:
             environment.step_cost += 0.2 * ((stamps[-1] - stamps[0]) / done - environment.step_cost)
             self._settle(environment, batch if error is None else batch.part(0, done), results)
         if error is not None and done < len(batch.copies):  # or the watchdog was late, and all are done
-            self._failed(batch.part(done, done + 1), error)
+            copies, handles, indices, payloads = batch
+            self._failed(copies[done], handles[done], indices[done], payloads[done], error)
             if done + 1 < len(batch.copies):
                 self._step(environment, batch.part(done + 1, len(batch.copies)), arrived)
 
@@ -146,13 +198,13 @@ class StepBatches:
         try:
             outcomes: OutcomeColumns = environment.write_outcomes(results)
         except Exception:  # some result is no outcome: one by one says which
-            self._settle_singly(batch, results)
+            self._settle_one_by_one(batch, results)
             return
         observed = environment.observed
         size = sum(map(len, outcomes[0]))
         observed.action_bytes += sum(map(len, batch.payloads))
         if size >= LARGE_VALUE_BYTES:
-            self._settle_singly(batch, results)
+            self._settle_one_by_one(batch, results)
             return
         observed.observation_bytes += size
         if environment.takes_tools:
@@ -171,20 +223,27 @@ class StepBatches:
         self._engine.traffic.note_command(STEP, count=len(batch.copies))
         self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
 
-    def _settle_singly(self, batch: Batch, results: list[Any]) -> None:
+    def _settle_one_by_one(self, batch: Batch, results: list[Any]) -> None:
         for copy, handle, index, payload, result in zip(*batch, results, strict=True):
-            copy.close_to_steps()
-            running = copy.running = RunningStep(index, payload, None)
-            running.waiters = [(self._connection, handle, index)]
             try:
                 row: Row | Refusal = copy.seat.row_of(result)
             except Refusal as refusal:
                 row = refusal
-            self._engine.settled(copy, running, STEP, row, None)
+            self._settle_singly(copy, handle, index, payload, row)
 
-    def _failed(self, batch: Batch, error: BaseException) -> None:
-        """The one step of this batch raised."""
-        copy, handle, index, action = batch.copies[0], batch.handles[0], batch.indices[0], batch.payloads[0]
+    def _settle_singly(
+        self, copy: EpisodeCopy, handle: int, index: int, action: bytes, row: Row | Refusal
+    ) -> None:
+        """Settle a step as one that was taken by itself."""
+        copy.close_to_steps()
+        running = copy.running = RunningStep(index, action, None)
+        running.waiters = [(self._connection, handle, index)]
+        self._engine.settled(copy, running, STEP, row, None)
+
+    def _failed(
+        self, copy: EpisodeCopy, handle: int, index: int, action: bytes, error: BaseException
+    ) -> None:
+        """A step raised."""
         overrun = isinstance(error, StepOverrun)
         refusal = overran(copy.environment, STEP) if overrun else raised("step", error)
         self._engine.refused_inline(copy, index, action, refusal)

@@ -131,6 +131,11 @@ class Connection:
             yield from self._batches.step(columns)
         yield
 
+    def work_alone(self, frame: pb.StreamRequest, arrived: float) -> bool:
+        """Carry out a request that is an ordinary step and nothing else. Returns whether it was one; if not, nothing
+        has happened."""
+        return self._batches.step_alone(frame, arrived)
+
     # ---- replies
 
     def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:

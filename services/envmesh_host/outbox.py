@@ -77,6 +77,8 @@ class Outbox:
 
     def take(self, open_episodes: int) -> pb.StreamResponse:
         """The next frame, oldest events first; a column whose values are all the default is absent from it."""
+        if len(self.handles) == 1:
+            return self._take_alone()
         limit = min(MOST_EVENTS, max(LEAST_EVENTS, open_episodes // 2))
         columns = (self.handles, self.indices, self.kinds, self.payloads, self.rewards, self.flags, self.digests,
                    self.infos)  # fmt: skip
@@ -102,3 +104,22 @@ class Outbox:
             kinds=kinds if kinds.count(OUTCOME) != len(kinds) else None,  # type: ignore[arg-type]
             infos=infos if any(infos) else None,
         )
+
+    def _take_alone(self) -> pb.StreamResponse:
+        """The frame of the one event that waits."""
+        frame = pb.StreamResponse()
+        frame.handles.append(self.handles.pop())
+        frame.indices.append(self.indices.pop())
+        frame.payloads.append(self.payloads.pop())
+        if (kind := self.kinds.pop()) != OUTCOME:
+            frame.kinds.append(kind)  # type: ignore[arg-type]
+        if reward := self.rewards.pop():
+            frame.rewards.append(reward)
+        if flags := self.flags.pop():
+            frame.flags.append(flags)
+        if digest := self.digests.pop():
+            frame.digests.append(digest)
+        if info := self.infos.pop():
+            frame.infos.append(info)
+        self.large_bytes = 0
+        return frame

@@ -72,7 +72,11 @@ class FrameWriter:
         try:
             remaining = len(self._outbox)
             while remaining > 0 or self.heartbeat_due or self.taken_due:
-                remaining -= await self._write_frame()
+                frame = self._frame()
+                remaining -= len(frame.handles)
+                data = frame.SerializeToString()
+                self._connection.engine.traffic.bytes_out += len(data)
+                await self._context.write(data)
         finally:
             self.busy = False
             if len(self._outbox):
@@ -94,10 +98,10 @@ class FrameWriter:
             self.wake()
             await self._drained.wait()
 
-    async def _write_frame(self) -> int:
+    def _frame(self) -> pb.StreamResponse:
         connection = self._connection
         frame = self._outbox.take(len(connection.bindings))
-        count = len(frame.handles)
+        connection.engine.traffic.frame_sizes.append(len(frame.handles))
         if self.heartbeat_due:
             self.heartbeat_due = False
             self._sequence += 1
@@ -105,12 +109,7 @@ class FrameWriter:
             frame.heartbeat.challenge = connection.challenge if connection.fenced else 0
         frame.taken = self.taken
         self.taken_due = False
-        data = frame.SerializeToString()
-        traffic = connection.engine.traffic
-        traffic.frame_sizes.append(count)
-        traffic.bytes_out += len(data)
-        await self._context.write(data)
-        return count
+        return frame
 
 
 class StreamSession:
@@ -148,10 +147,15 @@ class StreamSession:
             if frame.HasField("hello"):
                 raise Refusal("hello belongs into the first request only", reason="MALFORMED")
             self._note_life(frame)
-            columns = Columns(frame, arrived)
             traffic = connection.engine.traffic
             traffic.frames_in += 1
             traffic.bytes_in += len(data)
+            behind = connection.fenced or self._interrupted is not None or self._held
+            if not behind and connection.work_alone(frame, arrived):
+                self._note_taken()
+                await self._answer(not self._writer.busy)
+                continue
+            columns = Columns(frame, arrived)
             if connection.fenced:
                 self._hold(columns, len(data))
                 continue
@@ -165,35 +169,42 @@ class StreamSession:
                 else:
                     self._held.append(waiting)
 
-    async def _carry_out(self, columns: Columns) -> None:
+    def _note_taken(self) -> None:
         own = self._own
         own.taken += 1
         own.taken_due = True
         if own is not self._writer:
             own.wake()
+
+    async def _answer(self, idle: bool) -> None:
+        """Write what there is, or have it written; wait where there is too much of it. ``idle``: nobody else writes."""
+        connection, writer = self.connection, self._writer
+        if idle and len(connection.bindings) <= FEW_EPISODES:
+            await writer.write()
+        elif idle:
+            writer.wake()
+        if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
+            await writer.room()
+        if connection.large.large_bytes:
+            await connection.large_room()
+
+    async def _carry_out(self, columns: Columns) -> None:
+        self._note_taken()
         await self._go_on(self.connection.work(columns))
 
     async def _go_on(self, work: Iterator[None]) -> None:
         """Carry out a request, or the rest of one. After a pause the rest waits, as a request that comes then does."""
-        connection, writer = self.connection, self._writer
-        done = False
+        writer, done = self._writer, False
         while not done:
             idle, writer.busy = not writer.busy, True
             done = next(work, _DONE) is _DONE
             writer.busy = not idle
-            if idle and len(connection.bindings) <= FEW_EPISODES:
-                await writer.write()
-            elif idle:
-                writer.wake()
+            await self._answer(idle)
             if not done:
                 await asyncio.sleep(0)
                 if self._paused():
                     self._interrupted = work
                     return
-            if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
-                await writer.room()
-            if connection.large.large_bytes:
-                await connection.large_room()
 
     def _hold(self, columns: Columns, size: int) -> None:
         """Keep a request until the challenge is answered.

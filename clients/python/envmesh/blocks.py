@@ -24,6 +24,12 @@ class Block(Protocol):
         """Rows came, all of them this block's; whether their indices are expected is for the block to see."""
         ...
 
+    def on_outcome(
+        self, handle: int, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """An outcome came by itself: as ``on_columns``, without making columns of it."""
+        ...
+
 
 def deliver_to_blocks(blocks: list[Block], columns: Columns) -> Columns | None:
     """Give each block its rows. Returns those that are nobody's, None where there are none."""

@@ -50,6 +50,8 @@ class Outgoing:
 
     def take(self, open_episodes: int) -> pb.StreamRequest:
         """The next frame, oldest commands first."""
+        if len(self.handles) == 1:
+            return self._take_alone()
         limit = min(MOST_COMMANDS, max(LEAST_COMMANDS, open_episodes // 2))
         columns = (self.handles, self.indices, self.kinds, self.payloads)
         if len(self.handles) <= limit:
@@ -63,3 +65,13 @@ class Outgoing:
         if kinds.count(STEP) == len(kinds):
             return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads)
         return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads, kinds=kinds)  # type: ignore[arg-type]
+
+    def _take_alone(self) -> pb.StreamRequest:
+        """The frame of the one command that waits."""
+        frame = pb.StreamRequest()
+        frame.handles.append(self.handles.pop())
+        frame.indices.append(self.indices.pop())
+        frame.payloads.append(self.payloads.pop())
+        if (kind := self.kinds.pop()) != STEP:
+            frame.kinds.append(kind)  # type: ignore[arg-type]
+        return frame

@@ -70,6 +70,39 @@ class PolicyBlock:
             players, handles, indices, payloads, zip(payloads, rewards, flags, digests, infos, strict=True)
         )
 
+    def on_outcome(
+        self, handle: int, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """An outcome that came by itself: as ``_step``, for one."""
+        player = self.players[handle]
+        if player.expected != index:
+            return
+        if flags or not index:
+            player.on_outcome(index, payload, reward, flags, digest, info)
+            return
+        player.note((payload, reward, flags, digest, info))
+        meters = self._rollouts.mesh.meters
+        arrived = perf_counter() if meters is not None else 0.0
+        try:
+            action = self._policy(player.decode(payload))
+            if type(action) is Act:
+                player.index = index
+                action = player.annotate(action)
+            data = player.encode(action)
+        except Exception as error:  # the policy's own, or an action that has no form
+            self._rollouts.fail(error)
+            return
+        player.acted(data)
+        player.expected = index + 1
+        if meters is not None:
+            answered = perf_counter()
+            meters.thought(answered - arrived)
+            self._time(player, meters, arrived, answered)
+        if len(data) < LARGE_VALUE_BYTES:
+            self._connection.rows.add(handle, index + 1, STEP, data)
+        else:
+            self._connection.send(handle, index + 1, STEP, data)
+
     def _step(self, players: list[PolicyPlayer], handles: list[int], indices: list[int], payloads: list[bytes],
               rows: Any) -> None:  # fmt: skip
         for player, row in zip(players, rows, strict=True):

@@ -374,6 +374,9 @@ class HostConnection:
         count = len(handles)
         if not count:
             return
+        if count == 1 and not frame.kinds:
+            self._deliver_alone(handles[0], frame)
+            return
         payloads = list(frame.payloads) or [b""] * count
         indices = list(frame.indices) or [0] * count
         rewards = list(frame.rewards) or [0.0] * count
@@ -408,6 +411,23 @@ class HostConnection:
                 self.when_noticed(self, pb.Notice.FromString(payload))
             elif session is not None:
                 session.on_event(kind, index, payload)
+
+    def _deliver_alone(self, handle: int, frame: pb.StreamResponse) -> None:
+        """An outcome that is all there is in a frame."""
+        indices, payloads, rewards = frame.indices, frame.payloads, frame.rewards
+        flags, digests, infos = frame.flags, frame.digests, frame.infos
+        index = indices[0] if indices else 0
+        outcome = (
+            index, payloads[0] if payloads else b"", rewards[0] if rewards else 0.0, flags[0] if flags else 0,
+            digests[0] if digests else 0, infos[0] if infos else b"",
+        )  # fmt: skip
+        for block in self.blocks:
+            if block.owns(handle):
+                block.on_outcome(handle, *outcome)
+                return
+        session = self.sessions.get(handle)
+        if session is not None and session.expected == index:
+            session.on_outcome(*outcome)
 
     def _heard(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.challenge:

@@ -54,6 +54,13 @@ class Block:
             digests, infos = list(compress(digests, outcomes)), list(compress(infos, outcomes))
         self.vector.on_outcomes(integers(numbers), indices, payloads, rewards, flags, digests, infos)
 
+    def on_outcome(
+        self, handle: int, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
+    ) -> None:
+        """Take one outcome."""
+        number = integers([self.numbers[handle]])
+        self.vector.on_outcomes(number, [index], [payload], [reward], [flags], [digest], [info])
+
     # ---- what the vector says
 
     def place(self, number: int) -> int:
