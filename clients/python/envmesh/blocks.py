@@ -6,12 +6,55 @@ from collections.abc import Callable
 from itertools import compress
 from typing import Protocol, TypeAlias
 
-__all__ = ["Block", "Columns", "deliver_to_blocks"]
+from envmesh.v1 import environment_pb2 as pb
+
+__all__ = [
+    "Block",
+    "Columns",
+    "Outcome",
+    "columns_of",
+    "deliver_to_a_block",
+    "deliver_to_blocks",
+    "outcome_of",
+]
 
 Columns: TypeAlias = tuple[
     list[int], list[int], list[bytes], list[float], list[int], list[int], list[bytes], "list[int] | None"
 ]
 """Handles, indices, payloads, rewards, flags, digests, infos; kinds, or None where all are outcomes."""
+
+
+Outcome: TypeAlias = tuple[int, bytes, float, int, int, bytes]
+"""Index, payload, reward, flags, digest, info."""
+
+
+def columns_of(frame: pb.StreamResponse, handles: list[int]) -> Columns:
+    """The columns of a frame with these handles; one that is absent is of defaults."""
+    count = len(handles)
+    return (
+        handles,
+        list(frame.indices) or [0] * count,
+        list(frame.payloads) or [b""] * count,
+        list(frame.rewards) or [0.0] * count,
+        list(frame.flags) or [0] * count,
+        list(frame.digests) or [0] * count,
+        list(frame.infos) or [b""] * count,
+        list(map(int, frame.kinds)) or None,
+    )
+
+
+def outcome_of(frame: pb.StreamResponse) -> Outcome:
+    """The outcome that is all there is in a frame."""
+    indices, payloads, rewards = frame.indices, frame.payloads, frame.rewards
+    flags, digests, infos = frame.flags, frame.digests, frame.infos
+    return (
+        indices[0] if indices else 0,
+        payloads[0] if payloads else b"",
+        rewards[0] if rewards else 0.0,
+        flags[0] if flags else 0,
+        digests[0] if digests else 0,
+        infos[0] if infos else b"",
+    )
 
 
 class Block(Protocol):
@@ -29,6 +72,15 @@ class Block(Protocol):
     ) -> None:
         """An outcome came by itself: as ``on_columns``, without making columns of it."""
         ...
+
+
+def deliver_to_a_block(blocks: list[Block], handle: int, outcome: Outcome) -> bool:
+    """Give an outcome to the block that it is for. Returns whether there is one."""
+    for block in blocks:
+        if block.owns(handle):
+            block.on_outcome(handle, *outcome)
+            return True
+    return False
 
 
 def deliver_to_blocks(blocks: list[Block], columns: Columns) -> Columns | None:

@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from envmesh import errors
-from envmesh.blocks import Block, deliver_to_blocks
+from envmesh.blocks import Block, columns_of, deliver_to_a_block, deliver_to_blocks, outcome_of
 from envmesh.errors import EnvmeshError, MeshUnavailable
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
@@ -375,22 +375,19 @@ class HostConnection:
         if not count:
             return
         if count == 1 and not frame.kinds:
-            self._deliver_alone(handles[0], frame)
+            (handle,), outcome = handles, outcome_of(frame)
+            if not deliver_to_a_block(self.blocks, handle, outcome):
+                session = self.sessions.get(handle)
+                if session is not None and session.expected == outcome[0]:
+                    session.on_outcome(*outcome)
             return
-        payloads = list(frame.payloads) or [b""] * count
-        indices = list(frame.indices) or [0] * count
-        rewards = list(frame.rewards) or [0.0] * count
-        flags = list(frame.flags) or [0] * count
-        digests = list(frame.digests) or [0] * count
-        infos = list(frame.infos) or [b""] * count
-        kinds: list[int] | None = list(map(int, frame.kinds)) or None
+        columns = columns_of(frame, handles)
         if self.blocks:
-            columns = deliver_to_blocks(
-                self.blocks, (handles, indices, payloads, rewards, flags, digests, infos, kinds)
-            )
-            if columns is None:
+            left = deliver_to_blocks(self.blocks, columns)
+            if left is None:
                 return
-            handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
+            columns = left
+        handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
         sessions = self.sessions.get
         if kinds is None:
             for handle, index, payload, reward, flag, digest, info in zip(
@@ -411,23 +408,6 @@ class HostConnection:
                 self.when_noticed(self, pb.Notice.FromString(payload))
             elif session is not None:
                 session.on_event(kind, index, payload)
-
-    def _deliver_alone(self, handle: int, frame: pb.StreamResponse) -> None:
-        """An outcome that is all there is in a frame."""
-        indices, payloads, rewards = frame.indices, frame.payloads, frame.rewards
-        flags, digests, infos = frame.flags, frame.digests, frame.infos
-        index = indices[0] if indices else 0
-        outcome = (
-            index, payloads[0] if payloads else b"", rewards[0] if rewards else 0.0, flags[0] if flags else 0,
-            digests[0] if digests else 0, infos[0] if infos else b"",
-        )  # fmt: skip
-        for block in self.blocks:
-            if block.owns(handle):
-                block.on_outcome(handle, *outcome)
-                return
-        session = self.sessions.get(handle)
-        if session is not None and session.expected == index:
-            session.on_outcome(*outcome)
 
     def _heard(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.challenge:
