@@ -190,13 +190,16 @@ async def test_how_each_drain_ended_is_counted_once_whichever_broker_is_there(tm
             found.pop("seconds", None)
             return found == expected
 
+        async def everybody() -> bool:
+            return await hosts_of(stub) == names
+
         await drain_and_take_back(stub, names[idle.name])
         await until(lambda: says(taken_back=1))
 
         starts = local.broker.starts
         local.broker.crash()  # the next one hears of that drain too, and that it has been counted
         await until(lambda: local.broker.starts > starts and local.broker.ready.is_set())
-        await until(lambda: hosts_of(stub))
+        await until(everybody)
         await drain_and_take_back(stub, names[idle.name])
         await until(lambda: says(taken_back=1))
 
