@@ -112,22 +112,25 @@ class StepBatches:
         environment, seat = copy.environment, copy.seat
         try:
             action = seat.decode(payload)
-        except Refusal:  # the long way says it
+        except Exception:  # the long way says what is wrong with it
             return False
         now, watch = time.perf_counter, self._watch
         stamps = array("d", (now(),))
         self._engine.stamps = stamps
         watch[LIMIT] = environment.step_limit
         watch[BEGAN] = stamps[0]
+        result: Any = None
+        error: BaseException | None = None
         try:
             result = copy.play(action)
             stamps.append(now())
-        except (Exception, SystemExit, StepOverrun) as error:
-            watch[BEGAN] = watch[LIMIT] = 0.0
-            self._failed(copy, handle, index, payload, error)
-            return True
+        except (Exception, SystemExit, StepOverrun) as raised_here:
+            error = raised_here
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0
+        if error is not None:
+            self._failed(copy, handle, index, payload, error)
+            return True
         environment.observed.step_times.note(stamps, 1, 1, arrived)
         environment.step_cost += 0.2 * (stamps[1] - stamps[0] - environment.step_cost)
         environment.observed.action_bytes += len(payload)
