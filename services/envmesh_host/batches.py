@@ -97,15 +97,9 @@ class StepBatches:
                 if at < total or len(environments) > 1:
                     yield
 
-    def step_alone(self, frame: pb.StreamRequest, arrived: float) -> bool:
-        """Take the step that is all there is in a request, without making columns of it. Returns whether it was such a
-        step, and an ordinary one; if not, nothing has happened."""
-        handles, indices, payloads = frame.handles, frame.indices, frame.payloads
-        if not len(handles) == len(indices) == len(payloads) == 1:
-            return False
-        if frame.kinds or frame.timeouts or frame.annotations:
-            return False
-        handle, index, payload = handles[0], indices[0], payloads[0]
+    def step_alone(self, handle: int, index: int, payload: bytes, arrived: float) -> bool:
+        """Take the step that is all there is in a request, without making columns of it. Returns whether it was an
+        ordinary one; if not, nothing has happened."""
         copy = self._connection.bindings.get(handle)
         if copy is None or copy.next_index != index:
             return False

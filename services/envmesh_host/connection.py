@@ -86,6 +86,7 @@ class Connection:
         self.deadlines: dict[tuple[int, int], float] = {}
         self._fetching: dict[int, pb.ResumeRequest] = {}
         self._batches = StepBatches(self)
+        self.step_alone = self._batches.step_alone
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
             pb.COMMAND_KIND_STEP: self._step,
             pb.COMMAND_KIND_RESET: self._reset,
@@ -130,11 +131,6 @@ class Connection:
         if columns.steps.handles:
             yield from self._batches.step(columns)
         yield
-
-    def work_alone(self, frame: pb.StreamRequest, arrived: float) -> bool:
-        """Carry out a request that is an ordinary step and nothing else. Returns whether it was one; if not, nothing
-        has happened."""
-        return self._batches.step_alone(frame, arrived)
 
     # ---- replies
 

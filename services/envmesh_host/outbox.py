@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from envmesh.lone_frames import spell_event
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.served import OutcomeColumns, Row
 
@@ -77,8 +78,6 @@ class Outbox:
 
     def take(self, open_episodes: int) -> pb.StreamResponse:
         """The next frame, oldest events first; a column whose values are all the default is absent from it."""
-        if len(self.handles) == 1:
-            return self._take_alone()
         limit = min(MOST_EVENTS, max(LEAST_EVENTS, open_episodes // 2))
         columns = (self.handles, self.indices, self.kinds, self.payloads, self.rewards, self.flags, self.digests,
                    self.infos)  # fmt: skip
@@ -105,21 +104,14 @@ class Outbox:
             infos=infos if any(infos) else None,
         )
 
-    def _take_alone(self) -> pb.StreamResponse:
-        """The frame of the one event that waits."""
-        frame = pb.StreamResponse()
-        frame.handles.append(self.handles.pop())
-        frame.indices.append(self.indices.pop())
-        frame.payloads.append(self.payloads.pop())
-        if (kind := self.kinds.pop()) != OUTCOME:
-            frame.kinds.append(kind)  # type: ignore[arg-type]
-        if reward := self.rewards.pop():
-            frame.rewards.append(reward)
-        if flags := self.flags.pop():
-            frame.flags.append(flags)
-        if digest := self.digests.pop():
-            frame.digests.append(digest)
-        if info := self.infos.pop():
-            frame.infos.append(info)
+    def take_alone(self, taken: int) -> bytes:
+        """The only event that waits, as a frame which says that ``taken`` frames were taken up."""
+        row = (
+            self.payloads.pop(),
+            self.rewards.pop(),
+            self.flags.pop(),
+            self.digests.pop(),
+            self.infos.pop(),
+        )
         self.large_bytes = 0
-        return frame
+        return spell_event(self.handles.pop(), self.indices.pop(), self.kinds.pop(), row, taken)

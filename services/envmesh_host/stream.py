@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
+from envmesh.lone_frames import read_step
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.columns import Columns
 from envmesh_host.connection import Connection
@@ -69,13 +70,14 @@ class FrameWriter:
         if self.busy:
             return
         self.busy = True
+        traffic = self._connection.engine.traffic
         try:
             remaining = len(self._outbox)
             while remaining > 0 or self.heartbeat_due or self.taken_due:
-                frame = self._frame()
-                remaining -= len(frame.handles)
-                data = frame.SerializeToString()
-                self._connection.engine.traffic.bytes_out += len(data)
+                events, data = self._frame()
+                remaining -= events
+                traffic.frame_sizes.append(events)
+                traffic.bytes_out += len(data)
                 await self._context.write(data)
         finally:
             self.busy = False
@@ -98,18 +100,20 @@ class FrameWriter:
             self.wake()
             await self._drained.wait()
 
-    def _frame(self) -> pb.StreamResponse:
-        connection = self._connection
-        frame = self._outbox.take(len(connection.bindings))
-        connection.engine.traffic.frame_sizes.append(len(frame.handles))
+    def _frame(self) -> tuple[int, bytes]:
+        """The next frame, and how many events are in it."""
+        connection, outbox = self._connection, self._outbox
+        self.taken_due = False
+        if len(outbox) == 1 and not self.heartbeat_due:
+            return 1, outbox.take_alone(self.taken)
+        frame = outbox.take(len(connection.bindings))
         if self.heartbeat_due:
             self.heartbeat_due = False
             self._sequence += 1
             frame.heartbeat.sequence = self._sequence
             frame.heartbeat.challenge = connection.challenge if connection.fenced else 0
         frame.taken = self.taken
-        self.taken_due = False
-        return frame
+        return len(frame.handles), frame.SerializeToString()
 
 
 class StreamSession:
@@ -140,22 +144,17 @@ class StreamSession:
             if data is grpc.aio.EOF:
                 return
             arrived = time.perf_counter()
-            try:
-                frame = pb.StreamRequest.FromString(data)
-            except DecodeError:
-                raise Refusal("the frame cannot be decoded", reason="MALFORMED") from None
-            if frame.HasField("hello"):
-                raise Refusal("hello belongs into the first request only", reason="MALFORMED")
-            self._note_life(frame)
+            self._note_life()
             traffic = connection.engine.traffic
             traffic.frames_in += 1
             traffic.bytes_in += len(data)
-            behind = connection.fenced or self._interrupted is not None or self._held
-            if not behind and connection.work_alone(frame, arrived):
-                self._note_taken()
-                await self._answer(not self._writer.busy)
-                continue
-            columns = Columns(frame, arrived)
+            if (step := read_step(data)) is not None:
+                behind = connection.fenced or self._interrupted is not None or self._held
+                if not behind and connection.step_alone(*step, arrived):
+                    self._note_taken()
+                    await self._answer(not self._writer.busy)
+                    continue
+            columns = Columns(self._parsed(data), arrived)
             if connection.fenced:
                 self._hold(columns, len(data))
                 continue
@@ -230,13 +229,21 @@ class StreamSession:
             connection.challenge += 1
         return connection.fenced
 
-    def _note_life(self, frame: pb.StreamRequest) -> None:
+    def _note_life(self) -> None:
         connection = self.connection
-        now = time.monotonic()
-        silence = now - connection.heard_at
-        pause = now - self._last_tick[0]
-        connection.heard_at = now
-        if max(silence, pause) > connection.liveness_window:
+        now, window = time.monotonic(), connection.liveness_window
+        if now - connection.heard_at > window or now - self._last_tick[0] > window:
             connection.challenge += 1
+        connection.heard_at = now
+
+    def _parsed(self, data: bytes) -> pb.StreamRequest:
+        try:
+            frame = pb.StreamRequest.FromString(data)
+        except DecodeError:
+            raise Refusal("the frame cannot be decoded", reason="MALFORMED") from None
+        if frame.HasField("hello"):
+            raise Refusal("hello belongs into the first request only", reason="MALFORMED")
         if frame.HasField("heartbeat"):
+            connection = self.connection
             connection.answered = max(connection.answered, min(frame.heartbeat.answer, connection.challenge))
+        return frame

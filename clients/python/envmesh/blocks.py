@@ -6,26 +6,21 @@ from collections.abc import Callable
 from itertools import compress
 from typing import Protocol, TypeAlias
 
+from envmesh.lone_frames import Outcome
 from envmesh.v1 import environment_pb2 as pb
 
 __all__ = [
     "Block",
     "Columns",
-    "Outcome",
     "columns_of",
     "deliver_to_a_block",
     "deliver_to_blocks",
-    "outcome_of",
 ]
 
 Columns: TypeAlias = tuple[
     list[int], list[int], list[bytes], list[float], list[int], list[int], list[bytes], "list[int] | None"
 ]
 """Handles, indices, payloads, rewards, flags, digests, infos; kinds, or None where all are outcomes."""
-
-
-Outcome: TypeAlias = tuple[int, bytes, float, int, int, bytes]
-"""Index, payload, reward, flags, digest, info."""
 
 
 def columns_of(frame: pb.StreamResponse, handles: list[int]) -> Columns:
@@ -40,20 +35,6 @@ def columns_of(frame: pb.StreamResponse, handles: list[int]) -> Columns:
         list(frame.digests) or [0] * count,
         list(frame.infos) or [b""] * count,
         list(map(int, frame.kinds)) or None,
-    )
-
-
-def outcome_of(frame: pb.StreamResponse) -> Outcome:
-    """The outcome that is all there is in a frame."""
-    indices, payloads, rewards = frame.indices, frame.payloads, frame.rewards
-    flags, digests, infos = frame.flags, frame.digests, frame.infos
-    return (
-        indices[0] if indices else 0,
-        payloads[0] if payloads else b"",
-        rewards[0] if rewards else 0.0,
-        flags[0] if flags else 0,
-        digests[0] if digests else 0,
-        infos[0] if infos else b"",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from envmesh.lone_frames import spell_command
 from envmesh.v1 import environment_pb2 as pb
 
 __all__ = ["Outgoing"]
@@ -50,8 +51,6 @@ class Outgoing:
 
     def take(self, open_episodes: int) -> pb.StreamRequest:
         """The next frame, oldest commands first."""
-        if len(self.handles) == 1:
-            return self._take_alone()
         limit = min(MOST_COMMANDS, max(LEAST_COMMANDS, open_episodes // 2))
         columns = (self.handles, self.indices, self.kinds, self.payloads)
         if len(self.handles) <= limit:
@@ -66,12 +65,6 @@ class Outgoing:
             return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads)
         return pb.StreamRequest(handles=handles, indices=indices, payloads=payloads, kinds=kinds)  # type: ignore[arg-type]
 
-    def _take_alone(self) -> pb.StreamRequest:
-        """The frame of the one command that waits."""
-        frame = pb.StreamRequest()
-        frame.handles.append(self.handles.pop())
-        frame.indices.append(self.indices.pop())
-        frame.payloads.append(self.payloads.pop())
-        if (kind := self.kinds.pop()) != STEP:
-            frame.kinds.append(kind)  # type: ignore[arg-type]
-        return frame
+    def take_alone(self) -> bytes:
+        """The only command that waits, as a frame."""
+        return spell_command(self.handles.pop(), self.indices.pop(), self.kinds.pop(), self.payloads.pop())

@@ -23,8 +23,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from envmesh import errors
-from envmesh.blocks import Block, columns_of, deliver_to_a_block, deliver_to_blocks, outcome_of
+from envmesh.blocks import Block, columns_of, deliver_to_a_block, deliver_to_blocks
 from envmesh.errors import EnvmeshError, MeshUnavailable
+from envmesh.lone_frames import Outcome, read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
 
@@ -298,32 +299,32 @@ class HostConnection:
                 (self.rows and self._sent - self._taken < ahead) or self._heartbeat_due
             ) and self.lost is None:
                 self._sent += 1
-                await self._call.write(self._frame(self.rows).SerializeToString())
+                await self._call.write(self._frame())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self._call.cancel()  # the reader says why
         finally:
             self._writing = False
 
-    def _frame(self, rows: Outgoing) -> pb.StreamRequest:
+    def _frame(self) -> bytes:
+        rows = self.rows
+        if len(rows) == 1 and not self._heartbeat_due:
+            return rows.take_alone()
         frame = rows.take(len(self.sessions))
         if self._heartbeat_due:
             self._heartbeat_due = False
             self._sequence += 1
             frame.heartbeat.sequence = self._sequence
             frame.heartbeat.answer = self._challenge
-        return frame
+        return frame.SerializeToString()
 
     async def _write_large(self) -> None:
         while True:
             await self._large_wake.wait()
             self._large_wake.clear()
             while self._large_rows:
-                row = self._large_rows.popleft()
-                alone = Outgoing()
-                alone.add(*row)
-                frame = alone.take(1)
+                frame = spell_command(*self._large_rows.popleft())
                 try:
-                    await self._large_call.write(frame.SerializeToString())
+                    await self._large_call.write(frame)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     self._call.cancel()
                     return
@@ -340,14 +341,19 @@ class HostConnection:
                 if data is grpc.aio.EOF:
                     error = await self._end_of(call)
                     break
-                frame = parse(data)
                 self.heard_at = loop.time()
                 self._reading = True
-                self._deliver(frame)
-                if frame.taken and call is self._call:
-                    self._taken = frame.taken
-                if frame.HasField("heartbeat"):
-                    self._heard(frame.heartbeat)
+                if (alone := read_outcome(data)) is not None:
+                    handle, outcome, taken = alone
+                    self._deliver_alone(handle, outcome)
+                else:
+                    frame = parse(data)
+                    taken = frame.taken
+                    self._deliver(frame)
+                    if frame.HasField("heartbeat"):
+                        self._heard(frame.heartbeat)
+                if taken and call is self._call:
+                    self._taken = taken
                 for callback in tuple(self.after_frame):
                     callback()
                 self._reading = False
@@ -369,17 +375,15 @@ class HostConnection:
         self._reading = False
         self._note_lost(error)
 
+    def _deliver_alone(self, handle: int, outcome: Outcome) -> None:
+        if not deliver_to_a_block(self.blocks, handle, outcome):
+            session = self.sessions.get(handle)
+            if session is not None and session.expected == outcome[0]:
+                session.on_outcome(*outcome)
+
     def _deliver(self, frame: pb.StreamResponse) -> None:
         handles = list(frame.handles)
-        count = len(handles)
-        if not count:
-            return
-        if count == 1 and not frame.kinds:
-            (handle,), outcome = handles, outcome_of(frame)
-            if not deliver_to_a_block(self.blocks, handle, outcome):
-                session = self.sessions.get(handle)
-                if session is not None and session.expected == outcome[0]:
-                    session.on_outcome(*outcome)
+        if not handles:
             return
         columns = columns_of(frame, handles)
         if self.blocks:
