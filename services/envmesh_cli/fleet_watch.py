@@ -9,8 +9,8 @@ import grpc
 from google.protobuf import duration_pb2
 
 from envmesh import errors
+from envmesh.access import channel_options
 from envmesh.mesh import Mesh
-from envmesh.stream import channel_options
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.fleet_view import View, view_of_fleet, view_of_pools
 
@@ -27,7 +27,7 @@ async def watch_views(address: str, mesh: Mesh, *, interval: float) -> AsyncGene
     """
     wait = duration_pb2.Duration()
     wait.FromNanoseconds(int(max(LEAST_INTERVAL, interval) * 1e9))
-    async with mesh.access.channel(address, tuple(channel_options())) as channel:
+    async with mesh.access.channel(address, channel_options()) as channel:
         watching = fleet_pb2_grpc.FleetServiceStub(channel).WatchFleet(
             fleet_pb2.WatchFleetRequest(interval=wait), metadata=mesh.metadata
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import grpc
 
 from envmesh import errors
-from envmesh.stream import channel_options
+from envmesh.access import channel_options
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import FAILED, OK, CommandFailed
@@ -85,7 +85,7 @@ async def _fleet(arguments: argparse.Namespace) -> fleet_pb2.Fleet:
         EnvmeshError: the broker does not answer, or not to this caller. TimeoutError: it has no complete picture.
     """
     mesh, address = connected(arguments), mesh_address(arguments)
-    async with asyncio.timeout(_SECONDS), mesh.access.channel(address, tuple(channel_options())) as channel:
+    async with asyncio.timeout(_SECONDS), mesh.access.channel(address, channel_options()) as channel:
         stub = fleet_pb2_grpc.FleetServiceStub(channel)
         while True:
             try:

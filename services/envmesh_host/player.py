@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.journal_replay import EMPTY_ROW, Replay, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row, Served, reset_outcome
+from envmesh_host.shown import said, traced
 
 __all__ = ["EMPTY_ROW", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
 
@@ -234,39 +234,39 @@ def reset_arguments(served: Served, request: pb.ResetRequest) -> dict[str, Any]:
 
 
 def reward_row(result: Any, index: int) -> Row:
-    """A grade as a serialized RewardResponse; refuses what is not finite."""
-    if isinstance(result, bool | int | float) or hasattr(result, "__float__"):
-        result = RewardResult(value=float(result))
-    if not isinstance(result, RewardResult):
-        raise Refusal(
-            f"reward() must return a number or RewardResult, not {type(result).__name__}",
-            reason="ENVIRONMENT_RETURNED",
+    """A grade as a serialized RewardResponse; refuses what is no grade, or not finite."""
+    try:
+        if isinstance(result, bool | int | float) or hasattr(result, "__float__"):
+            result = RewardResult(value=float(result))
+        if not isinstance(result, RewardResult):
+            raise TypeError(f"not {type(result).__name__}")
+        value = float(result.value)
+        components = {name: float(part) for name, part in sorted(result.components.items())}
+        response = pb.RewardResponse(
+            value=value,
+            components=[pb.RewardComponent(name=name, value=part) for name, part in components.items()],
+            valid=result.valid,
+            rationale=result.rationale,
+            index=index,
         )
-    for name, value in (("reward()", result.value), *result.components.items()):
-        if not math.isfinite(value):
-            raise Refusal(f"{name} is {value}; a reward must be finite", reason="REWARD_INVALID")
-    response = pb.RewardResponse(
-        value=result.value,
-        components=[pb.RewardComponent(name=n, value=v) for n, v in sorted(result.components.items())],
-        valid=result.valid,
-        rationale=result.rationale,
-        index=index,
-    )
-    return (response.SerializeToString(), result.value, 0, 0, b"")
+    except Exception as error:  # whatever an author's objects raise when they are looked at
+        raise Refusal(
+            f"reward() must return a number or RewardResult: {said(error)}", reason="ENVIRONMENT_RETURNED"
+        ) from None
+    for name, part in (("reward()", value), *components.items()):
+        if not math.isfinite(part):
+            raise Refusal(f"{name} is {part}; a reward must be finite", reason="REWARD_INVALID")
+    return (response.SerializeToString(), value, 0, 0, b"")
 
 
 def raised(during: str, error: BaseException) -> Refusal:
     """The refusal that an author's exception becomes, with the traceback from their code on."""
     if isinstance(error, Refusal):
         return error
-    trace = traceback.format_exception(
-        type(error), error, error.__traceback__.tb_next if error.__traceback__ else None
-    )
-    text = "".join(trace)
     return Refusal(
-        f"{during} raised {type(error).__name__}: {error}"[:2000],
+        f"{during} raised {type(error).__name__}: {said(error)}"[:2000],
         reason="ENVIRONMENT_RAISED",
-        detail=text[-16_000:],
+        detail=traced(error)[-16_000:],
     )
 
 
@@ -274,8 +274,8 @@ def encode(what: str, value: Any) -> bytes:
     """Any value as bytes; refuses what has no form on the wire."""
     try:
         return values.encode(value)
-    except (TypeError, ValueError) as error:
-        raise Refusal(f"{what}: {error}", reason="ENVIRONMENT_RETURNED") from None
+    except Exception as error:  # whatever an author's objects raise when they are looked at
+        raise Refusal(f"{what}: {said(error)}", reason="ENVIRONMENT_RETURNED") from None
 
 
 class _author:  # noqa: N801 - reads as a word at its uses

@@ -18,6 +18,7 @@ from envmesh.columns import decoder_of, encoder_of
 from envmesh.env import Definition, Isolation, Recovery, Task
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh_host.shown import said, shown
 
 __all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome"]
 
@@ -110,8 +111,8 @@ class Served:
                 self._plain_forms = self._action_reader(), self._outcome_writer()
             return self._plain_forms
         return (
-            lambda action: self._read_actions(action, tuple(instance.acting)),
-            lambda result: self._write_agents(result, tuple(instance.acting)),
+            lambda action: self._read_actions(action, _acting(instance)),
+            lambda result: self._write_agents(result, _acting(instance)),
         )
 
     def task(self, task_id: str, split: str) -> Task:
@@ -164,16 +165,14 @@ class Served:
                 observation, reward, terminated, truncated, info = result
                 payload = encode(observation)
                 reward = float(reward)
+                flags = _TERMINATED if terminated else 0
+                if truncated:
+                    flags |= _TRUNCATED
                 info = encode_info(info) if info else b""
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # whatever an author's objects raise when they are looked at
                 raise _not_an_outcome(result, error) from None
             if not isfinite(reward):
                 raise Refusal(f"the reward is {reward}; a reward must be finite", reason="REWARD_INVALID")
-            flags = 0
-            if terminated:
-                flags = _TERMINATED
-            if truncated:
-                flags |= _TRUNCATED
             return payload, reward, flags, xxh3_64_intdigest(payload + _pack_suffix(reward, flags)), info
 
         return write
@@ -255,7 +254,7 @@ class Served:
                 for agent in sorted({*observations, *rewards, *terminations, *truncations, *infos})
             ]
             total = float(sum(outcome.reward for outcome in outcomes))
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
+        except Exception as error:
             raise _not_an_outcome(result, error) from None
         if not isfinite(total) or not all(isfinite(outcome.reward) for outcome in outcomes):
             raise Refusal("an agent's reward is not finite", reason="REWARD_INVALID")
@@ -276,26 +275,37 @@ def reset_outcome(result: Any) -> Any:
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise Refusal(
-            f"reset() must return (observation, info); it returned {_shown(result)}",
+            f"reset() must return (observation, info); it returned {_form_of(result)}",
             reason="ENVIRONMENT_RETURNED",
         )
     observation, info = result
     return observation, 0.0, False, False, info
 
 
+def _acting(instance: Any) -> tuple[str, ...]:
+    """The agents that are due."""
+    try:
+        return tuple(instance.acting)
+    except Exception as error:
+        raise Refusal(
+            f"`acting` must name the agents that are due; it raised {type(error).__name__}: {said(error)}",
+            reason="ENVIRONMENT_RETURNED",
+        ) from None
+
+
 def _not_an_outcome(result: Any, error: Exception) -> Refusal:
     if not isinstance(result, tuple | list) or len(result) != 5:
         wanted = "(observation, reward, terminated, truncated, info)"
         return Refusal(
-            f"step() must return {wanted}; it returned {_shown(result)}", reason="ENVIRONMENT_RETURNED"
+            f"step() must return {wanted}; it returned {_form_of(result)}", reason="ENVIRONMENT_RETURNED"
         )
-    return Refusal(f"the outcome has no form on the wire: {error}", reason="ENVIRONMENT_RETURNED")
+    return Refusal(f"the outcome has no form on the wire: {said(error)}", reason="ENVIRONMENT_RETURNED")
 
 
-def _shown(result: Any) -> str:
+def _form_of(result: Any) -> str:
     if isinstance(result, tuple | list):
         return f"a {type(result).__name__} of {len(result)}"
-    return f"{type(result).__name__} {result!r:.80}"
+    return shown(result)
 
 
 def _space(declared: Any, instance: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-__all__ = ["Access", "is_loopback", "open_channel"]
+__all__ = ["Access", "channel_options", "is_loopback", "open_channel"]
 
 LOOK_SECONDS = 1.0
 """How often a file is looked at, at most."""
@@ -177,6 +177,21 @@ class Access:
     ) -> grpc.aio.Channel:
         """A channel. ``server_name`` is what the certificate there must say, where it is not the address."""
         return open_channel(address, self.credentials, options, server_name)
+
+
+def channel_options(max_message_bytes: int = 64 << 20) -> tuple[tuple[str, Any], ...]:
+    """Options of every channel: message bounds, keepalive, and quick reconnects."""
+    return (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
 
 
 def open_channel(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from envmesh import errors
-from envmesh.access import Access
+from envmesh.access import Access, channel_options
 from envmesh.beginnings import beginning_of, make_beginning
 from envmesh.client_settings import ClientSettings
 from envmesh.detached import read_detached, write_detached
@@ -30,7 +30,7 @@ from envmesh.recovery import Recovery
 from envmesh.session import Episode
 from envmesh.slot import LeaseBinding, Slot
 from envmesh.statistics import Statistics
-from envmesh.stream import HostConnection, channel_options, new_client_id
+from envmesh.stream import HostConnection, new_client_id
 from envmesh.v1 import placement_pb2_grpc
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Mesh(Catalogue):
         self.now = 0.0
         self.episodes: set[Episode] = set()
         self.vectors: set[Vector] = set()
-        self.links = Links(access, tuple(channel_options(settings.max_message_bytes)))
+        self.links = Links(access, channel_options(settings.max_message_bytes))
         self._pid = os.getpid()
         self.recovery = Recovery(self)
         self.journal: JournalFile | None = None

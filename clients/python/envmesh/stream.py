@@ -29,7 +29,7 @@ from envmesh.lone_frames import Outcome, read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
 
-__all__ = ["HostConnection", "Session", "channel_options"]
+__all__ = ["HostConnection", "Session"]
 
 log = logging.getLogger("envmesh.client")
 
@@ -43,21 +43,6 @@ LARGE_VALUE_BYTES = 256 * 1024
 FEW_SESSIONS = 4
 FRAMES_AHEAD = 2
 """Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""
-
-
-def channel_options(max_message_bytes: int = 64 << 20) -> list[tuple[str, Any]]:
-    """Options of every channel: message bounds, keepalive, and quick reconnects."""
-    return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        ("grpc.use_local_subchannel_pool", 1),
-    ]
 
 
 class Session(Protocol):

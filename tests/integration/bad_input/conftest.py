@@ -12,13 +12,21 @@ from tests.compliance.hosts import HostUnderTest, serving, write_key
 from tests.compliance.messages import Episode, content
 from tests.compliance.wire import Wires
 
+MORE = (
+    "pendulum=gymnasium:Pendulum-v1",
+    "treacherous=tests.environments.treacherous:Treacherous",
+    "treacherous-process=tests.environments.treacherous:TreacherousProcess",
+    "treacherous-pair=tests.environments.treacherous:TreacherousPair",
+)
+"""Served beside the environments of the compliance tests: one whose actions are arrays, and worse."""
+
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostUnderTest]:
-    """A host with the environments of the compliance tests, and one whose actions are arrays."""
+    """A host with the environments of the compliance tests, and more."""
     path = tmp_path_factory.mktemp("keys") / "lease.pem"
     key = write_key(path)
-    with serving(path, "pendulum=gymnasium:Pendulum-v1") as running:
+    with serving(path, *MORE) as running:
         yield HostUnderTest(running.address, key)
 
 

@@ -1,0 +1,89 @@
+"""Environments whose outcomes are made of what raises when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from envmesh.env import environment
+
+
+class Trap(Exception):
+    """Whatever is done with it raises; so does asking an exception of this kind for its text."""
+
+    def _spring(self, *_: Any) -> NoReturn:
+        raise RuntimeError("a trap was sprung")
+
+    __float__ = __bool__ = __len__ = __iter__ = __repr__ = __str__ = _spring
+
+
+class TrappedMap(Mapping[str, int]):
+    """A map that cannot be walked through."""
+
+    def __getitem__(self, key: str) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[str]:
+        raise LookupError("a map of nowhere")
+
+    def __len__(self) -> int:
+        return 1
+
+
+OUTCOMES: dict[str, Any] = {
+    "reward": ("here", Trap(), False, False, {}),
+    "observation": (TrappedMap(), 0.0, False, False, {}),
+    "terminated": ("here", 0.0, Trap(), False, {}),
+    "truncated": ("here", 0.0, False, np.zeros(2), {}),
+    "info": ("here", 0.0, False, False, Trap()),
+    "inside info": ("here", 0.0, False, False, {"where": TrappedMap()}),
+    "outcome": Trap(),
+    "no outcome": [Trap()],
+}
+"""What the step of this name returns."""
+
+
+@environment(recovery="replay", isolation="inline")
+class Treacherous:
+    """Returns one of ``OUTCOMES``; ``raise`` raises an exception without a text; any other text is answered."""
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        return "ready", {}
+
+    def step(self, action: str) -> Any:
+        if action == "raise":
+            raise Trap
+        return OUTCOMES.get(action, (action, 0.0, False, False, {}))
+
+    def reward(self) -> Any:
+        return Trap()
+
+
+@environment(recovery="none", isolation="process", slots=8, episodes_per_worker=8)
+class TreacherousProcess(Treacherous):
+    """The same, in a worker process with others."""
+
+
+@environment(recovery="replay", isolation="inline", agents=("left", "right"))
+class TreacherousPair:
+    """Two agents; ``acting`` and the outcomes of the one raise when they are told to."""
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        self.due: Any = ("left", "right")
+        return {"left": "ready", "right": "ready"}, {}
+
+    @property
+    def acting(self) -> Any:
+        if self.due is None:
+            raise LookupError("nobody knows who is due")
+        return self.due
+
+    def step(self, actions: dict[str, str]) -> Any:
+        rewards: dict[str, Any] = {"left": 0.0, "right": 0.0}
+        if actions["left"] == "reward":
+            rewards["left"] = Trap()
+        if actions["left"] == "acting":
+            self.due = None
+        return dict(actions), rewards, {}, {}, {}
