@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import re
+import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import envmesh
 from envmesh.policies import Act, batched, per_episode
 from tests.integration.closed_parts import until
 from tests.integration.command_line import started
-from tests.integration.conftest import ROOT
+from tests.integration.conftest import ROOT, own_host
 
 
 async def collect(rollouts):
@@ -229,3 +231,28 @@ async def test_all_that_was_asked_for_has_ended_when_the_only_host_is_gone():
             await until(lambda: len(thinking) == 2)
             host.process.kill()
         assert [trajectory.failure.cause for trajectory in played.result()] == ["HOST_LOST"] * 2
+
+
+def counted(host, name: str, **labels: str) -> float:
+    """What a host's metrics page counts, over all series with these labels."""
+    text = urllib.request.urlopen(host.announced["metrics"], timeout=10).read().decode()
+    families = text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+async def test_episodes_that_follow_each_other_in_a_slot_are_closed_by_the_next_ones_reset():
+    with own_host("cartpole") as host:
+        async with envmesh.connect(host.address) as mesh:
+            rollouts = mesh.rollouts("cartpole", lambda observation: 0, seeds=range(40), concurrency=4)
+            assert len(await collect(rollouts)) == 40
+            limited = mesh.rollouts(
+                "cartpole", lambda observation: 0, seeds=range(8), concurrency=4, max_steps=3
+            )
+            assert {len(trajectory.rewards) for trajectory in await collect(limited)} == {3}
+            await until(lambda: counted(host, "envmesh_commands_total", kind="reset", code="OK") == 48)
+            await until(lambda: counted(host, "envmesh_live_episodes") == 0)
+        # The last in each slot, and those that the host did not know to be over.
+        assert counted(host, "envmesh_commands_total", kind="close", code="OK") == 4 + 8
+        assert counted(host, "envmesh_episodes_total", outcome="terminated") == 40
+        assert counted(host, "envmesh_episodes_total", outcome="closed") == 8

@@ -127,6 +127,7 @@ class LeasePool:
 
     def give(self, slot: Slot) -> None:
         """The slot is free for the next episode."""
+        slot.close_over()
         if slot.usable and not self._relocations.serve(slot) and not self._line.serve(slot):
             self._idle.append(slot)
 

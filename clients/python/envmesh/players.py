@@ -62,7 +62,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         """Reset the episode."""
         self.prepare()
         connection = self.connection
-        self.handle = connection.bind(self)
+        self.handle = self.slot.bind(self)
         if self.block is not None:
             self.block.players[self.handle] = self
         self.started = self.sent_at = time.perf_counter()
@@ -194,12 +194,21 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self._leave()
 
     def _leave(self, slot_good: bool = True) -> None:
-        trajectory, connection = self.trajectory, self.connection
+        trajectory, slot = self.trajectory, self.slot if slot_good else None
         trajectory.seconds = time.perf_counter() - self.started
         self.abandon_rebuild()
-        connection.send(self.handle, 0, CLOSE, b"")
+        if slot is not None and self._ended_there():
+            slot.over = self.handle
+        else:
+            self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
-        self.rollouts.finished(self, self.slot if slot_good else None)
+        self.rollouts.finished(self, slot)
+
+    def _ended_there(self) -> bool:
+        """Whether the host knows that the episode is over, and has nothing more to say of it."""
+        rows = self.trajectory._rows
+        over = self.trajectory.failure is None and bool(rows) and rows[-1][2] & 3
+        return bool(over) and not self.spec.checkpoints
 
     def _unbind(self) -> None:
         self.connection.unbind(self.handle)

@@ -89,7 +89,7 @@ class Rollouts:
         self.mesh = mesh
         self.environment = environment
         self.policy = policy
-        self.kind = kind_of(policy)
+        kind = self.kind = kind_of(policy)
         self.episodes = episodes
         self.concurrency = concurrency if episodes is None else max(1, min(concurrency, episodes + spares))
         self.group_size = group_size
@@ -102,8 +102,8 @@ class Rollouts:
         self.peak = 0
         self.step_seconds = array("d")
         self.reset_seconds = array("d")
-        self.batch = BatchPlayers(self) if self.kind.batched else None
-        waits = self.kind.asynchronous and not self.kind.batched
+        self.batch = BatchPlayers(self) if kind.batched else None
+        waits = kind.asynchronous and not kind.batched
         self._player_kind: type[PolicyPlayer] = TaskPlayer if waits else PolicyPlayer
         if measure:
             self._player_kind = MeasuredTaskPlayer if waits else MeasuredPolicyPlayer
@@ -122,7 +122,6 @@ class Rollouts:
         self._parked: list[Slot] = []
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None
-        kind = self.kind
         plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
         self._in_blocks = plain and max_steps is None and not measure and mesh.journal is None
         self._blocks: dict[HostConnection, PolicyBlock] = {}
@@ -396,6 +395,7 @@ class Rollouts:
             self._deliver(player, trajectory)
         if slot is not None:
             self.play_on(slot)
+            slot.close_over()
         else:
             self._ask_for_slot()
         if self._finished():

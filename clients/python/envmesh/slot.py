@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.errors import EnvmeshError, MeshUnavailable
 from envmesh.outcome import EnvironmentSpec
-from envmesh.stream import HostConnection, failure_of
+from envmesh.stream import HostConnection, Session, failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
@@ -17,12 +17,14 @@ __all__ = ["AttachedSlot", "FormerHost", "LeaseBinding", "Slot", "StandInBinding
 
 
 class Slot:
-    """A right to one episode on one host."""
+    """A right to one episode on one host. ``over`` is the handle of an episode that has ended in it and was not closed
+    yet, 0 where there is none: a reset under that handle closes it, and saves the frame a row."""
 
-    __slots__ = ("binding",)
+    __slots__ = ("binding", "over")
 
     def __init__(self, binding: LeaseBinding | AttachedSlot | StandInBinding):
         self.binding = binding
+        self.over = 0
 
     @property
     def usable(self) -> bool:
@@ -41,6 +43,20 @@ class Slot:
     def connection(self) -> HostConnection:
         """Where it is."""
         return self.binding.connection
+
+    def bind(self, session: Session) -> int:
+        """A handle for the next episode in the slot, whose reset must come next."""
+        handle, self.over = self.over, 0
+        if not handle:
+            return self.connection.bind(session)
+        self.connection.sessions[handle] = session
+        return handle
+
+    def close_over(self) -> None:
+        """No episode follows at once: the one that is over is closed."""
+        handle, self.over = self.over, 0
+        if handle and self.connection.lost is None:
+            self.connection.send(handle, 0, pb.COMMAND_KIND_CLOSE, b"")
 
 
 class AttachedSlot:
