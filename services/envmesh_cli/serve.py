@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from envmesh_cli.targets import advice, declarations, load_targets
 from envmesh_host.settings import HostSettings
 from envmesh_service.lifecycle import run_process
 from envmesh_service.logs import configure
+from envmesh_service.memory import keep_memory
 from envmesh_service.settings import load
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def serve(arguments: argparse.Namespace) -> int:
     terminal = sys.stdout.isatty() and not arguments.json
 
     def ready(host: Host) -> None:
-        collect_rarely()
+        keep_memory()
         if arguments.json:
             print(json.dumps(announcement(host)), flush=True)
         elif terminal:
@@ -57,14 +57,6 @@ def serve(arguments: argparse.Namespace) -> int:
     grace = settings.drain_deadline + 5.0
     shutdown = event_loop.run(run_process(lambda process: host.run(process, ready), grace=grace))
     return INTERRUPTED if shutdown.forced else 0
-
-
-def collect_rarely() -> None:
-    """Tune the garbage collector for a process that keeps much, for long, in few cycles: what the start made is left
-    alone, and the rest is looked at less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def host_settings(arguments: argparse.Namespace) -> HostSettings:

@@ -12,7 +12,7 @@ import time
 from array import array
 from collections.abc import Collection, Iterator
 from itertools import compress, islice
-from operator import call
+from operator import attrgetter, call
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envmesh.errors import Refusal
@@ -74,7 +74,8 @@ class StepBatches:
         self._watch = connection.engine.watch
 
     def step(self, columns: Columns) -> Iterator[None]:
-        """Take the steps of a request, and yield after each stretch but the last."""
+        """Take the steps of a request, those of the cheapest environment first, and yield after each stretch but the
+        last."""
         handles, indices, payloads = columns.steps
         copies: list[Any] = list(map(self._connection.bindings.get, handles))
         batch = Batch(copies, handles, indices, payloads)
@@ -84,15 +85,18 @@ class StepBatches:
             batch = batch.chosen(fit)
         environments: Collection[Hosted] = self._engine.hosted.values()
         if len(environments) > 1:
-            environments = {copy.environment for copy in batch.copies}
+            environments = sorted({copy.environment for copy in batch.copies}, key=attrgetter("row_cost"))
+        now = time.perf_counter
         for environment in environments:
             mine = batch
             if len(environments) > 1:
                 mine = batch.chosen([copy.environment is environment for copy in batch.copies])
             at, total = 0, len(mine.copies)
             while at < total:
-                end = min(total, at + max(1, int(STRETCH_SECONDS / environment.step_cost)))
+                end = min(total, at + max(1, int(STRETCH_SECONDS / environment.row_cost)))
+                begun = now()
                 self._step(environment, mine.part(at, end), columns.arrived)
+                environment.row_cost += 0.2 * ((now() - begun) / (end - at) - environment.row_cost)
                 at = end
                 if at < total or len(environments) > 1:
                     yield
@@ -201,7 +205,8 @@ class StepBatches:
         size = sum(map(len, outcomes[0]))
         observed.action_bytes += sum(map(len, batch.payloads))
         if size >= LARGE_VALUE_BYTES:
-            self._settle_one_by_one(batch, results)
+            for copy, handle, index, payload, row in zip(*batch, zip(*outcomes, strict=True), strict=True):
+                self._settle_singly(copy, handle, index, payload, row)
             return
         observed.observation_bytes += size
         if environment.takes_tools:

@@ -33,7 +33,8 @@ class RecentFailure:
 class Hosted:
     """One environment on this host. ``served`` is set where it is played inline and synchronously, by the stream's
     reader itself; otherwise ``runner`` plays it. ``read_actions`` and ``write_outcomes`` are its forms for whole
-    columns, ``step_cost`` a running estimate of a step's seconds."""
+    columns. ``step_cost`` is a running estimate of the seconds of a step in the environment, ``row_cost`` of all that a
+    host does for one in a frame."""
 
     __slots__ = (
         "_tasks",
@@ -54,6 +55,7 @@ class Hosted:
         "return_sum",
         "reuse",
         "reward_limit",
+        "row_cost",
         "runner",
         "saves",
         "served",
@@ -81,7 +83,7 @@ class Hosted:
         self.observed = Observed()
         self.read_actions: Any = None
         self.write_outcomes: Any = None
-        self.step_cost = 1e-5
+        self.step_cost = self.row_cost = 1e-5
         if served is not None and not info.agents:
             self.read_actions, self.write_outcomes = served.batch_forms()
         self.saves = info.recovery == pb.RECOVERY_CLASS_STATE and info.checkpoints

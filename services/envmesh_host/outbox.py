@@ -104,14 +104,15 @@ class Outbox:
             infos=infos if any(infos) else None,
         )
 
+    @property
+    def begins_large(self) -> bool:
+        """Whether the oldest event is of a large value: it takes a frame of its own, which is copied least."""
+        return self.large_bytes > 0 and len(self.payloads[0]) >= LARGE_VALUE_BYTES
+
     def take_alone(self, taken: int) -> bytes:
-        """The only event that waits, as a frame which says that ``taken`` frames were taken up."""
-        row = (
-            self.payloads.pop(),
-            self.rewards.pop(),
-            self.flags.pop(),
-            self.digests.pop(),
-            self.infos.pop(),
-        )
-        self.large_bytes = 0
-        return spell_event(self.handles.pop(), self.indices.pop(), self.kinds.pop(), row, taken)
+        """The oldest event, as a frame which says that ``taken`` frames were taken up."""
+        payload = self.payloads.pop(0)
+        if len(payload) >= LARGE_VALUE_BYTES:
+            self.large_bytes -= len(payload)
+        row = (payload, self.rewards.pop(0), self.flags.pop(0), self.digests.pop(0), self.infos.pop(0))
+        return spell_event(self.handles.pop(0), self.indices.pop(0), self.kinds.pop(0), row, taken)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -15,6 +14,7 @@ from xxhash import xxh3_64_intdigest
 
 from envmesh import spaces, values
 from envmesh.columns import decoder_of, encoder_of
+from envmesh.digest import LONG_BYTES, digest_of, suffix
 from envmesh.env import Definition, Isolation, Recovery, Task
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
@@ -33,7 +33,6 @@ _TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
 ENDED = _TERMINATED | _TRUNCATED
 """The flags of an outcome that is an episode's last."""
 _AGENTS = pb.OUTCOME_FLAG_AGENTS
-_pack_suffix = struct.Struct("<dB").pack
 
 _RECOVERY = {
     Recovery.NONE: pb.RECOVERY_CLASS_NONE,
@@ -173,7 +172,7 @@ class Served:
                 raise _not_an_outcome(result, error) from None
             if not isfinite(reward):
                 raise Refusal(f"the reward is {reward}; a reward must be finite", reason="REWARD_INVALID")
-            return payload, reward, flags, xxh3_64_intdigest(payload + _pack_suffix(reward, flags)), info
+            return payload, reward, flags, digest_of(payload, suffix(reward, flags)), info
 
         return write
 
@@ -202,10 +201,13 @@ class Served:
             for flag, column in ((_TERMINATED, terminated), (_TRUNCATED, truncated)):
                 for row in compress(range(len(rewards)), column):  # few
                     flags[row] |= flag
-            suffixes = map(_pack_suffix, rewards, flags)
-            digests = [
-                xxh3_64_intdigest(data + suffix) for data, suffix in zip(payloads, suffixes, strict=True)
-            ]
+            suffixes = map(suffix, rewards, flags)
+            if max(map(len, payloads)) < LONG_BYTES:
+                digests = [
+                    xxh3_64_intdigest(data + end) for data, end in zip(payloads, suffixes, strict=True)
+                ]
+            else:
+                digests = list(map(digest_of, payloads, suffixes))
             packed_infos = [b""] * len(rewards)
             if any(infos):
                 packed_infos = [encode_info(info) if info else b"" for info in infos]
@@ -263,8 +265,7 @@ class Served:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED
         payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
-        suffix = _pack_suffix(total, flags & ENDED)
-        return payload, total, flags, xxh3_64_intdigest(payload + suffix), b""
+        return payload, total, flags, digest_of(payload, suffix(total, flags & ENDED)), b""
 
 
 def reset_outcome(result: Any) -> Any:

@@ -104,7 +104,7 @@ class FrameWriter:
         """The next frame, and how many events are in it."""
         connection, outbox = self._connection, self._outbox
         self.taken_due = False
-        if len(outbox) == 1 and not self.heartbeat_due:
+        if (len(outbox) == 1 or outbox.begins_large) and not self.heartbeat_due:
             return 1, outbox.take_alone(self.taken)
         frame = outbox.take(len(connection.bindings))
         if self.heartbeat_due:

@@ -43,7 +43,7 @@ async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) ->
     """See ``Episode.fork``."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
-    if episode._waiter is not None:
+    if episode.awaited:
         raise InvalidRequest(
             "a command of this episode is being awaited; fork between steps", reason="STEP_CONFLICT"
         )

@@ -42,11 +42,9 @@ async def take_slot(episode: Episode, timeout: float) -> Slot:
     return slot
 
 
-def trace_command(episode: Episode, kind: int, index: int, answer: asyncio.Future[Any]) -> None:
+def trace_command(trace: EpisodeTrace, kind: int, index: int, answer: asyncio.Future[Any]) -> None:
     """A command is about to be sent."""
-    if episode.trace is not None:
-        began = time.perf_counter()
-        answer.add_done_callback(functools.partial(_answered, episode.trace, kind, index, began))
+    answer.add_done_callback(functools.partial(_answered, trace, kind, index, time.perf_counter()))
 
 
 def _answered(trace: EpisodeTrace, kind: int, index: int, began: float, answer: asyncio.Future[Any]) -> None:

@@ -51,24 +51,26 @@ def _packed(number: int) -> bytes:
 def spell_command(handle: int, index: int, kind: int, payload: bytes) -> bytes:
     """A ``StreamRequest`` with this one command."""
     kinds = b"" if kind == STEP else b"\x22" + _packed(kind)
-    return b"\x0a%b\x12%b\x1a%b%b%b" % (_packed(handle), _packed(index), varint(len(payload)), payload, kinds)
+    head = b"\x0a%b\x12%b\x1a%b" % (_packed(handle), _packed(index), varint(len(payload)))
+    return b"".join((head, payload, kinds))
 
 
 def spell_event(handle: int, index: int, kind: int, event: Event, taken: int) -> bytes:
     """A ``StreamResponse`` with this one event."""
     payload, reward, flags, digest, info = event
-    frame = b"\x0a%b\x12%b\x1a%b%b" % (_packed(handle), _packed(index), varint(len(payload)), payload)
-    if reward:
-        frame += _reward.pack(_REWARDS, 8, reward)
+    rest = _reward.pack(_REWARDS, 8, reward) if reward else b""
     if flags:
-        frame += b"\x2a" + _packed(flags)
+        rest += b"\x2a" + _packed(flags)
     if digest:
-        frame += _digest.pack(_DIGESTS, 8, digest)
+        rest += _digest.pack(_DIGESTS, 8, digest)
     if kind != OUTCOME:
-        frame += b"\x3a" + _packed(kind)
+        rest += b"\x3a" + _packed(kind)
     if info:
-        frame += b"\x42%b%b" % (varint(len(info)), info)
-    return frame + b"\x58" + varint(taken) if taken else frame
+        rest += b"\x42%b%b" % (varint(len(info)), info)
+    if taken:
+        rest += b"\x58" + varint(taken)
+    head = b"\x0a%b\x12%b\x1a%b" % (_packed(handle), _packed(index), varint(len(payload)))
+    return b"".join((head, payload, rest))  # a large payload is copied once
 
 
 def _number(data: bytes, start: int, end: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -47,8 +48,6 @@ class EnvironmentSpec:
             step_seconds=info.step_limit.ToMilliseconds() / 1e3 or 60.0,
             reward_seconds=info.reward_limit.ToMilliseconds() / 1e3 or 120.0,
         )
-        self._observation_codec: Any = None
-        self._action_codec: Any = None
 
     def __repr__(self) -> str:
         return f"<EnvironmentSpec {self.key} {self.isolation.value} {self.recovery.value}>"
@@ -67,21 +66,17 @@ class EnvironmentSpec:
         """The declared space, or None."""
         return spaces.from_proto(self.message.action_space) if self.message.HasField("action_space") else None
 
-    @property
+    @cached_property
     def observation_codec(self) -> Any:
         """How observations are written; with several agents, in the general form."""
-        if self._observation_codec is None:
-            declared = self.message.HasField("observation_space") and not self.agents
-            self._observation_codec = spaces.codec(self.message.observation_space if declared else None)
-        return self._observation_codec
+        declared = self.message.HasField("observation_space") and not self.agents
+        return spaces.codec(self.message.observation_space if declared else None)
 
-    @property
+    @cached_property
     def action_codec(self) -> Any:
         """How actions are written; with several agents, in the general form."""
-        if self._action_codec is None:
-            declared = self.message.HasField("action_space") and not self.agents
-            self._action_codec = spaces.codec(self.message.action_space if declared else None, action=True)
-        return self._action_codec
+        declared = self.message.HasField("action_space") and not self.agents
+        return spaces.codec(self.message.action_space if declared else None, action=True)
 
 
 class Outcome:
@@ -104,8 +99,8 @@ class Outcome:
     ):
         self.index = index
         self.reward: Any = reward
-        self.terminated: Any = bool(flags & TERMINATED)
-        self.truncated: Any = bool(flags & TRUNCATED)
+        self.terminated: Any = flags & TERMINATED != 0
+        self.truncated: Any = flags & TRUNCATED != 0
         self.digest = digest
         self._payload = payload
         self._info: Any = info

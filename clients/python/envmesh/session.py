@@ -25,7 +25,7 @@ from envmesh.leases import LeasePool
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome
 from envmesh.rebuilding import Rebuild
 from envmesh.slot import Slot
-from envmesh.stream import failure_of
+from envmesh.stream import HostConnection, failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Episode(EpisodeState, EpisodeSession):
         """
         if self._handle == 0 or self.failure is not None:
             raise self._not_open()
-        if self._waiter is not None:
+        if self.awaited:
             raise InvalidRequest("a step of this episode is being awaited already", reason="STEP_CONFLICT")
         try:
             payload = self.spec.action_codec.encode(action)
@@ -169,7 +169,10 @@ class Episode(EpisodeState, EpisodeSession):
             self.log.act(payload)
         if timeout is None:
             timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
-        return await self._command(index, pb.COMMAND_KIND_STEP, payload, timeout)  # type: ignore[no-any-return]
+        answer, writer = self._put(index, pb.COMMAND_KIND_STEP, payload, timeout)
+        if writer is not None:
+            await self._write_alone(writer, answer)
+        return await answer  # type: ignore[no-any-return] # no coroutine between: thousands wait here
 
     async def reward(self, *, again: bool = False, timeout: float | None = None) -> RewardResult:
         """Grade the episode as it stands, without acting. Raises: Unsupported, EpisodeAborted."""
@@ -254,24 +257,41 @@ class Episode(EpisodeState, EpisodeSession):
         self._resolve(None, MeshUnavailable("the episode was closed", reason="CANCELLED"))
 
     async def _command(self, index: int, kind: int, payload: bytes, timeout: float) -> Any:
+        answer, writer = self._put(index, kind, payload, timeout)
+        if writer is not None:
+            await self._write_alone(writer, answer)
+        return await answer
+
+    def _put(
+        self, index: int, kind: int, payload: bytes, timeout: float
+    ) -> tuple[asyncio.Future[Any], HostConnection | None]:
+        """Queue a command. Returns its answer to come, and the connection if the caller is to write to it itself."""
         slot = self._slot
         if slot is None:
             raise self._not_open()
         connection = slot.connection
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        answer = self._waiter = asyncio.get_running_loop().create_future()
         self._out = (index, kind, payload)
-        self.deadline = self.away_since or self._mesh.now
-        self.deadline += timeout
-        trace_command(self, kind, index, waiter)
-        await connection.send_alone(self._handle, index, kind, payload)
+        self.deadline = (self.away_since or self._mesh.now) + timeout
+        if self.trace is not None:
+            trace_command(self.trace, kind, index, answer)
+        alone = connection.put(self._handle, index, kind, payload)
+        return answer, connection if alone else None
+
+    async def _write_alone(self, connection: HostConnection, answer: asyncio.Future[Any]) -> None:
         try:
-            return await waiter
-        finally:
-            if self._waiter is waiter:
-                self._waiter = None
+            await connection.write()
+        except BaseException:
+            answer.cancel()  # nobody waits for it any more
+            raise
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the answer to a command."""
+        return self._waiter is not None and not self._waiter.done()
 
     async def _aside(self, kind: int, payload: bytes, timeout: float) -> bytes:
-        if self._waiter is not None:
+        if self.awaited:
             raise InvalidRequest("a command of this episode is being awaited already", reason="STEP_CONFLICT")
         return await self._command(0, kind, payload, timeout)  # type: ignore[no-any-return]
 

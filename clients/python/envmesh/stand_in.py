@@ -149,9 +149,10 @@ class StandIn:
         elif kind != pb.COMMAND_KIND_ACKNOWLEDGE:
             self.held = (index, kind, payload)
 
-    async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
+    def put(self, handle: int, index: int, kind: int, payload: bytes) -> bool:
         """Keep a command."""
         self.send(handle, index, kind, payload)
+        return False
 
     def wake(self) -> None:
         """There is nothing to write to."""

@@ -205,7 +205,7 @@ class HostConnection:
             if self._writing:
                 await asyncio.sleep(0.001)
             else:
-                await self._write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
+                await self.write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
 
     def give_up(self, error: EnvmeshError) -> None:
         """The host has been silent for too long: it is as good as lost."""
@@ -249,9 +249,9 @@ class HostConnection:
         if not self._writing:
             self._wake.set()
 
-    async def send_alone(self, handle: int, index: int, kind: int, payload: bytes) -> None:
-        """Queue one command, and write it at once where hardly anybody else is about: a lone step then costs no
-        switch of tasks."""
+    def put(self, handle: int, index: int, kind: int, payload: bytes) -> bool:
+        """Queue one command. Returns whether the caller is to ``write`` it: where hardly anybody else is about, a lone
+        step then costs no switch of tasks."""
         if (
             self._writing
             or self.rows
@@ -259,9 +259,9 @@ class HostConnection:
             or len(payload) >= LARGE_VALUE_BYTES
         ):
             self.send(handle, index, kind, payload)
-            return
+            return False
         self.rows.add(handle, index, kind, payload)
-        await self._write()
+        return True
 
     def heartbeat(self) -> None:
         """Send a sign of life with the next frame, or alone."""
@@ -273,9 +273,10 @@ class HostConnection:
         while True:
             await wake.wait()
             wake.clear()
-            await self._write()
+            await self.write()
 
-    async def _write(self, ahead: int = FRAMES_AHEAD) -> None:
+    async def write(self, ahead: int = FRAMES_AHEAD) -> None:
+        """Write what is queued, unless that is being done already."""
         if self._writing:
             return
         self._writing = True
@@ -344,7 +345,7 @@ class HostConnection:
                 self._reading = False
                 if self.rows and not self._writing:
                     if len(self.sessions) <= FEW_SESSIONS:
-                        await self._write()  # so little that it cannot fill a buffer: no switch of tasks
+                        await self.write()  # so little that it cannot fill a buffer: no switch of tasks
                     else:
                         self._wake.set()
         except grpc.aio.AioRpcError as failure:

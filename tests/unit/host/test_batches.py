@@ -10,6 +10,7 @@ from envmesh_host.columns import Columns
 from envmesh_host.connection import Connection
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
+from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
 from envmesh_host.served import Served
 from envmesh_host.slots import Claim, SlotTable
 from envmesh_service.credentials import ANYBODY
@@ -56,7 +57,7 @@ def step_all(connection: Connection, episodes: int, index: int, actions: list[by
 def test_a_frame_that_takes_several_stretches_steps_each_episode_once():
     episodes = 300
     connection, hosted = connection_with("envmesh_environments.echo:Echo", episodes)
-    hosted.step_cost = 0.001  # it will prove far cheaper, so the stretches grow while the frame is taken
+    hosted.row_cost = 0.001  # it will prove far cheaper, so the stretches grow while the frame is taken
     actions = [bytes([number % 256]) * 50 for number in range(episodes)]
     assert step_all(connection, episodes, 1, actions) > 1
     assert [copy.index for copy in connection.bindings.values()] == [1] * episodes
@@ -94,3 +95,52 @@ def test_one_bad_action_harms_no_neighbour():
     assert kinds == {1: outcome, 2: failure, 3: failure, 4: outcome}
     assert [copy.index for copy in connection.bindings.values()] == [1, 0, 0, 1]
     assert [copy.next_index for copy in connection.bindings.values()] == [2, 1, 1, 2]
+
+
+def test_the_cheapest_environment_of_a_frame_goes_first_and_is_sent_before_the_next_begins():
+    connection, cheap = connection_with("envmesh_environments.echo:Echo", 4)
+    definition = load("envmesh_environments.echo:Frames?size=300000")
+    served = Served.prepare(definition)
+    dear = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    dear.row_cost = 0.01
+    connection.engine.hosted[dear.key] = dear
+    for handle in (1, 2):  # as if they had begun there
+        copy = connection.bindings[handle]
+        copy.environment = dear
+        copy.seat = dear.player()
+        copy.seat.instance.reset()
+        copy.play = copy.seat.step_instance
+    frame = pb.StreamRequest(
+        handles=[1, 2, 3, 4],
+        indices=[1] * 4,
+        payloads=[encode(7), encode(7), encode(b"x" * 50), encode(b"y" * 50)],
+    )
+    work = connection.work(Columns(frame, 0.0))
+    next(work)
+    assert connection.outbox.handles == [3, 4]
+    assert sum(1 for _ in work) >= 2, "one dear row a stretch"
+    assert connection.outbox.handles == [3, 4, 1, 2]
+    assert dear.row_cost < 0.01
+    assert cheap.row_cost < 1e-4
+
+
+def test_a_large_value_takes_a_frame_of_its_own():
+    outbox = Outbox()
+    large = bytes(LARGE_VALUE_BYTES)
+    rows = [
+        (large, 1.0, 0, 7, b""),
+        (b"small", 2.0, 0, 8, b""),
+        (large, 3.0, 0, 9, b""),
+        (large, 4.0, 0, 9, b""),
+    ]
+    for handle, row in enumerate(rows, start=1):
+        outbox.add(handle, 5, pb.EVENT_KIND_OUTCOME, row)
+    seen = []
+    while len(outbox):
+        begins_large = outbox.begins_large
+        frame = outbox.take_alone(3)
+        response = pb.StreamResponse.FromString(frame)
+        assert (len(response.payloads[0]) == len(large)) is begins_large
+        assert outbox.large_bytes == sum(len(payload) for payload in outbox.payloads if payload is large)
+        seen.append((response.handles[0], response.rewards[0], response.taken))
+    assert seen == [(1, 1.0, 3), (2, 2.0, 3), (3, 3.0, 3), (4, 4.0, 3)]
