@@ -93,7 +93,8 @@ class StepBatches:
                 mine = batch.chosen([copy.environment is environment for copy in batch.copies])
             at, total = 0, len(mine.copies)
             while at < total:
-                end = min(total, at + max(1, int(STRETCH_SECONDS / environment.row_cost)))
+                cost = max(environment.row_cost, environment.step_cost)  # lone steps tell of the latter only
+                end = min(total, at + max(1, int(STRETCH_SECONDS / cost)))
                 begun = now()
                 self._step(environment, mine.part(at, end), columns.arrived)
                 environment.row_cost += 0.2 * ((now() - begun) / (end - at) - environment.row_cost)
