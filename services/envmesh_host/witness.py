@@ -278,18 +278,25 @@ class Witness:
 
     def _status(self) -> int | None:
         """The exit code of the host, or minus the signal's number, where the kernel tells those who are no parents
-        (Linux 6.15), or as long as its parent has not yet heard."""
+        (Linux 6.15), or as long as its parent has not yet heard. The one begins where the other ends, and that may be
+        while this is asking."""
+        status = self._status_of_reaped()
+        if status is not None:
+            return status
+        fields = self._stat()
+        if fields[:1] == ["Z"]:
+            return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE]))
+        return self._status_of_reaped()
+
+    def _status_of_reaped(self) -> int | None:
         info = bytearray(_PIDFD_INFO.size)
         struct.pack_into("<Q", info, 0, _PIDFD_INFO_EXIT)
         try:
             fcntl.ioctl(self._process, _PIDFD_GET_INFO, info)
-            mask, *_, status = _PIDFD_INFO.unpack(info)
-            if mask & _PIDFD_INFO_EXIT:
-                return os.waitstatus_to_exitcode(status)
         except OSError:
-            pass
-        fields = self._stat()
-        return os.waitstatus_to_exitcode(int(fields[_EXIT_CODE])) if fields[:1] == ["Z"] else None
+            return None
+        mask, *_, status = _PIDFD_INFO.unpack(info)
+        return os.waitstatus_to_exitcode(status) if mask & _PIDFD_INFO_EXIT else None
 
     # ---- telling
 

@@ -1,9 +1,13 @@
 """A witness beside each host tells the broker how it ended: real hosts, really killed, stopped and stuck."""
 
 import asyncio
+import mmap
 import os
+import platform
+import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +22,8 @@ import envmesh
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc, placement_pb2, placement_pb2_grpc
 from envmesh_cli.child import Child
 from envmesh_cli.local_mesh import LocalMesh
+from envmesh_host.settings import HostSettings
+from envmesh_host.witness import Witness
 from tests.integration.closed_parts import until
 from tests.integration.command_line import descendants, eventually, is_alive
 
@@ -286,3 +292,24 @@ async def test_the_end_of_a_container_is_explained_too(number, expected, word, s
                 answer = await watched.explain(host_id)
             assert (answer.cause, word in answer.message) == (cause(expected), True), answer
             assert await asyncio.wait_for(outer.wait(), 20) == status
+
+
+def test_a_host_whose_parent_hears_of_its_end_while_the_witness_asks():
+    """Neither a zombie any more, nor reaped yet when it was asked first."""
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as child:
+        process = os.pidfd_open(child.pid)
+        select.select([process], [], [], 20)
+
+        class Asking(Witness):
+            def _stat(self):
+                child.wait()
+                return []
+
+        reading, writing = os.pipe()
+        asking = Asking(HostSettings(), child.pid, process, reading, mmap.mmap(-1, mmap.PAGESIZE))
+        status = asking._status()
+        for file in (process, reading, writing):
+            os.close(file)
+    if status is None and tuple(map(int, platform.release().split(".")[:2])) < (6, 15):
+        pytest.skip("this kernel tells nobody but its parent how a process ended: Linux 6.15 does")
+    assert status == 3
