@@ -256,6 +256,7 @@ class Served:
                 for agent in sorted({*observations, *rewards, *terminations, *truncations, *infos})
             ]
             total = float(sum(outcome.reward for outcome in outcomes))
+            payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
         except Exception as error:
             raise _not_an_outcome(result, error) from None
         if not isfinite(total) or not all(isfinite(outcome.reward) for outcome in outcomes):
@@ -264,7 +265,6 @@ class Served:
         if not acting:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED
-        payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
         return payload, total, flags, digest_of(payload, suffix(total, flags & ENDED)), b""
 
 
@@ -286,10 +286,13 @@ def reset_outcome(result: Any) -> Any:
 def _acting(instance: Any) -> tuple[str, ...]:
     """The agents that are due."""
     try:
-        return tuple(instance.acting)
+        acting = tuple(instance.acting)
+        if not all(isinstance(agent, str) for agent in acting):
+            raise TypeError("an agent's name is text")
+        return acting
     except Exception as error:
         raise Refusal(
-            f"`acting` must name the agents that are due; it raised {type(error).__name__}: {said(error)}",
+            f"`acting` must name the agents that are due: {type(error).__name__}: {said(error)}",
             reason="ENVIRONMENT_RETURNED",
         ) from None
 

@@ -31,5 +31,7 @@ def traced(error: BaseException) -> str:
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     try:
         return "".join(traceback.format_exception(type(error), error, trace))
-    except Exception:  # an exception may be of a class that is no good at being one
+    except (
+        Exception
+    ):  # traceback asks the exception itself (its truth, its notes), and its class is the author's
         return "".join(traceback.format_tb(trace)) + f"{type(error).__name__}: {said(error)}\n"

@@ -84,6 +84,5 @@ class TreacherousPair:
         rewards: dict[str, Any] = {"left": 0.0, "right": 0.0}
         if actions["left"] == "reward":
             rewards["left"] = Trap()
-        if actions["left"] == "acting":
-            self.due = None
+        self.due = {"acting": None, "numbers": (1, 2), "no text": ("\ud800",)}.get(actions["left"], self.due)
         return dict(actions), rewards, {}, {}, {}

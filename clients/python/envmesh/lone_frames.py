@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as StructError  # noqa: N812
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from envmesh.v1 import environment_pb2 as pb
-from envmesh.wire import varint
+from envmesh.wire import MalformedValue, read_varint, section, varint
 
-__all__ = ["Event", "Outcome", "read_outcome", "read_step", "spell_command", "spell_event"]
+if TYPE_CHECKING:
+    from envmesh.outcome import OutcomeRow
+
+__all__ = ["Outcome", "read_outcome", "read_step", "spell_command", "spell_event"]
 
 Outcome: TypeAlias = tuple[int, bytes, float, int, int, bytes]
 """Index, payload, reward, flags, digest, info."""
 
-Event: TypeAlias = tuple[bytes, float, int, int, bytes]
-"""Payload, reward, flags, digest, info."""
-
 STEP, OUTCOME = pb.COMMAND_KIND_STEP, pb.EVENT_KIND_OUTCOME
-LONGEST_NUMBER = 5
-"""The bytes of a varint of 32 bits."""
+LARGEST_NUMBER = 0xFFFFFFFF
 
 _HANDLES, _INDICES, _PAYLOADS, _REWARDS, _FLAGS, _DIGESTS, _INFOS, _TAKEN = (
     b"\x0a\x12\x1a\x22\x2a\x32\x42\x58"
@@ -55,7 +54,7 @@ def spell_command(handle: int, index: int, kind: int, payload: bytes) -> bytes:
     return b"".join((head, payload, kinds))
 
 
-def spell_event(handle: int, index: int, kind: int, event: Event, taken: int) -> bytes:
+def spell_event(handle: int, index: int, kind: int, event: OutcomeRow, taken: int) -> bytes:
     """A ``StreamResponse`` with this one event."""
     payload, reward, flags, digest, info = event
     rest = _reward.pack(_REWARDS, 8, reward) if reward else b""
@@ -73,47 +72,23 @@ def spell_event(handle: int, index: int, kind: int, event: Event, taken: int) ->
     return b"".join((head, payload, rest))  # a large payload is copied once
 
 
-def _number(data: bytes, start: int, end: int) -> int:
-    """The one varint of 32 bits that fills this part; -1 where it is not one."""
-    number = shift = 0
-    for at in range(start, end - 1):
-        if data[at] < 0x80:
-            return -1
-        number |= (data[at] & 0x7F) << shift
-        shift += 7
-    number |= data[end - 1] << shift
-    return -1 if data[end - 1] > 0x7F or number > 0xFFFFFFFF else number
-
-
-def _size(data: bytes, at: int) -> tuple[int, int]:
-    """The length that is announced at a place, and the place after it."""
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    end = at + 1
-    while data[end] > 0x7F and end - at < LONGEST_NUMBER:
-        end += 1
-    return _number(data, at, end + 1), end + 1
-
-
 def _begin(data: bytes) -> tuple[int, int, bytes, int] | None:
     """Handle, index and payload of the one row of a frame, and the place after them; None where there is not just one,
-    or it is not spelled as all spell it. Raises: IndexError."""
-    size = data[1]
-    if data[0] != _HANDLES or not 0 < size <= LONGEST_NUMBER:
+    or it is not spelled as all spell it.
+
+    Raises:
+        IndexError, MalformedValue: protobuf must say what is wrong.
+    """
+    if data[0] != _HANDLES:
         return None
-    at = 2 + size
-    handle = data[2] if size == 1 and data[2] < 0x80 else _number(data, 2, at)
-    size = data[at + 1]
-    if data[at] != _INDICES or not 0 < size <= LONGEST_NUMBER:
+    handle, at = read_varint(data, 2)
+    if at != 2 + data[1] or data[at] != _INDICES:
         return None
-    start, at = at + 2, at + 2 + size
-    index = data[start] if size == 1 and data[start] < 0x80 else _number(data, start, at)
-    if data[at] != _PAYLOADS or handle < 0 or index < 0:
+    index, end = read_varint(data, at + 2)
+    if end != at + 2 + data[at + 1] or data[end] != _PAYLOADS:
         return None
-    size, start = _size(data, at + 1)
-    at = start + size
-    if size < 0 or at > len(data):
+    start, at = section(data, end + 1, len(data))
+    if handle > LARGEST_NUMBER or index > LARGEST_NUMBER:
         return None
     return handle, index, data[start:at], at
 
@@ -123,7 +98,7 @@ def read_step(data: bytes) -> tuple[int, int, bytes] | None:
     else, or where protobuf must say what it is."""
     try:
         begun = _begin(data)
-    except IndexError:
+    except (IndexError, MalformedValue):
         return None
     if begun is None or begun[3] != len(data):
         return None
@@ -153,13 +128,12 @@ def read_outcome(data: bytes) -> tuple[int, Outcome, int] | None:
             at += 10
             tag, size = data[at], data[at + 1]
         if tag == _INFOS:
-            size, start = _size(data, at + 1)
-            at = start + size
+            start, at = section(data, at + 1, len(data))
             info = data[start:at]
             tag = data[at]
-        taken, at = _size(data, at + 1)
-    except (IndexError, StructError):
+        taken, at = read_varint(data, at + 1)
+    except (IndexError, MalformedValue, StructError):
         return None
-    if tag != _TAKEN or at != len(data) or size < 0 or taken < 0 or flags > 0x7F:
+    if tag != _TAKEN or at != len(data) or taken > LARGEST_NUMBER or flags > 0x7F:
         return None
     return handle, (index, payload, reward, flags, digest, info), taken

@@ -207,8 +207,9 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def _ended_there(self) -> bool:
         """Whether the host knows that the episode is over, and has nothing more to say of it."""
         rows = self.trajectory._rows
-        over = self.trajectory.failure is None and bool(rows) and rows[-1][2] & 3
-        return bool(over) and not self.spec.checkpoints
+        if self.trajectory.failure is not None or self.spec.checkpoints or not rows:
+            return False
+        return bool(rows[-1][2] & 3)
 
     def _unbind(self) -> None:
         self.connection.unbind(self.handle)

@@ -395,7 +395,7 @@ class Rollouts:
             self._deliver(player, trajectory)
         if slot is not None:
             self.play_on(slot)
-            slot.close_over()
+            slot.close_over()  # where none was begun on it
         else:
             self._ask_for_slot()
         if self._finished():

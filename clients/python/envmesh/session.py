@@ -281,8 +281,8 @@ class Episode(EpisodeState, EpisodeSession):
     async def _write_alone(self, connection: HostConnection, answer: asyncio.Future[Any]) -> None:
         try:
             await connection.write()
-        except BaseException:
-            answer.cancel()  # nobody waits for it any more
+        except BaseException:  # a cancellation, mostly; whatever it is, it goes on to the caller
+            answer.cancel()  # or the next command would be told that somebody waits for this one
             raise
 
     @property

@@ -53,10 +53,18 @@ async def test_rewards_of_several_agents(mesh: envmesh.Mesh):
         assert (await neighbour.step({"left": "fine", "right": "fine"})).observation["left"] == "fine"
 
 
-async def test_an_environment_that_cannot_say_who_is_due(mesh: envmesh.Mesh):
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("acting", "nobody knows who is due"),
+        ("numbers", "an agent's name is text"),
+        ("no text", "surrogates"),
+    ],
+)
+async def test_an_environment_that_cannot_say_who_is_due(mesh: envmesh.Mesh, action: str, words: str):
     async with mesh.episode("treacherous-pair") as episode, mesh.episode("treacherous-pair") as neighbour:
-        error = await RETURNED.holds(episode.step({"left": "acting", "right": "fine"}))
-        assert "nobody knows who is due" in str(error)
+        error = await RETURNED.holds(episode.step({"left": action, "right": "fine"}))
+        assert words in str(error)
         assert (await neighbour.step({"left": "fine", "right": "fine"})).observation["left"] == "fine"
 
 
