@@ -3,12 +3,16 @@
 Records are appended as things happen and can be read up to wherever a crash tore the file. The file belongs to one
 client at a time: a lock beside it says so, and each opening raises the owner number that is in the high half of every
 epoch, on disk before the first command under it.
+
+Where it can no longer be written (a full disk), the episodes go on without it, and an error in the log says so once:
+the file keeps what it had.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import struct
@@ -22,6 +26,8 @@ from typing import Any
 from envmesh.errors import InvalidRequest
 
 __all__ = ["EpisodeLog", "JournalFile", "Unfinished"]
+
+log = logging.getLogger("envmesh.client")
 
 MAGIC = b"envmesh-journal-1\n"
 OWNER, BEGIN, OUTCOME, ACT, CHECKPOINT, PLACE, END, DONE = range(1, 9)
@@ -68,27 +74,34 @@ class Unfinished:
 
 class JournalFile:
     """The journal at ``path``, opened for this client. ``owner`` counts the clients that had it, ``unfinished`` are the
-    episodes to go on with, ``done`` the numbers of those that are over, by run.
+    episodes to go on with, ``done`` the numbers of those that are over, by run; ``failed`` says that it could not be
+    written any more.
 
     Raises:
-        InvalidRequest: another client has it open, or the file is something else.
+        InvalidRequest: another client has it open, the file is something else, or it cannot be written there.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.failed = False
+        self._opened = False
         self.owner = 0
         self.client_id = secrets.token_bytes(16)
         self.unfinished: dict[int, Unfinished] = {}
         self.done: dict[str, set[int]] = {}
         self._next_key = 1
-        self._lock = self._take_lock()
         try:
-            self._read()
-            self.owner += 1
-            self._file = self._rewrite()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = self._take_lock()
+            try:
+                self._read()
+                self.owner += 1
+                self._rewrite()
+                self._opened = True
+            except BaseException:
+                self._lock.close()
+                raise
+        except OSError as error:
+            raise InvalidRequest(f"no journal can be kept at {self.path}: {error}") from error
 
     # ---- writing
 
@@ -111,8 +124,21 @@ class JournalFile:
         self._lock.close()
 
     def _append(self, kind: int, key: int, body: bytes) -> None:
-        if not self._file.closed:
-            self._file.write(_HEAD.pack(len(body), zlib.crc32(body), kind, key) + body)
+        if self.failed or self._file.closed:
+            return
+        try:
+            self._write(kind, key, body)
+        except OSError as error:
+            if not self._opened:
+                raise
+            self.failed = True  # and what is torn now stays the end, so that all before it can be read
+            log.error("the journal %s cannot be written any more (%s): the episodes go on, but another process could "
+                      "take them up only as they were now", self.path, error)  # fmt: skip
+
+    def _write(self, kind: int, key: int, body: bytes) -> None:
+        data = memoryview(_HEAD.pack(len(body), zlib.crc32(body), kind, key) + body)
+        while data:
+            data = data[self._file.write(data) :]
 
     # ---- reading
 
@@ -120,7 +146,7 @@ class JournalFile:
         lock = open(f"{self.path}.lock", "w")  # noqa: SIM115, PTH123 - open as long as the client
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise InvalidRequest(
                 f"the journal {self.path} is in use by another client; one at a time", reason="TAKEN_OVER"
@@ -181,31 +207,38 @@ class JournalFile:
         elif kind == END:
             episode.ended = json.loads(body)
 
-    def _rewrite(self) -> Any:
+    def _rewrite(self) -> None:
         """The file anew, with what is still needed; the new owner is on disk before anything else happens."""
         temporary = self.path.with_name(self.path.name + ".new")
-        file = self._file = open(temporary, "wb", buffering=0)  # noqa: SIM115, PTH123 - open as long as the client
-        file.write(MAGIC)
+        self._file: Any = open(temporary, "wb", buffering=0)  # noqa: SIM115, PTH123 - open as long as the client
+        try:
+            self._write_what_is_needed()
+            os.fsync(self._file.fileno())
+            temporary.replace(self.path)
+        except BaseException:
+            self._file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _write_what_is_needed(self) -> None:
+        self._file.write(MAGIC)
         self._append(OWNER, 0, self.owner.to_bytes(4, "little") + self.client_id)
         for run, numbers in self.done.items():
             self._append(DONE, 0, json.dumps({"run": run, "numbers": sorted(numbers)}).encode())
         for key, episode in self.unfinished.items():
             self._append(BEGIN, key, json.dumps(episode.beginning).encode())
-            log = EpisodeLog(self, key, "", -1)
+            episode_log = EpisodeLog(self, key, "", -1)
             for index, row in enumerate(episode.rows):
                 if index:
-                    log.act(episode.actions[index - 1])
-                log.outcome(row)
+                    episode_log.act(episode.actions[index - 1])
+                episode_log.outcome(row)
             if len(episode.actions) >= len(episode.rows):
-                log.act(episode.actions[-1])
+                episode_log.act(episode.actions[-1])
             if episode.checkpoint:
-                log.checkpoint(episode.checkpoint)
-            log.place(*episode.host)
+                episode_log.checkpoint(episode.checkpoint)
+            episode_log.place(*episode.host)
             if episode.ended is not None:
-                log.end(episode.ended)
-        os.fsync(file.fileno())
-        temporary.replace(self.path)
-        return file
+                episode_log.end(episode.ended)
 
 
 class EpisodeLog:

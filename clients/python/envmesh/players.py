@@ -220,7 +220,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         """The episode is not wanted any more."""
         self.expected = NOTHING_EXPECTED
         self.abandon_rebuild()
-        if self.connection.lost is None:
+        if self.connection.lost is None and self.handle:
             self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
 
@@ -383,7 +383,10 @@ class TaskPlayer(PolicyPlayer):
             outcome = make_outcome(index, payload, 0.0, flags, 0, b"", None)
             self._hand_over({a: outcome.observation.get(a) for a in outcome.acting})  # type: ignore[attr-defined]
         else:
-            self._hand_over(self.decode(payload))
+            try:
+                self._hand_over(self.decode(payload))
+            except Exception as error:  # an observation that is none of its space
+                self._policy_failed(error)
 
     def _hand_over(self, observation: Any) -> None:
         self._observation.put_nowait(observation)

@@ -98,6 +98,7 @@ class _JsonLines(Recorder):
     """Writes whole lines only, so that a crash tears at most the last one."""
 
     def __init__(self, path: Path):
+        self._path = path
         self._file: BinaryIO = path.open("xb", buffering=0)
         self._lines: list[bytes] = [_line({"kind": "recording", "format": FORMAT_VERSION})]
         self._bytes = 0
@@ -132,8 +133,11 @@ class _JsonLines(Recorder):
         data = memoryview(b"".join(self._lines))
         self._lines.clear()
         self._bytes = 0
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def _line(document: dict[str, Any]) -> bytes:

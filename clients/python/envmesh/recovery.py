@@ -24,9 +24,10 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import error_reason_pb2, placement_pb2
 
 if TYPE_CHECKING:
+    from envmesh.delivery import Session
     from envmesh.mesh import Mesh
     from envmesh.outcome import EnvironmentSpec
-    from envmesh.stream import HostConnection, Session
+    from envmesh.stream import HostConnection
 
 __all__ = ["Recovery"]
 

@@ -12,12 +12,13 @@ import random
 import secrets
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from envmesh.batch_players import BatchPlayers
-from envmesh.beginnings import beginning_of, make_beginning
+from envmesh.beginnings import beginning_of
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import read_failure, written_failure
@@ -30,6 +31,7 @@ from envmesh.policies import kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
+from envmesh.rollout_plan import RolloutPlan
 from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
 from envmesh.traced import player_of
@@ -109,13 +111,10 @@ class Rollouts:
             self._player_kind = MeasuredTaskPlayer if waits else MeasuredPolicyPlayer
         self._timeout = timeout or mesh.settings.slot_timeout
         self._retries = retries
-        self._options = options
-        self._random = random.Random(seed)
-        self._seeds = iter(seeds) if seeds is not None else None
-        self._tasks = iter(tasks) if tasks is not None else None
-        self._given_tasks = tasks is not None
-        self._plan = self._beginnings()
-        self._again: deque[tuple[Beginning, int]] = deque()
+        self._plan = RolloutPlan(
+            episodes, group_size=group_size, members=group_size + self.spares, retries=retries,
+            draw_seed=partial(random.Random(seed).getrandbits, 31), seeds=seeds, tasks=tasks, options=options,
+        )  # fmt: skip
         self._groups: dict[int, Group] = {}
         self._members: dict[int, set[Any]] = {}
         self._done: deque[Any] = deque()
@@ -125,9 +124,7 @@ class Rollouts:
         plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
         self._in_blocks = plain and max_steps is None and not measure and mesh.journal is None
         self._blocks: dict[HostConnection, PolicyBlock] = {}
-        self._planned_all = False
         self._run = ""
-        self._skipped: set[int] = set()
         self._handed: list[EpisodeLog] = []
         self._logs: dict[int, list[EpisodeLog]] = {}
         self._closed = False
@@ -183,10 +180,10 @@ class Rollouts:
         if self._closed:
             return
         self._abandon()
-        if self._recorder is not None:
-            self._recorder.close()
         if self._progress is not None:
             self._progress.close()
+        if self._recorder is not None:
+            self._recorder.close()
 
     def _abandon(self) -> None:
         self._closed = True
@@ -210,11 +207,12 @@ class Rollouts:
         self._run = self.mesh.name_run(self.spec.name)
         if self._progress is not None:
             self._progress.start()
+        self._plan.start(self._run, seeded=self.spec.seeded)
         self._take_up_unfinished()
-        first = self._next_beginning()
+        first = self._plan.following()
         if first is None:
             return
-        self._again.appendleft(first)
+        self._plan.play_again(*first, next_of_all=True)
         loop = asyncio.get_running_loop()
         self._slot_deadline = loop.call_later(self._timeout, self._no_slot)
         self._want(self.concurrency)
@@ -223,14 +221,15 @@ class Rollouts:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
         if (journal := self.mesh.journal) is None or self.spec is None:
             return
-        self._skipped |= journal.done.get(self._run, set())
+        skipped = self._plan.skipped
+        skipped |= journal.done.get(self._run, set())
         for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._run]:
             beginning = beginning_of(unfinished.beginning)
             trajectory = Trajectory(
                 self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
                 split=beginning.split, group=beginning.group,
             )  # fmt: skip
-            self._skipped.add(beginning.number)
+            skipped.add(beginning.number)
             slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
             player = self._player_kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
             if unfinished.ended is None:
@@ -250,52 +249,13 @@ class Rollouts:
             self.fail(self.mesh.pool(self.environment)._patience_ended(self._timeout))
 
     def _finished(self) -> bool:
-        return self._closed or (self._planned_all and not self.live and not self._again)
+        return self._closed or (self._plan.over and not self.live)
 
     def fail(self, error: BaseException) -> None:
-        """End the whole iteration with an error (a policy's, or no slot to be had)."""
+        """End the whole iteration with an error: a policy's, no slot to be had, a recording that cannot be written."""
         if self._error is None:
             self._error = error
         self._arrived.set()
-
-    # ---- which episodes
-
-    def _beginnings(self) -> Iterator[Beginning]:
-        number = 0
-        while True:
-            task: str | Task = ""
-            if self._tasks is not None:
-                found = next(self._tasks, None)
-                if found is None:
-                    return
-                task = found
-            seed = next(self._seeds, None) if self._seeds is not None else self._random.getrandbits(31)
-            if self._seeds is not None and seed is None:
-                return
-            group = number if self.group_size > 1 else None
-            for member in range(self.group_size + self.spares):
-                beginning = make_beginning(seed, self._options, task, "", group)
-                assert self.spec is not None
-                if not self.spec.seeded and self._seeds is None:
-                    beginning.seed = None
-                beginning.run, beginning.number = self._run, number * (self.group_size + self.spares) + member
-                if beginning.number not in self._skipped:
-                    yield beginning
-            number += 1
-            if self.episodes is not None and number * self.group_size >= self.episodes:
-                return
-
-    def _next_beginning(self) -> tuple[Beginning, int] | None:
-        if self._again:
-            return self._again.popleft()
-        if self._planned_all or self.episodes == 0:
-            self._planned_all = True
-            return None
-        beginning = next(self._plan, None)
-        if beginning is None:
-            self._planned_all = True
-            return None
-        return beginning, self._retries
 
     # ---- slots
 
@@ -316,7 +276,7 @@ class Rollouts:
 
     def play_on(self, slot: Slot) -> None:
         """Begin the next episode on a slot; park it while the consumer is behind, give it back when all are planned."""
-        if self._closed:
+        if self._closed or self._error is not None:
             self.mesh.pool(self.environment).give(slot)
             return
         if not slot.usable:
@@ -325,7 +285,7 @@ class Rollouts:
         if len(self._done) >= max(BACKLOG_EPISODES, self.concurrency):
             self._parked.append(slot)
             return
-        following = self._next_beginning()
+        following = self._following()
         if following is None:
             self.mesh.pool(self.environment).give(slot)
             self._arrived.set()
@@ -346,7 +306,18 @@ class Rollouts:
             self.peak = len(self.live)
         if beginning.group is not None:
             self._members.setdefault(beginning.group, set()).add(player)
-        player.begin()
+        try:
+            player.begin()
+        except Exception as error:  # of a policy that is made for each episode
+            self.fail(error)
+
+    def _following(self) -> tuple[Beginning, int] | None:
+        """What is to be played next; where the caller's seeds or tasks raise, the iteration ends with that."""
+        try:
+            return self._plan.following()
+        except Exception as error:
+            self.fail(error)
+            return None
 
     def block(self, slot: Slot, spec: EnvironmentSpec) -> PolicyBlock | None:
         """Who plays the ordinary steps of an episode together with those of others; None where each plays its own."""
@@ -360,9 +331,9 @@ class Rollouts:
 
     def _ask_for_slot(self) -> None:
         """Instead of one that is gone, where there is still something to play: it might not come."""
-        if not self._again and not self._closed and (upcoming := self._next_beginning()) is not None:
-            self._again.append(upcoming)
-        if self._again and not self._closed:
+        following = None if self._closed else self._following()
+        if following is not None:
+            self._plan.play_again(*following, next_of_all=True)
             self._want(1)
         elif self._finished():
             self._arrived.set()
@@ -379,7 +350,7 @@ class Rollouts:
         if members is not None:
             members.discard(player)
         if not self._closed:
-            self._again.append((player.beginning, player.retries))
+            self._plan.play_again(player.beginning, player.retries)
             self._ask_for_slot()
 
     # ---- ends
@@ -390,9 +361,14 @@ class Rollouts:
         trajectory: Trajectory = player.trajectory
         failure = trajectory.failure
         if failure is not None and failure.retryable and player.retries > 0 and not self._closed:
-            self._again.append((player.beginning, player.retries - 1))
+            self._plan.play_again(player.beginning, player.retries - 1)
         elif not self._closed:
-            self._deliver(player, trajectory)
+            try:
+                self._deliver(player, trajectory)
+            except (
+                Exception
+            ) as error:  # the disk of its recording is full, or an annotation has no form there
+                self.fail(error)
         if slot is not None:
             self.play_on(slot)
             slot.close_over()  # where none was begun on it

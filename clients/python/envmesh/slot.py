@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from envmesh.delivery import Session
 from envmesh.errors import EnvmeshError, MeshUnavailable
 from envmesh.outcome import EnvironmentSpec
-from envmesh.stream import HostConnection, Session, failure_of
+from envmesh.stream import HostConnection, failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
@@ -23,9 +23,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from envmesh import errors
-from envmesh.blocks import Block, columns_of, deliver_to_a_block, deliver_to_blocks
-from envmesh.errors import EnvmeshError, MeshUnavailable
-from envmesh.lone_frames import Outcome, read_outcome, spell_command
+from envmesh.delivery import Delivery, Session
+from envmesh.errors import EnvmeshError, EpisodeAborted, MeshUnavailable
+from envmesh.lone_frames import read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
 
@@ -45,29 +45,6 @@ FRAMES_AHEAD = 2
 """Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""
 
 
-class Session(Protocol):
-    """Whom events of one handle are for."""
-
-    @property
-    def expected(self) -> int:
-        """The index whose outcome is awaited; another outcome is an echo and is dropped."""
-        ...
-
-    def on_outcome(
-        self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
-    ) -> None:
-        """The awaited reset or step succeeded."""
-        ...
-
-    def on_event(self, kind: int, index: int, payload: bytes) -> None:
-        """Anything else, a failure included."""
-        ...
-
-    def fell(self, error: Any) -> None:
-        """Nothing comes any more: the connection is gone for good, or what the handle names."""
-        ...
-
-
 class HostConnection:
     """The streams to one host. Belongs to one event loop. ``silent``: it was given up, for nothing came;
     ``parted``: the host closed a stream in good order."""
@@ -84,8 +61,9 @@ class HostConnection:
         self._checkpoint_interval = checkpoint_interval
         self.client_id = client_id
         self.liveness_window = liveness_window
-        self.sessions: dict[int, Session] = {}
-        self.blocks: list[Block] = []
+        self._delivery = Delivery(lambda notice: self.when_noticed(self, notice), self._defect)
+        self.sessions = self._delivery.sessions
+        self.blocks = self._delivery.blocks
         self.rows = Outgoing()
         self.after_frame: set[Callable[[], None]] = set()
         self.when_lost: Callable[[HostConnection, EnvmeshError], None] = lambda connection, error: None
@@ -331,11 +309,11 @@ class HostConnection:
                 self._reading = True
                 if (alone := read_outcome(data)) is not None:
                     handle, outcome, taken = alone
-                    self._deliver_alone(handle, outcome)
+                    self._delivery.deliver_alone(handle, outcome)
                 else:
                     frame = parse(data)
                     taken = frame.taken
-                    self._deliver(frame)
+                    self._delivery.deliver(frame)
                     if frame.HasField("heartbeat"):
                         self._heard(frame.heartbeat)
                 if taken and call is self._call:
@@ -354,6 +332,9 @@ class HostConnection:
             error = EnvmeshError(
                 f"host {self.address} sent a frame that cannot be decoded", reason="MALFORMED"
             )
+        except Exception as failure:
+            log.error("a defect in a frame from %s", self.address, exc_info=failure)
+            error = _defective(failure)
         except asyncio.CancelledError:
             if self._closing:
                 raise
@@ -361,43 +342,11 @@ class HostConnection:
         self._reading = False
         self._note_lost(error)
 
-    def _deliver_alone(self, handle: int, outcome: Outcome) -> None:
-        if not deliver_to_a_block(self.blocks, handle, outcome):
-            session = self.sessions.get(handle)
-            if session is not None and session.expected == outcome[0]:
-                session.on_outcome(*outcome)
-
-    def _deliver(self, frame: pb.StreamResponse) -> None:
-        handles = list(frame.handles)
-        if not handles:
-            return
-        columns = columns_of(frame, handles)
-        if self.blocks:
-            left = deliver_to_blocks(self.blocks, columns)
-            if left is None:
-                return
-            columns = left
-        handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
-        sessions = self.sessions.get
-        if kinds is None:
-            for handle, index, payload, reward, flag, digest, info in zip(
-                handles, indices, payloads, rewards, flags, digests, infos, strict=True
-            ):
-                session = sessions(handle)
-                if session is not None and session.expected == index:
-                    session.on_outcome(index, payload, reward, flag, digest, info)
-            return
-        for handle, index, payload, reward, flag, digest, info, kind in zip(
-            handles, indices, payloads, rewards, flags, digests, infos, kinds, strict=True
-        ):
-            session = sessions(handle)
-            if kind == OUTCOME:
-                if session is not None and session.expected == index:
-                    session.on_outcome(index, payload, reward, flag, digest, info)
-            elif kind == NOTICE:
-                self.when_noticed(self, pb.Notice.FromString(payload))
-            elif session is not None:
-                session.on_event(kind, index, payload)
+    def _defect(self, handle: int, session: Session, error: Exception) -> None:
+        """A defect of ours in what an event led to ends the episode that it was for, and nothing else."""
+        log.error("a defect in an event of %r from %s", session, self.address, exc_info=error)
+        self.send(handle, 0, CLOSE, b"")
+        session.fell(_defective(error))
 
     def _heard(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.challenge:
@@ -416,6 +365,13 @@ class HostConnection:
 def _duration(seconds: float) -> duration_pb2.Duration:
     milliseconds = int(seconds * 1000)
     return duration_pb2.Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
+
+
+def _defective(error: Exception) -> EpisodeAborted:
+    return EpisodeAborted(
+        f"a defect of envmesh ({type(error).__name__}: {error}) in the client; its log has it",
+        reason="INTERNAL",
+    )
 
 
 def failure_of(payload: bytes) -> EnvmeshError:

@@ -3,9 +3,11 @@
 import secrets
 from typing import Any, cast
 
+from envmesh.stream import failure_of
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import decode, encode
+from envmesh_environments.echo import STEPS
 from envmesh_host.columns import Columns
 from envmesh_host.connection import Connection
 from envmesh_host.engine import Engine
@@ -27,7 +29,7 @@ def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
     hello = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
     connection = Connection(engine, hello, ANYBODY, lease_idle=60.0, liveness_window=10.0)
     claim = Claim(lease_id=secrets.token_bytes(16), tenant="default", environment=hosted.key, count=episodes)
-    connection.leases[1_000_000] = engine.slots.show(claim, 0.0)
+    connection.leases._holdings[1_000_000] = engine.slots.show(claim, 0.0)
     resets = [
         pb.ResetRequest(episode_id=secrets.token_bytes(16), epoch=1, lease_number=1_000_000, seed=number)
         for number in range(episodes)
@@ -122,6 +124,62 @@ def test_the_cheapest_environment_of_a_frame_goes_first_and_is_sent_before_the_n
     assert connection.outbox.handles == [3, 4, 1, 2]
     assert dear.row_cost < 0.01
     assert cheap.row_cost < 1e-4
+
+
+def break_the_timing(hosted: Hosted) -> None:
+    """A defect of the host's own, where it has stepped and not answered yet."""
+    hosted.observed.step_times = cast(Any, None)
+
+
+def test_a_defect_of_ours_ends_the_episodes_it_meets_and_not_the_stream():
+    connection, broken = connection_with("envmesh_environments.echo:Echo", 4)
+    definition = load("gymnasium:CartPole-v1")
+    served = Served.prepare(definition)
+    whole = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    whole.row_cost = 1.0  # it comes after the broken one
+    connection.engine.hosted[whole.key] = whole
+    for handle in (3, 4):  # as if they had begun there
+        copy = connection.bindings[handle]
+        copy.environment = whole
+        copy.seat = whole.player()
+        copy.seat.instance.reset()
+        copy.play = copy.seat.step_instance
+    break_the_timing(broken)
+    payloads = [encode(b"x" * 50), encode(b"y" * 50), encode(0), encode(1)]
+    frame = pb.StreamRequest(handles=[1, 2, 3, 4], indices=[1] * 4, payloads=payloads)
+    for _ in connection.work(Columns(frame, 0.0)):
+        pass
+    replies = connection.outbox.take(100)
+    assert list(replies.handles) == [1, 2, 3, 4]
+    assert list(replies.kinds) == [pb.EVENT_KIND_FAILURE] * 2 + [pb.EVENT_KIND_OUTCOME] * 2
+    error = failure_of(replies.payloads[0])
+    assert error.reason == "INTERNAL"
+    assert "AttributeError" in str(error)
+    assert [copy.failed for copy in connection.bindings.values()] == [True, True, False, False]
+
+
+def test_a_defect_of_ours_in_a_lone_step_ends_its_episode():
+    connection, hosted = connection_with("envmesh_environments.echo:Echo", 1)
+    break_the_timing(hosted)
+    assert connection.step_alone(1, 1, encode(b"x" * 50), 0.0)
+    replies = connection.outbox.take(100)
+    assert list(replies.kinds) == [pb.EVENT_KIND_FAILURE]
+    assert failure_of(replies.payloads[0]).reason == "INTERNAL"
+    assert connection.bindings[1].failed
+
+
+def test_a_defect_of_ours_in_what_is_only_counted_harms_no_episode():
+    connection, hosted = connection_with("envmesh_environments.echo:Echo", 4)
+    actions = [b"x" * 50] * 4
+    for index in range(1, STEPS):
+        step_all(connection, 4, index, actions)
+    connection.outbox.take(1000)
+    hosted.observed.lengths = cast(Any, None)
+    step_all(connection, 4, STEPS, actions)
+    replies = connection.outbox.take(100)
+    assert not replies.kinds, "all of them are outcomes"
+    assert list(replies.flags) == [pb.OUTCOME_FLAG_TERMINATED] * 4
+    assert all(copy.ended and not copy.failed for copy in connection.bindings.values())
 
 
 def test_a_large_value_takes_a_frame_of_its_own():

@@ -107,7 +107,7 @@ def test_a_host_stays_within_5000_series_whatever_it_serves():
     for number, environment in enumerate(hosted):
         lease = secrets.token_bytes(16)
         claim = Claim(lease_id=lease, tenant="default", environment=environment.key, count=50)
-        connection.leases[1_000 + number] = engine.slots.show(claim, 0.0)
+        connection.leases._holdings[1_000 + number] = engine.slots.show(claim, 0.0)
         for episode in range(50):
             handle += 1
             reset = pb.ResetRequest(episode_id=secrets.token_bytes(16), epoch=1, lease_number=1_000 + number)

@@ -1,0 +1,106 @@
+"""Which episodes ``rollouts`` plays, one after another: planned from seeds and tasks, or to be played again (pure, but
+for what the caller's own iterators do)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from envmesh.beginnings import make_beginning
+from envmesh.env import Task
+from envmesh.episode import Beginning
+
+__all__ = ["RolloutPlan"]
+
+Planned = tuple[Beginning, int]
+"""How an episode begins, and how many new ones may be run in its place should it fail."""
+
+
+class RolloutPlan:
+    """``episodes`` of them (None: without an end, or once through ``tasks``), in groups of ``members`` that share task
+    and seed and of which ``group_size`` are wanted. ``exhausted``: nothing is left to be planned; something may yet be
+    played again. The numbers in ``skipped`` are left out: an earlier process has seen to them."""
+
+    def __init__(
+        self,
+        episodes: int | None,
+        *,
+        group_size: int,
+        members: int,
+        retries: int,
+        draw_seed: Callable[[], int],
+        seeds: Iterable[int] | None,
+        tasks: Iterable[str | Task] | None,
+        options: Mapping[str, Any] | None,
+    ):
+        self.exhausted = episodes == 0
+        self.skipped: set[int] = set()
+        self._episodes = episodes
+        self._group_size = group_size
+        self._members = members
+        self._retries = retries
+        self._draw_seed = draw_seed
+        self._seeds = iter(seeds) if seeds is not None else None
+        self._tasks = iter(tasks) if tasks is not None else None
+        self._options = options
+        self._again: deque[Planned] = deque()
+        self._planned: Iterator[Beginning] = iter(())
+
+    def start(self, run: str, *, seeded: bool) -> None:
+        """The run has a name, and its environment honours seeds or does not."""
+        self._planned = self._beginnings(run, seeded or self._seeds is not None)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be played."""
+        return self.exhausted and not self._again
+
+    def play_again(self, beginning: Beginning, retries: int, *, next_of_all: bool = False) -> None:
+        """An episode is to be played once more: before those that are only planned, or before all others."""
+        if next_of_all:
+            self._again.appendleft((beginning, retries))
+        else:
+            self._again.append((beginning, retries))
+
+    def following(self) -> Planned | None:
+        """What is to be played next; None where nothing is.
+
+        Raises:
+            InvalidRequest: a seed is none, or the options have no form on the wire.
+            Exception: whatever the caller's own ``seeds`` or ``tasks`` raise. Nothing more is planned then.
+        """
+        if self._again:
+            return self._again.popleft()
+        if self.exhausted:
+            return None
+        self.exhausted = True  # unless there is one
+        beginning = next(self._planned, None)
+        if beginning is None:
+            return None
+        self.exhausted = False
+        return beginning, self._retries
+
+    def _beginnings(self, run: str, seeded: bool) -> Iterator[Beginning]:
+        number = 0
+        while True:
+            task: str | Task = ""
+            if self._tasks is not None:
+                found = next(self._tasks, None)
+                if found is None:
+                    return
+                task = found
+            seed = next(self._seeds, None) if self._seeds is not None else self._draw_seed()
+            if seed is None:
+                return
+            group = number if self._group_size > 1 else None
+            for member in range(self._members):
+                beginning = make_beginning(seed, self._options, task, "", group)
+                if not seeded:
+                    beginning.seed = None
+                beginning.run, beginning.number = run, number * self._members + member
+                if beginning.number not in self.skipped:
+                    yield beginning
+            number += 1
+            if self._episodes is not None and number * self._group_size >= self._episodes:
+                return

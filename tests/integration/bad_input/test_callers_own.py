@@ -1,0 +1,180 @@
+"""What a caller brings to ``rollouts`` and fails there: seeds, tasks, policies, annotations, a disk that is full. The
+iteration ends with the caller's own error, or goes on and says so; it never hangs, and its slots come back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import envmesh
+from tests.compliance.hosts import HostUnderTest
+
+EPISODES = 200
+
+
+class Mine(Exception):
+    """The caller's own error."""
+
+
+def two_then_raises(value: Any) -> Iterator[Any]:
+    """It takes time to find out that something is wrong with the data."""
+    yield value
+    yield value
+    raise Mine("the data end here")
+
+
+def policy(observation: Any) -> str:
+    return "fine"
+
+
+async def slow_policy(observation: Any) -> str:
+    return "fine"
+
+
+def third_cannot_be_made() -> Callable[..., Any]:
+    made = 0
+
+    @envmesh.per_episode
+    def factory(*, seed: int | None, task: str) -> Callable[[Any], Any]:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise Mine("no third policy")
+        return policy
+
+    return factory
+
+
+@pytest.fixture
+async def mesh(mesh: envmesh.Mesh) -> AsyncIterator[envmesh.Mesh]:
+    """Afterwards every slot is free for others: nothing is left in use."""
+    yield mesh
+    async with asyncio.timeout(20):
+        async for trajectory in mesh.rollouts(
+            "treacherous", policy, episodes=EPISODES, max_steps=1, concurrency=EPISODES
+        ):
+            assert trajectory.failure is None
+    pool = mesh.pool("treacherous")
+    assert len(pool._idle) == sum(binding.count for binding in pool._bindings) > 0
+
+
+async def play(mesh: envmesh.Mesh, chosen: Any = policy, **more: Any) -> None:
+    async with asyncio.timeout(20):
+        async for _ in mesh.rollouts("treacherous", chosen, max_steps=3, **more):
+            pass
+
+
+@pytest.mark.parametrize("chosen", [policy, slow_policy], ids=["plain", "coroutine"])
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_seeds_that_raise(mesh: envmesh.Mesh, chosen: Any, concurrency: int):
+    with pytest.raises(Mine):
+        await play(mesh, chosen, seeds=two_then_raises(7), concurrency=concurrency)
+
+
+async def test_a_seed_that_is_none(mesh: envmesh.Mesh):
+    with pytest.raises(envmesh.InvalidRequest, match="a seed is a whole number"):
+        await play(mesh, seeds=[1, 2, "three"], concurrency=1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_tasks_that_raise(mesh: envmesh.Mesh, concurrency: int):
+    with pytest.raises(Mine):
+        await play(mesh, tasks=two_then_raises(""), concurrency=concurrency)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_a_policy_that_cannot_be_made_for_an_episode(mesh: envmesh.Mesh, concurrency: int):
+    with pytest.raises(Mine):
+        await play(mesh, third_cannot_be_made(), episodes=EPISODES, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+async def test_an_annotation_that_cannot_be_recorded(mesh: envmesh.Mesh, suffix: str, tmp_path: Path):
+    def annotated(observation: Any) -> envmesh.Act:
+        return envmesh.Act("fine", object())
+
+    with pytest.raises(envmesh.InvalidRequest, match="annotation"):
+        await play(mesh, annotated, episodes=EPISODES, record=tmp_path / f"recording.{suffix}")
+
+
+# ---- a disk that is full: a trainer in a process of its own, which may write so much and no more
+
+FULL_DISK = """
+import asyncio, logging, resource, sys
+import envmesh
+logging.basicConfig(format="%(levelname)s %(message)s")
+address, journal, record, most = sys.argv[1], sys.argv[2] or None, sys.argv[3] or None, int(sys.argv[4])
+async def main():
+    ended = 0
+    async with envmesh.connect(address, journal=journal, plaintext=True) as mesh:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        try:
+            rollouts = mesh.rollouts("treacherous", lambda _: "fine", episodes=300, max_steps=9, record=record)
+            async for trajectory in rollouts:
+                assert trajectory.failure is None
+                ended += 1
+        finally:
+            print("ended:", ended, flush=True)
+asyncio.run(main())
+"""
+
+
+async def trainer(
+    host: HostUnderTest, *, journal: Path | str = "", record: Path | str = "", most: int = 1 << 30
+) -> tuple[int, str, str]:
+    """Its status, and what it printed and logged."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FULL_DISK, host.address, str(journal), str(record), str(most),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(50):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+async def test_a_disk_that_is_full_ends_what_is_to_be_recorded(host: HostUnderTest, tmp_path: Path):
+    recording = tmp_path / "recording.jsonl"
+    status, _, errors = await trainer(host, record=recording, most=20_000)
+    assert status == 1
+    assert f"File too large: '{recording}'" in errors.splitlines()[-1]
+    assert "defect" not in errors
+
+
+async def test_a_disk_that_is_full_does_not_end_a_run_with_a_journal(host: HostUnderTest, tmp_path: Path):
+    """The journal keeps what it had, torn in the middle of a record, and another process can still read it."""
+    journal = tmp_path / "journal"
+    status, output, errors = await trainer(host, journal=journal, most=100_000)
+    assert (status, output) == (0, "ended: 300\n")
+    assert errors.count("cannot be written any more") == 1
+    assert str(journal) in errors
+    assert journal.stat().st_size == 100_000
+    status, output, errors = await trainer(host, journal=journal)
+    assert status == 0
+    ended = int(output.removeprefix("ended: "))
+    assert 0 < ended < 300, "what the journal has of the run is not played again"
+    assert errors == ""
+
+
+async def test_a_place_where_no_journal_can_be(host: HostUnderTest, tmp_path: Path):
+    journal = tmp_path / "missing" / "journal"
+    with pytest.raises(envmesh.InvalidRequest, match=rf"no journal can be kept at {journal}: .*No such file"):
+        async with envmesh.connect(host.address, journal=journal):
+            pass
+
+
+async def test_a_disk_that_is_full_from_the_start(host: HostUnderTest, tmp_path: Path):
+    journal = tmp_path / "journal"
+    journal.symlink_to("/dev/full")
+    (tmp_path / "journal.new").symlink_to("/dev/full")
+    with pytest.raises(envmesh.InvalidRequest, match=r"no journal can be kept at .*No space left"):
+        async with envmesh.connect(host.address, journal=journal):
+            pass

@@ -1,0 +1,93 @@
+"""Which episodes are played, in which order, and when there are no more."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+import envmesh
+from envmesh.rollout_plan import RolloutPlan
+
+
+def plan_of(
+    episodes: int | None, *, group_size: int = 1, spares: int = 0, seeded: bool = True, **more: Any
+) -> RolloutPlan:
+    given: dict[str, Any] = {"seeds": None, "tasks": None, "options": None, "retries": 2} | more
+    plan = RolloutPlan(
+        episodes,
+        group_size=group_size,
+        members=group_size + spares,
+        draw_seed=itertools.count(100).__next__,
+        **given,
+    )
+    plan.start("a run", seeded=seeded)
+    return plan
+
+
+def played(plan: RolloutPlan) -> list[tuple[Any, ...]]:
+    following = [beginning for beginning, _ in iter(plan.following, None)]
+    return [(each.number, each.seed, each.task, each.group) for each in following]
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (plan_of(0), []),
+        (plan_of(2), [(0, 100, "", None), (1, 101, "", None)]),
+        (plan_of(None, seeds=[7, 8]), [(0, 7, "", None), (1, 8, "", None)]),
+        (plan_of(3, seeds=[7, 8]), [(0, 7, "", None), (1, 8, "", None)]),
+        (plan_of(None, tasks=["a", "b"]), [(0, 100, "a", None), (1, 101, "b", None)]),
+        (plan_of(1, tasks=["a", "b"]), [(0, 100, "a", None)]),
+        (plan_of(None, tasks=["a"], seeds=[]), []),
+        (plan_of(4, group_size=2), [(0, 100, "", 0), (1, 100, "", 0), (2, 101, "", 1), (3, 101, "", 1)]),
+        (plan_of(3, group_size=2, spares=1), [(n, 100 + n // 3, "", n // 3) for n in range(6)]),
+        (plan_of(1, seeded=False), [(0, None, "", None)]),
+        (plan_of(1, seeded=False, seeds=[7]), [(0, 7, "", None)]),  # and the host will refuse it
+    ],
+)
+def test_what_is_planned(plan: RolloutPlan, expected: list[tuple[Any, ...]]):
+    assert played(plan) == expected
+    assert plan.over
+    assert plan.following() is None
+
+
+def test_what_an_earlier_process_has_seen_to_is_left_out():
+    plan = plan_of(5)
+    plan.skipped |= {0, 3}
+    assert [number for number, *_ in played(plan)] == [1, 2, 4]
+
+
+def test_what_is_played_again_goes_before_what_is_planned():
+    plan = plan_of(2)
+    first = plan.following()
+    assert first is not None
+    assert first[1] == 2
+    plan.play_again(first[0], 1)
+    other = plan.following()
+    assert other is not None
+    assert (other[0].number, other[1]) == (0, 1)
+    plan.play_again(*other)
+    plan.play_again(first[0], 0, next_of_all=True)
+    assert [retries for _, retries in iter(plan.following, None)] == [0, 1, 2]
+    assert plan.exhausted
+    plan.play_again(*other)
+    assert not plan.over
+
+
+@pytest.mark.parametrize("name", ["seeds", "tasks"])
+def test_after_seeds_or_tasks_that_raise_nothing_more_is_planned(name: str):
+    plan = plan_of(None, **{name: (7 // (2 - number) for number in itertools.count())})
+    plan.following()
+    plan.following()
+    with pytest.raises(ZeroDivisionError):
+        plan.following()
+    assert plan.over
+
+
+def test_a_seed_that_is_none():
+    plan = plan_of(None, seeds=[-1])
+    with pytest.raises(envmesh.InvalidRequest, match="a seed is a whole number"):
+        plan.following()
+    assert plan.over
