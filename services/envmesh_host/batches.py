@@ -96,7 +96,11 @@ class StepBatches:
                 cost = max(environment.row_cost, environment.step_cost)  # lone steps tell of the latter only
                 end = min(total, at + max(1, int(STRETCH_SECONDS / cost)))
                 begun = now()
-                self._step(environment, mine.part(at, end), columns.arrived)
+                part = mine.part(at, end)
+                try:
+                    self._step(environment, part, columns.arrived)
+                except Exception as defect:
+                    self._connection.defect_in_steps(part.handles, part.indices, defect)
                 environment.row_cost += 0.2 * ((now() - begun) / (end - at) - environment.row_cost)
                 at = end
                 if at < total or len(environments) > 1:
@@ -209,9 +213,6 @@ class StepBatches:
             for copy, handle, index, payload, row in zip(*batch, zip(*outcomes, strict=True), strict=True):
                 self._settle_singly(copy, handle, index, payload, row)
             return
-        observed.observation_bytes += size
-        if environment.takes_tools:
-            note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
         record = (batch.payloads, outcomes)
         rewards = outcomes[1]
         for copy, position, reward in zip(batch.copies, range(len(rewards)), rewards, strict=True):
@@ -219,12 +220,16 @@ class StepBatches:
             copy.position = position
             copy.next_index += 1
             copy.return_ += reward
+        self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
+        # They are on their way: what is only counted from here on cannot harm them.
+        observed.observation_bytes += size
+        self._engine.traffic.note_command(STEP, count=len(batch.copies))
         if any(outcomes[2]):
             for copy in compress(batch.copies, outcomes[2]):
                 copy.close_to_steps()
                 note_ended(copy)
-        self._engine.traffic.note_command(STEP, count=len(batch.copies))
-        self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
+        if environment.takes_tools:
+            note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
 
     def _settle_one_by_one(self, batch: Batch, results: list[Any]) -> None:
         for copy, handle, index, payload, result in zip(*batch, results, strict=True):

@@ -24,6 +24,7 @@ from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
 from envmesh_host.player import EMPTY_ROW
 from envmesh_host.refusals import parse, unknown_episode
 from envmesh_host.served import Row
+from envmesh_host.shown_leases import ShownLeases
 from envmesh_host.slots import Holding
 from envmesh_service.credentials import Caller
 
@@ -65,12 +66,11 @@ class Connection:
         self.caller = caller
         self.tenant = caller.tenant
         self.watch = engine.watch
-        self.lease_idle = lease_idle
         self.liveness_window = liveness_window
         self.checkpoint_steps = hello.checkpoint_steps
         self.checkpoint_seconds = checkpoint_seconds
         self.bindings: dict[int, EpisodeCopy] = {}
-        self.leases: dict[int, Holding] = {}
+        self.leases = ShownLeases(engine, self.tenant, self.client_id, lease_idle)
         self.outbox = Outbox()
         self.large = Outbox()
         self.has_large_stream = False
@@ -86,7 +86,6 @@ class Connection:
         self.deadlines: dict[tuple[int, int], float] = {}
         self._fetching: dict[int, pb.ResumeRequest] = {}
         self._batches = StepBatches(self)
-        self.step_alone = self._batches.step_alone
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
             pb.COMMAND_KIND_STEP: self._step,
             pb.COMMAND_KIND_RESET: self._reset,
@@ -131,6 +130,15 @@ class Connection:
         if columns.steps.handles:
             yield from self._batches.step(columns)
         yield
+
+    def step_alone(self, handle: int, index: int, payload: bytes, arrived: float) -> bool:
+        """Take the step that is all there is in a request. Returns whether it was an ordinary one; if not, nothing has
+        happened."""
+        try:
+            return self._batches.step_alone(handle, index, payload, arrived)
+        except Exception as error:
+            self.defect_in_steps((handle,), (index,), error)
+            return True
 
     # ---- replies
 
@@ -207,13 +215,23 @@ class Connection:
         copy = self.bindings.get(handle)
         who = {"client": self.client_id.hex()} | (named(copy) if copy is not None else {})
         log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error, extra=who)
-        refusal = Refusal(
-            f"a defect of envmesh ({type(error).__name__}); the host's log has it", reason="INTERNAL"
-        )
         if copy is not None and copy.running is not None:
-            self.engine.abort(copy, refusal)
+            self.engine.abort(copy, _defective(error))
         else:
-            self.reply(handle, index, FAILURE, refusal)
+            self.reply(handle, index, FAILURE, _defective(error))
+
+    def defect_in_steps(self, handles: Sequence[int], indices: Sequence[int], error: Exception) -> None:
+        """A defect of ours in steps taken together ends those episodes whose outcome is not on its way: what their
+        environments have done can neither be told nor done again."""
+        who = {"client": self.client_id.hex()}
+        log.error("a defect in %d steps, the first of handle %d at index %d", len(handles), handles[0], indices[0],
+                  exc_info=error, extra=who)  # fmt: skip
+        for handle, index in zip(handles, indices, strict=True):
+            copy = self.bindings.get(handle)
+            if copy is not None and copy.index < index:
+                copy.running = None
+                self.engine.abort(copy, _defective(error))
+                self.reply(handle, index, FAILURE, _defective(error))
 
     def _copy(self, handle: int) -> EpisodeCopy:
         copy = self.bindings.get(handle)
@@ -230,7 +248,7 @@ class Connection:
         request = parse(pb.ResetRequest, payload)
         self._free(handle, request.episode_id)
         self.engine.reset(
-            request, payload, lambda: self._lease(request.lease_number), self, (self, handle, 0),
+            request, payload, lambda: self.leases.holding(request.lease_number), self, (self, handle, 0),
             lambda copy: self._bind_copy(handle, copy),
         )  # fmt: skip
 
@@ -240,7 +258,10 @@ class Connection:
         def resume() -> None:
             self._free(handle, request.episode_id)
             copy = self.engine.resume(
-                request, lambda environment: self._lease(request.lease_number), self, (self, handle, index)
+                request,
+                lambda environment: self.leases.holding(request.lease_number),
+                self,
+                (self, handle, index),
             )
             if self.engine.episodes.get(copy.episode_id) is copy:
                 self._bind_copy(handle, copy)
@@ -324,49 +345,19 @@ class Connection:
 
     # ---- leases
 
-    def _lease(self, number: int) -> Holding:
-        holding = self.leases.get(number)
-        if holding is None:
-            raise Refusal(f"no lease {number} was shown on this connection", reason="LEASE_INVALID")
-        return holding
-
     def _bind(self, handle: int, index: int, payload: bytes) -> None:
-        engine = self.engine
-        claim = engine.rights.claim(payload, self.client_id, engine.slots.holding)
-        if claim.tenant != self.tenant:
-            raise Refusal("the lease is another tenant's", reason="LEASE_INVALID")
-        environment = engine.environment(claim.environment)
-        if engine.draining and engine.slots.holding(claim.lease_id) is None:
-            raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        named = self.leases.get(handle)
-        if named is not None and named.lease_id != claim.lease_id:
-            raise Refusal(f"{handle} names another lease; return that first", reason="ARGUMENT_INVALID")
-        holding = engine.slots.show(claim, engine.clock())
-        self.leases[handle] = holding
-        bound = pb.LeaseBound(
-            environment=environment.info,
-            count=holding.count,
-            lease_idle=duration_pb2.Duration(
-                seconds=int(self.lease_idle), nanos=int(self.lease_idle % 1 * 1e9)
-            ),
-        )
+        bound = self.leases.show(handle, payload)
         self.reply(handle, index, pb.EVENT_KIND_BOUND, (bound.SerializeToString(), 0.0, 0, 0, b""))
 
     def _return(self, handle: int, index: int, payload: bytes) -> None:
-        holding = self.leases.get(handle)
-        back = self.engine.slots.give_back(holding, index) if holding is not None else 0
-        if holding is not None and holding.count == 0:
-            del self.leases[handle]
+        back = self.leases.give_back(handle, index)
         self.reply(handle, back, pb.EVENT_KIND_RETURNED, EMPTY_ROW)
         self.engine.on_slot_freed()
 
     def slots_returned(self, holding: Holding, count: int) -> None:
         """Slots of a lease went back by themselves or by recall: tell the client."""
-        for number, held in list(self.leases.items()):
-            if held is holding:
-                self.notify(pb.NOTICE_KIND_SLOTS_RETURNED, (), lease_number=number, count=count)
-                if holding.count == 0:
-                    del self.leases[number]
+        for number in self.leases.shrunk(holding):
+            self.notify(pb.NOTICE_KIND_SLOTS_RETURNED, (), lease_number=number, count=count)
 
     # ---- leaving
 
@@ -408,6 +399,10 @@ class Connection:
                     waiters[:] = [waiter for waiter in waiters if waiter != mine]
                 refusal = Refusal("the command's time is over; the step goes on", reason="COMMAND_DEADLINE")
                 self.reply(handle, index, FAILURE, refusal)
+
+
+def _defective(error: Exception) -> Refusal:
+    return Refusal(f"a defect of envmesh ({type(error).__name__}); the host's log has it", reason="INTERNAL")
 
 
 def _nobody(*_: Any) -> None:
