@@ -127,7 +127,7 @@ class StepBatches:
         try:
             result = copy.play(action)
             stamps.append(now())
-        except (Exception, SystemExit, StepOverrun) as raised_here:
+        except BaseException as raised_here:  # a StepOverrun, or whatever the author's code raises
             error = raised_here
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0
@@ -181,7 +181,7 @@ class StepBatches:
             for _ in range(0, len(batch.copies), stride):
                 took(islice(stepping, stride))  # what came before an error is kept
                 note(now())
-        except (Exception, SystemExit, StepOverrun) as raised_here:
+        except BaseException as raised_here:  # a StepOverrun, or whatever the author's code raises
             error = raised_here
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0

@@ -6,10 +6,11 @@ behaves the same wherever it runs.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from envmesh import values
 from envmesh.env import RewardResult
@@ -18,6 +19,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.journal_replay import EMPTY_ROW, Replay, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row, Served, reset_outcome
 from envmesh_host.shown import said, traced
+from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["EMPTY_ROW", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
 
@@ -37,7 +39,9 @@ class Player:
         try:
             self.instance = served.definition.factory()
             self.step_instance = self.instance.step
-        except (Exception, SystemExit) as error:
+        except StepOverrun:
+            raise
+        except BaseException as error:
             raise raised("creating the environment", error) from error
         self.decode, self.row_of = served.forms_of(self.instance)
 
@@ -46,7 +50,9 @@ class Player:
         arguments = reset_arguments(self.served, request)
         try:
             result = self.instance.reset(**arguments)
-        except (Exception, SystemExit) as error:
+        except StepOverrun:
+            raise
+        except BaseException as error:
             raise raised("reset", error) from error
         return self.row_of(reset_outcome(result))
 
@@ -55,7 +61,9 @@ class Player:
         value = self.decode(action)
         try:
             result = self.step_instance(value)
-        except (Exception, SystemExit) as error:
+        except StepOverrun:
+            raise
+        except BaseException as error:
             raise raised("step", error) from error
         return self.row_of(result)
 
@@ -123,35 +131,35 @@ class AsyncPlayer:
 
     def __init__(self, served: Served):
         self.served = served
-        with _author("creating the environment"):
+        with _waiting_author("creating the environment"):
             self.instance = served.definition.factory()
         self.decode, self.row_of = served.forms_of(self.instance)
 
     async def reset(self, request: pb.ResetRequest) -> Row:
         """Begin the episode."""
         arguments = reset_arguments(self.served, request)
-        with _author("reset"):
+        with _waiting_author("reset"):
             result = await _awaited(self.instance.reset(**arguments))
         return self.row_of(reset_outcome(result))
 
     async def step(self, action: bytes) -> Row:
         """Act once."""
         value = self.decode(action)
-        with _author("step"):
+        with _waiting_author("step"):
             result = await _awaited(self.instance.step(value))
         return self.row_of(result)
 
     async def reward(self, index: int) -> Row:
         """Grade the episode as it stands."""
         grade = _method(self.instance, "reward")
-        with _author("reward"):
+        with _waiting_author("reward"):
             result = await _awaited(grade())
         return reward_row(result, index)
 
     async def checkpoint(self) -> Row:
         """The environment's state."""
         save = _method(self.instance, "checkpoint")
-        with _author("checkpoint"):
+        with _waiting_author("checkpoint"):
             state = await _awaited(save())
         return (encode("checkpoint", state), 0.0, 0, 0, b"")
 
@@ -159,13 +167,13 @@ class AsyncPlayer:
         """Take up the state of a checkpoint."""
         restore = _method(self.instance, "restore")
         value = values.decode(state)
-        with _author("restore"):
+        with _waiting_author("restore"):
             await _awaited(restore(value))
 
     async def reseed(self, seed: int) -> None:
         """Change the randomness of the future."""
         reseed = _method(self.instance, "reseed")
-        with _author("reseed"):
+        with _waiting_author("reseed"):
             await _awaited(reseed(seed))
 
     async def resume(
@@ -190,7 +198,7 @@ class AsyncPlayer:
         """Free what the environment holds."""
         close = getattr(self.instance, "close", None)
         if close is not None:
-            with _author("close"):
+            with _waiting_author("close"):
                 await _awaited(close())
 
 
@@ -279,9 +287,11 @@ def encode(what: str, value: Any) -> bytes:
 
 
 class _author:  # noqa: N801 - reads as a word at its uses
-    """Turns what the author's code raises into a refusal; a class, for it is cheaper than a generator."""
+    """Turns what the author's code raises into a refusal, ``SystemExit`` and what else is no ``Exception`` included; a
+    class, for it is cheaper than a generator. Only what is not the author's ``passes``."""
 
     __slots__ = ("during",)
+    passes: ClassVar[tuple[type[BaseException], ...]] = (StepOverrun,)
 
     def __init__(self, during: str):
         self.during = during
@@ -290,8 +300,15 @@ class _author:  # noqa: N801 - reads as a word at its uses
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and isinstance(error, Exception | SystemExit):
+        if error is not None and not isinstance(error, self.passes):
             raise raised(self.during, error) from error
+
+
+class _waiting_author(_author):  # noqa: N801 - as above
+    """The same around an ``await``, where a cancellation may be ours: whoever cancels knows."""
+
+    __slots__ = ()
+    passes = (StepOverrun, asyncio.CancelledError, GeneratorExit)
 
 
 def _method(instance: Any, name: str) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -45,25 +46,63 @@ OUTCOMES: dict[str, Any] = {
 """What the step of this name returns."""
 
 
-@environment(recovery="replay", isolation="inline")
-class Treacherous:
-    """Returns one of ``OUTCOMES``; ``raise`` raises an exception without a text; any other text is answered."""
+class Panic(BaseException):
+    """What extensions written in Rust raise when they panic: no ``Exception``."""
 
-    def reset(self, *, seed: int | None = None) -> Any:
+
+ERRORS: dict[str, type[BaseException]] = {
+    "raise": Trap,
+    "panic": Panic,
+    "exit": SystemExit,
+    "interrupt": KeyboardInterrupt,
+    "cancel": asyncio.CancelledError,
+}
+"""What the step of this name raises, and a reset or grade where it is told so."""
+
+
+@environment(recovery="replay", isolation="inline", options=("raising",))
+class Treacherous:
+    """Returns one of ``OUTCOMES`` or raises one of ``ERRORS``; any other text is answered."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if options:
+            raise ERRORS[options["raising"]]
         return "ready", {}
 
     def step(self, action: str) -> Any:
-        if action == "raise":
-            raise Trap
+        if action in ERRORS:
+            raise ERRORS[action]
         return OUTCOMES.get(action, (action, 0.0, False, False, {}))
 
     def reward(self) -> Any:
         return Trap()
 
 
-@environment(recovery="none", isolation="process", slots=8, episodes_per_worker=8)
+@environment(recovery="none", isolation="process", slots=8, episodes_per_worker=8, options=("raising",))
 class TreacherousProcess(Treacherous):
     """The same, in a worker process with others."""
+
+
+@environment(recovery="replay", isolation="thread", options=("raising",))
+class TreacherousThread(Treacherous):
+    """The same, in a thread."""
+
+
+@environment(recovery="replay", isolation="inline", options=("raising",))
+class TreacherousAsync:
+    """The same as coroutines."""
+
+    def __init__(self) -> None:
+        self.plain = Treacherous()
+
+    async def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return self.plain.reset(options=options)
+
+    async def step(self, action: str) -> Any:
+        return self.plain.step(action)
+
+    async def reward(self) -> Any:
+        return self.plain.reward()
 
 
 @environment(recovery="replay", isolation="inline", agents=("left", "right"))

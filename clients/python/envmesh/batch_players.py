@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from envmesh.policies import Act
+from envmesh.policies import Act, is_cancelled_by_us
 
 if TYPE_CHECKING:
     from envmesh.players import PolicyPlayer
@@ -41,7 +41,7 @@ class BatchPlayers:
         ready, self._ready = self._ready, []
         try:
             self._play(ready, self._rollouts.policy([player.decode(payload) for player, payload in ready]))
-        except Exception as error:  # the policy's own
+        except BaseException as error:  # the policy's own
             self._rollouts.fail(error)
 
     async def _ask_until_idle(self) -> None:
@@ -49,7 +49,9 @@ class BatchPlayers:
             while self._ready:
                 ready, self._ready = self._ready, []
                 self._play(ready, await self._rollouts.policy([p.decode(payload) for p, payload in ready]))
-        except Exception as error:  # the policy's own
+        except BaseException as error:  # the policy's own
+            if is_cancelled_by_us(error):
+                raise
             self._rollouts.fail(error)
         finally:
             self._asking = False

@@ -12,7 +12,7 @@ from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
 from envmesh.journal import Journal
 from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
-from envmesh.policies import Act, for_agents
+from envmesh.policies import Act, for_agents, is_cancelled_by_us
 from envmesh.rebuilding import Rebuild
 from envmesh.slot import Slot
 from envmesh.stream import failure_of
@@ -128,7 +128,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             if action.__class__ is Act:
                 action = self.annotate(action)
             data = self.encode(action)
-        except Exception as error:  # the policy's own, or an action that has no form
+        except BaseException as error:  # the policy's own, or an action that has no form
             self._policy_failed(error)
             return
         self.play(data)
@@ -168,7 +168,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             due = {agent: outcome.observation.get(agent) for agent in outcome.acting}  # type: ignore[attr-defined]
             try:
                 self.play(self.encode(self.act(due)))
-            except Exception as error:
+            except BaseException as error:
                 self._policy_failed(error)
             return True
         return False
@@ -264,7 +264,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self._unbind()
         self.rollouts.finished(self, self.slot if self.slot.usable else None)
 
-    def _policy_failed(self, error: Exception) -> None:
+    def _policy_failed(self, error: BaseException) -> None:
         self.rollouts.fail(error)  # whose end closes this episode with all others, and gives its slot back
 
     # ---- its rebuilding
@@ -400,7 +400,9 @@ class TaskPlayer(PolicyPlayer):
                 if isinstance(action, Act):
                     action = self.annotate(action)
                 self.play(self.encode(action))
-        except Exception as error:  # the policy's own
+        except BaseException as error:  # the policy's own
+            if is_cancelled_by_us(error):
+                raise
             self._policy_failed(error)
 
     def _leave(self, slot_good: bool = True) -> None:

@@ -89,7 +89,7 @@ class PolicyBlock:
                 player.index = index
                 action = player.annotate(action)
             data = player.encode(action)
-        except Exception as error:  # the policy's own, or an action that has no form
+        except BaseException as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
         player.acted(data)
@@ -116,7 +116,7 @@ class PolicyBlock:
             if Act in set(map(type, actions)):
                 actions = self._annotated(players, indices, actions)
             data = self._encode(actions)
-        except Exception as error:  # the policy's own, or an action that has no form
+        except BaseException as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
         answered = 0.0

@@ -308,14 +308,14 @@ class Rollouts:
             self._members.setdefault(beginning.group, set()).add(player)
         try:
             player.begin()
-        except Exception as error:  # of a policy that is made for each episode
+        except BaseException as error:  # of a policy that is made for each episode
             self.fail(error)
 
     def _following(self) -> tuple[Beginning, int] | None:
         """What is to be played next; where the caller's seeds or tasks raise, the iteration ends with that."""
         try:
             return self._plan.following()
-        except Exception as error:
+        except BaseException as error:
             self.fail(error)
             return None
 

@@ -148,10 +148,12 @@ class AsyncEpisodes:
             result = await self._play(episode, command, payload)
         except Refusal as refusal:
             result = refusal
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             result = cancelled()
             if not (episode.closing or command.overran):
-                raise
+                if _was_asked_for():
+                    raise
+                result = raised(during(command.kind), error)
         except BaseException as error:  # sys.exit() in an environment is its own failure only
             result = raised(during(command.kind), error)
         finally:
@@ -217,9 +219,11 @@ class AsyncEpisodes:
                 await episode.player.close()
         except Refusal as refusal:
             result = refusal
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if not command.overran:
-                raise
+                if _was_asked_for():
+                    raise
+                result = raised("close", error)
         except BaseException as error:  # as above
             result = raised("close", error)
         finally:
@@ -362,3 +366,9 @@ def run_worker_loop(
         worker.write()
 
     event_loop.run(serve())
+
+
+def _was_asked_for() -> bool:
+    """Whether somebody cancelled the running task; if not, the author's code has raised the error itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -16,6 +16,8 @@ MORE = (
     "pendulum=gymnasium:Pendulum-v1",
     "treacherous=tests.environments.treacherous:Treacherous",
     "treacherous-process=tests.environments.treacherous:TreacherousProcess",
+    "treacherous-thread=tests.environments.treacherous:TreacherousThread",
+    "treacherous-async=tests.environments.treacherous:TreacherousAsync",
     "treacherous-pair=tests.environments.treacherous:TreacherousPair",
 )
 """Served beside the environments of the compliance tests: one whose actions are arrays, and worse."""

@@ -4,6 +4,8 @@ iteration ends with the caller's own error, or goes on and says so; it never han
 from __future__ import annotations
 
 import asyncio
+import inspect
+import itertools
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,10 @@ EPISODES = 200
 
 class Mine(Exception):
     """The caller's own error."""
+
+
+class Panic(BaseException):
+    """What extensions written in Rust raise when they panic: no ``Exception``."""
 
 
 def two_then_raises(value: Any) -> Iterator[Any]:
@@ -91,6 +97,42 @@ async def test_tasks_that_raise(mesh: envmesh.Mesh, concurrency: int):
 async def test_a_policy_that_cannot_be_made_for_an_episode(mesh: envmesh.Mesh, concurrency: int):
     with pytest.raises(Mine):
         await play(mesh, third_cannot_be_made(), episodes=EPISODES, concurrency=concurrency)
+
+
+@envmesh.batched
+def batched_policy(observations: list[Any]) -> list[str]:
+    return list(map(policy, observations))
+
+
+@envmesh.batched
+async def slow_batched_policy(observations: list[Any]) -> list[str]:
+    return list(map(policy, observations))
+
+
+def failing_at_the_fifth(chosen: Any, error: BaseException) -> Any:
+    """The policy, but its fifth call raises."""
+    calls = itertools.count(1)
+
+    def call(observation: Any) -> Any:
+        if next(calls) == 5:
+            raise error
+        return chosen(observation)
+
+    async def call_slowly(observation: Any) -> Any:
+        return await call(observation)
+
+    failing = call_slowly if inspect.iscoroutinefunction(chosen) else call
+    return envmesh.batched(failing) if chosen in (batched_policy, slow_batched_policy) else failing
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("error", [Mine, Panic, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("chosen", [policy, slow_policy, batched_policy, slow_batched_policy])
+async def test_a_policy_that_raises(
+    mesh: envmesh.Mesh, chosen: Any, error: type[BaseException], concurrency: int
+):
+    with pytest.raises(error):
+        await play(mesh, failing_at_the_fifth(chosen, error()), episodes=EPISODES, concurrency=concurrency)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

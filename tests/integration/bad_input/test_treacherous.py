@@ -8,10 +8,11 @@ import asyncio
 import pytest
 
 import envmesh
-from tests.environments.treacherous import OUTCOMES
+from tests.environments.treacherous import ERRORS, OUTCOMES
 from tests.integration.bad_input.refused import Wrong
 
 RETURNED = Wrong(envmesh.EpisodeAborted, "UNKNOWN", "ENVIRONMENT_RETURNED")
+EVERYWHERE = ["treacherous", "treacherous-async", "treacherous-thread", "treacherous-process"]
 RAISED = Wrong(envmesh.EpisodeAborted, "UNKNOWN", "ENVIRONMENT_RAISED")
 
 
@@ -23,11 +24,22 @@ async def test_an_outcome_that_raises_when_it_is_looked_at(mesh: envmesh.Mesh, e
         assert (await neighbour.step("fine")).observation == "fine"
 
 
-@pytest.mark.parametrize("environment", ["treacherous", "treacherous-process"])
-async def test_an_exception_without_a_text(mesh: envmesh.Mesh, environment: str):
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("environment", EVERYWHERE)
+async def test_whatever_a_step_raises(mesh: envmesh.Mesh, environment: str, error: str):
     async with mesh.episode(environment) as episode, mesh.episode(environment) as neighbour:
-        error = await RAISED.holds(episode.step("raise"))
-        assert "Trap" in str(error)
+        told = await RAISED.holds(episode.step(error, timeout=10.0))
+        assert ERRORS[error].__name__ in str(told)
+        assert (await neighbour.step("fine")).observation == "fine"
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("environment", EVERYWHERE)
+async def test_whatever_a_reset_raises(mesh: envmesh.Mesh, environment: str, error: str):
+    async with mesh.episode(environment) as neighbour:
+        async with asyncio.timeout(10.0):
+            told = await RAISED.holds(mesh.episode(environment, options={"raising": error}).begin())
+        assert ERRORS[error].__name__ in str(told)
         assert (await neighbour.step("fine")).observation == "fine"
 
 
@@ -37,13 +49,13 @@ async def test_a_grade_that_raises_when_it_is_looked_at(mesh: envmesh.Mesh, envi
         await RETURNED.holds(episode.reward())
 
 
-@pytest.mark.parametrize("action", [*OUTCOMES, "raise"])
+@pytest.mark.parametrize("action", [*OUTCOMES, *ERRORS])
 async def test_neighbours_in_the_same_frame(mesh: envmesh.Mesh, action: str):
     async with mesh.vector("treacherous", 64) as vector:
         await vector.reset()
         batch = await vector.step([action if number == 17 else "fine" for number in range(64)])
         assert [number for number in range(64) if not batch.valid[number]] == [17]
-        assert batch.failures[17].cause == ("ENVIRONMENT_RAISED" if action == "raise" else RETURNED.reason)
+        assert batch.failures[17].cause == ("ENVIRONMENT_RAISED" if action in ERRORS else RETURNED.reason)
         assert set(batch.observations[:17] + batch.observations[18:]) == {"fine"}
 
 
