@@ -6,12 +6,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from envmesh.env import Definition, Task
+from envmesh.env import Definition
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.runner import Runner
 from envmesh_host.observed import Observed
 from envmesh_host.player import Player
 from envmesh_host.served import Served
+from envmesh_host.task_table import TaskTable
 
 __all__ = ["Hosted", "RecentFailure"]
 
@@ -37,7 +38,6 @@ class Hosted:
     host does for one in a frame."""
 
     __slots__ = (
-        "_tasks",
         "begun",
         "checkpoint_seconds",
         "checkpoint_steps",
@@ -64,6 +64,7 @@ class Hosted:
         "step_limit",
         "steps",
         "takes_tools",
+        "tasks",
         "write_outcomes",
     )
 
@@ -75,7 +76,7 @@ class Hosted:
         self.runner = runner
         self.reuse = reuse
         self.definition = definition
-        self._tasks: dict[tuple[str, str], Task] | None = None
+        self.tasks = TaskTable(definition) if served is None else served.tasks
         self.players: list[Player] = []
         self.reset_limit = info.reset_limit.ToMilliseconds() / 1e3
         self.step_limit = info.step_limit.ToMilliseconds() / 1e3
@@ -109,13 +110,6 @@ class Hosted:
         taken, self.observed = self.observed, Observed()
         self.steps += len(taken.step_seconds) + taken.step_times.steps
         return taken
-
-    def tasks(self) -> dict[tuple[str, str], Task]:
-        """All tasks, by id and split."""
-        if self._tasks is None:
-            listed = self.definition.tasks() if self.definition.tasks is not None else ()
-            self._tasks = {(task.id, task.split): task for task in listed}
-        return self._tasks
 
     def limit(self, kind: int) -> float:
         """The bound on the environment's running time for a command, in seconds."""

@@ -18,7 +18,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.journal_replay import EMPTY_ROW, Replay, outcome_of_row, row_of_outcome
 from envmesh_host.served import Row, Served, reset_outcome
-from envmesh_host.shown import said, traced
+from envmesh_host.shown import raised, said
 from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["EMPTY_ROW", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
@@ -235,7 +235,7 @@ def reset_arguments(served: Served, request: pb.ResetRequest) -> dict[str, Any]:
             )
         options.update(given)
     if request.task:
-        options["task"] = served.task(request.task, request.split)
+        options["task"] = served.tasks.find(request.task, request.split)
     if options:
         arguments["options"] = options
     return arguments
@@ -265,17 +265,6 @@ def reward_row(result: Any, index: int) -> Row:
         if not math.isfinite(part):
             raise Refusal(f"{name} is {part}; a reward must be finite", reason="REWARD_INVALID")
     return (response.SerializeToString(), value, 0, 0, b"")
-
-
-def raised(during: str, error: BaseException) -> Refusal:
-    """The refusal that an author's exception becomes, with the traceback from their code on."""
-    if isinstance(error, Refusal):
-        return error
-    return Refusal(
-        f"{during} raised {type(error).__name__}: {said(error)}"[:2000],
-        reason="ENVIRONMENT_RAISED",
-        detail=traced(error)[-16_000:],
-    )
 
 
 def encode(what: str, value: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from math import isfinite
@@ -15,10 +15,11 @@ from xxhash import xxh3_64_intdigest
 from envmesh import spaces, values
 from envmesh.columns import decoder_of, encoder_of
 from envmesh.digest import LONG_BYTES, digest_of, suffix
-from envmesh.env import Definition, Isolation, Recovery, Task
+from envmesh.env import Definition, Isolation, Recovery
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.shown import said, shown
+from envmesh_host.task_table import TaskTable
 
 __all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome"]
 
@@ -57,8 +58,11 @@ class Served:
     observation: spaces.Codec
     action: spaces.Codec
     agent_actions: Mapping[str, spaces.Codec]
-    _tasks: dict[tuple[str, str], Task] | None = field(default=None, repr=False)
+    tasks: TaskTable = field(init=False, repr=False)
     _plain_forms: tuple[Callable[[bytes], Any], Callable[[Any], Row]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.tasks = TaskTable(self.definition)
 
     @classmethod
     def prepare(cls, definition: Definition) -> Served:
@@ -113,30 +117,6 @@ class Served:
             lambda action: self._read_actions(action, _acting(instance)),
             lambda result: self._write_agents(result, _acting(instance)),
         )
-
-    def task(self, task_id: str, split: str) -> Task:
-        """The task of this id.
-
-        Raises:
-            Refusal: TASK_UNKNOWN.
-        """
-        tasks = self.tasks()
-        found = tasks.get((task_id, split)) or (
-            next((task for (known, _), task in tasks.items() if known == task_id), None)
-            if not split
-            else None
-        )
-        if found is None:
-            where = f" in split {split!r}" if split else ""
-            raise Refusal(f"{self.definition.key} has no task {task_id!r}{where}", reason="TASK_UNKNOWN")
-        return found
-
-    def tasks(self) -> dict[tuple[str, str], Task]:
-        """All tasks, by id and split."""
-        if self._tasks is None:
-            listed: Iterable[Task] = self.definition.tasks() if self.definition.tasks else ()
-            self._tasks = {(task.id, task.split): task for task in listed}
-        return self._tasks
 
     def _action_reader(self) -> Callable[[bytes], Any]:
         decode, check = self.action.decode, self.action.check

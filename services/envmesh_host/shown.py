@@ -1,10 +1,13 @@
-"""What an author's objects look like, and what their exceptions say, even where asking them raises (pure)."""
+"""What an author's objects look like, what their exceptions say, and which refusals they become, even where asking
+raises (pure)."""
 
 from __future__ import annotations
 
 import traceback
 
-__all__ = ["said", "shown", "traced"]
+from envmesh.errors import Refusal
+
+__all__ = ["raised", "said", "shown", "traced"]
 
 LONGEST = 80
 
@@ -35,3 +38,14 @@ def traced(error: BaseException) -> str:
         Exception
     ):  # traceback asks the exception itself (its truth, its notes), and its class is the author's
         return "".join(traceback.format_tb(trace)) + f"{type(error).__name__}: {said(error)}\n"
+
+
+def raised(during: str, error: BaseException) -> Refusal:
+    """The refusal that an author's exception becomes, with the traceback from their code on."""
+    if isinstance(error, Refusal):
+        return error
+    return Refusal(
+        f"{during} raised {type(error).__name__}: {said(error)}"[:2000],
+        reason="ENVIRONMENT_RAISED",
+        detail=traced(error)[-16_000:],
+    )

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from envmesh.env import environment
+from envmesh.env import Task, environment
 
 
 class Trap(Exception):
@@ -103,6 +103,39 @@ class TreacherousAsync:
 
     async def reward(self) -> Any:
         return self.plain.reward()
+
+
+@environment(recovery="replay", isolation="inline")
+class TasksThatRaise(Treacherous):
+    """Its tasks cannot be listed."""
+
+    @staticmethod
+    def tasks() -> Iterator[Task]:
+        yield Task(id="first")
+        raise Panic("the second cannot be read")
+
+
+@environment(recovery="replay", isolation="process")
+class TasksThatRaiseInProcess(TasksThatRaise):
+    """The same, in a worker process."""
+
+
+@environment(recovery="replay", isolation="inline")
+class TasksThatAreNone(Treacherous):
+    """Its tasks are text."""
+
+    @staticmethod
+    def tasks() -> list[Any]:
+        return [Task(id="first"), "second"]
+
+
+@environment(recovery="replay", isolation="inline")
+class TasksWithoutAForm(Treacherous):
+    """A task's prompt cannot be sent."""
+
+    @staticmethod
+    def tasks() -> list[Task]:
+        return [Task(id="first", prompt=Trap())]
 
 
 @environment(recovery="replay", isolation="inline", agents=("left", "right"))

@@ -31,8 +31,9 @@ from envmesh_host.isolation.job import (
 )
 from envmesh_host.isolation.record import RunningRecord
 from envmesh_host.isolation.seeded import new_async_player
-from envmesh_host.player import EMPTY_ROW, AsyncPlayer, raised
+from envmesh_host.player import EMPTY_ROW, AsyncPlayer
 from envmesh_host.served import Row, Served
+from envmesh_host.shown import raised
 
 __all__ = ["AsyncEpisodes", "Spawn", "run_worker_loop"]
 

@@ -15,8 +15,9 @@ from envmesh_host.isolation.breath import LOOK_SECONDS
 from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, cancelled, during
 from envmesh_host.isolation.open_jobs import LocalSeat
 from envmesh_host.isolation.runner import Job
-from envmesh_host.player import EMPTY_ROW, Player, raised
+from envmesh_host.player import EMPTY_ROW, Player
 from envmesh_host.served import Row, Served
+from envmesh_host.shown import raised
 
 __all__ = ["PoolThread", "ThreadPool"]
 

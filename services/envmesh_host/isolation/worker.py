@@ -31,8 +31,9 @@ from envmesh_host.isolation.global_random import GlobalRandom
 from envmesh_host.isolation.job import CHECKPOINT, CLOSE, RESET, RESUME, REWARD, STEP, cancelled, during
 from envmesh_host.isolation.record import RunningRecord
 from envmesh_host.isolation.seeded import new_player
-from envmesh_host.player import EMPTY_ROW, Player, raised
+from envmesh_host.player import EMPTY_ROW, Player
 from envmesh_host.served import Row, Served
+from envmesh_host.shown import raised
 
 __all__ = ["prepare"]
 

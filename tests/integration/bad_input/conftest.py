@@ -18,6 +18,10 @@ MORE = (
     "treacherous-process=tests.environments.treacherous:TreacherousProcess",
     "treacherous-thread=tests.environments.treacherous:TreacherousThread",
     "treacherous-async=tests.environments.treacherous:TreacherousAsync",
+    "tasks-raise=tests.environments.treacherous:TasksThatRaise",
+    "tasks-raise-process=tests.environments.treacherous:TasksThatRaiseInProcess",
+    "tasks-none=tests.environments.treacherous:TasksThatAreNone",
+    "tasks-formless=tests.environments.treacherous:TasksWithoutAForm",
     "treacherous-pair=tests.environments.treacherous:TreacherousPair",
 )
 """Served beside the environments of the compliance tests: one whose actions are arrays, and worse."""

@@ -59,6 +59,22 @@ async def test_neighbours_in_the_same_frame(mesh: envmesh.Mesh, action: str):
         assert set(batch.observations[:17] + batch.observations[18:]) == {"fine"}
 
 
+@pytest.mark.parametrize(
+    ("environment", "reason", "words"),
+    [
+        ("tasks-raise", "ENVIRONMENT_RAISED", "tasks() raised Panic: the second cannot be read"),
+        ("tasks-raise-process", "ENVIRONMENT_RAISED", "tasks() raised Panic: the second cannot be read"),
+        ("tasks-none", "ENVIRONMENT_RETURNED", "tasks() must list envmesh.Task, whose id and split are text"),
+        ("tasks-formless", "ENVIRONMENT_RETURNED", "task 'first' has no form on the wire"),
+    ],
+)
+async def test_tasks_that_cannot_be_listed(mesh: envmesh.Mesh, environment: str, reason: str, words: str):
+    wrong = Wrong(envmesh.EpisodeAborted, "UNKNOWN", reason, words)
+    await wrong.holds(mesh.tasks(environment))
+    if environment != "tasks-formless":
+        await wrong.holds(mesh.episode(environment, task="second").begin())
+
+
 async def test_rewards_of_several_agents(mesh: envmesh.Mesh):
     async with mesh.episode("treacherous-pair") as episode, mesh.episode("treacherous-pair") as neighbour:
         await RETURNED.holds(episode.step({"left": "reward", "right": "fine"}))
