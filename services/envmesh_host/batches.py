@@ -23,7 +23,7 @@ from envmesh_host.counting import note_ended
 from envmesh_host.hosted import Hosted
 from envmesh_host.outbox import LARGE_VALUE_BYTES
 from envmesh_host.refusals import overran
-from envmesh_host.served import ENDED, OutcomeColumns, Row
+from envmesh_host.served import ENDED, OutcomeColumns, Row, size_of
 from envmesh_host.shown import raised
 from envmesh_host.step_times import stride_of
 from envmesh_host.testimony import BEGAN, LIMIT
@@ -72,6 +72,8 @@ class StepBatches:
         self._connection = connection
         self._engine = connection.engine
         self._watch = connection.engine.watch
+        self._small_bytes = min(LARGE_VALUE_BYTES, connection.max_value_bytes)
+        """What has fewer bytes is neither large nor too large."""
 
     def step(self, columns: Columns) -> Iterator[None]:
         """Take the steps of a request, those of the cheapest environment first, and yield after each stretch but the
@@ -142,7 +144,7 @@ class StepBatches:
         except Refusal as refusal:
             self._settle_singly(copy, handle, index, payload, refusal)
             return True
-        if environment.takes_tools or len(row[0]) + len(row[4]) >= LARGE_VALUE_BYTES:
+        if environment.takes_tools or size_of(row) >= self._small_bytes:
             self._settle_singly(copy, handle, index, payload, row)
             return True
         environment.observed.observation_bytes += len(row[0])
@@ -209,7 +211,8 @@ class StepBatches:
         observed = environment.observed
         size = sum(map(len, outcomes[0]))
         observed.action_bytes += sum(map(len, batch.payloads))
-        if size >= LARGE_VALUE_BYTES:
+        carried = size + sum(map(len, outcomes[4])) if any(outcomes[4]) else size
+        if carried >= self._small_bytes:
             for copy, handle, index, payload, row in zip(*batch, zip(*outcomes, strict=True), strict=True):
                 self._settle_singly(copy, handle, index, payload, row)
             return
@@ -220,7 +223,7 @@ class StepBatches:
             copy.position = position
             copy.next_index += 1
             copy.return_ += reward
-        self._connection.outbox.extend(batch.handles, batch.indices, outcomes)
+        self._connection.outbox.extend(batch.handles, batch.indices, outcomes, carried)
         # They are on their way: what is only counted from here on cannot harm them.
         observed.observation_bytes += size
         self._engine.traffic.note_command(STEP, count=len(batch.copies))

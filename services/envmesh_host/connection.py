@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf import duration_pb2
 
 from envmesh.errors import Refusal
+from envmesh.frame_bounds import FRAME_HEAD_BYTES, MOST_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.batches import STRETCH_SECONDS, StepBatches
 from envmesh_host.columns import Columns
@@ -23,7 +24,7 @@ from envmesh_host.engine import Engine
 from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
 from envmesh_host.player import EMPTY_ROW
 from envmesh_host.refusals import parse, unknown_episode
-from envmesh_host.served import Row
+from envmesh_host.served import Row, size_of
 from envmesh_host.shown_leases import ShownLeases
 from envmesh_host.slots import Holding
 from envmesh_service.credentials import Caller
@@ -71,8 +72,10 @@ class Connection:
         self.checkpoint_seconds = checkpoint_seconds
         self.bindings: dict[int, EpisodeCopy] = {}
         self.leases = ShownLeases(engine, self.tenant, self.client_id, lease_idle)
-        self.outbox = Outbox()
-        self.large = Outbox()
+        most_bytes = hello.max_frame_bytes or engine.max_value_bytes + FRAME_HEAD_BYTES
+        self.max_value_bytes = min(engine.max_value_bytes, most_bytes - FRAME_HEAD_BYTES)
+        self.outbox = Outbox(min(MOST_BYTES, self.max_value_bytes))
+        self.large = Outbox(self.outbox.most_bytes)
         self.has_large_stream = False
         self.wake: Callable[[], None] = _nobody
         self.wake_large: Callable[[], None] = _nobody
@@ -100,9 +103,9 @@ class Connection:
         }
 
     @property
-    def unsent_large_bytes(self) -> int:
-        """Bytes of large values that its client has still to be sent."""
-        return self.outbox.large_bytes + self.large.large_bytes
+    def unsent_bytes(self) -> int:
+        """Bytes of values that its client has still to be sent."""
+        return self.outbox.total_bytes + self.large.total_bytes
 
     @property
     def fenced(self) -> bool:
@@ -149,7 +152,7 @@ class Connection:
         if isinstance(result, Refusal):
             result = (result.to_status().SerializeToString(), 0.0, 0, 0, b"")
             kind = FAILURE
-        if len(result[0]) >= LARGE_VALUE_BYTES and self.has_large_stream:
+        if self.has_large_stream and size_of(result) >= LARGE_VALUE_BYTES:
             self.large.add(handle, index, kind, result)
             self.wake_large()
             return

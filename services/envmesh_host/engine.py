@@ -23,7 +23,7 @@ from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.replays import Replays
 from envmesh_host.saving import Saving
-from envmesh_host.served import ENDED, Row
+from envmesh_host.served import ENDED, Row, size_of
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
@@ -107,7 +107,11 @@ class Engine(Saving):
         finally:
             watch[BEGAN] = watch[LIMIT] = 0.0
         seconds = time.perf_counter() - started
-        unusual = isinstance(result, Refusal) or result[2] & ENDED or len(result[0]) >= SMALL_VALUE_BYTES
+        unusual = (
+            isinstance(result, Refusal)
+            or result[2] & ENDED
+            or size_of(result) >= min(SMALL_VALUE_BYTES, self._bound(copy))
+        )
         if unusual or copy.trace is not None or (environment.saves and not environment.info.deterministic):
             running = copy.running = running_step(0, payload, waiter)
             running.begun = started
@@ -283,8 +287,9 @@ class Engine(Saving):
             self._refused(copy, running, kind, result)
         else:
             row = result
-            if len(row[0]) + len(row[4]) > self.max_value_bytes:
-                self._refused(copy, running, kind, result := too_large(copy, row, self.max_value_bytes))
+            bound = self._bound(copy)
+            if size_of(row) > bound:
+                self._refused(copy, running, kind, result := too_large(copy, row, bound))
                 reply_kind = pb.EVENT_KIND_FAILURE
             else:
                 self.traffic.note_command(kind)
@@ -314,6 +319,11 @@ class Engine(Saving):
             note_failure(copy, refusal)
         elif copy.play is not None:
             copy.open_to_steps()
+
+    def _bound(self, copy: EpisodeCopy) -> int:
+        """How many bytes an outcome of this episode may have."""
+        connection = copy.connection
+        return self.max_value_bytes if connection is None else int(connection.max_value_bytes)
 
     def _note_time(self, copy: EpisodeCopy, running: RunningStep, kind: int, seconds: float) -> None:
         """A command has run for so long in its environment, and taken so long altogether."""

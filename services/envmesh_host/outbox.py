@@ -1,27 +1,28 @@
 """Events on their way to a client, as columns, and their packing into frames (pure).
 
-A frame takes whatever is ready, up to a share of what the connection has open: with everything in one frame both sides
-would work in turns. Values over 256 KiB go apart, so that they can travel on a stream of their own.
+Values over 256 KiB go apart, so that they can travel on a stream of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import add
 
+from envmesh.frame_bounds import MOST_BYTES, most_rows, rows_within
 from envmesh.lone_frames import spell_event
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.served import OutcomeColumns, Row
+from envmesh_host.served import OutcomeColumns, Row, size_of
 
 __all__ = ["LARGE_VALUE_BYTES", "Outbox"]
 
 LARGE_VALUE_BYTES = 256 * 1024
-LEAST_EVENTS, MOST_EVENTS = 32, 512
-
 OUTCOME = pb.EVENT_KIND_OUTCOME
 
 
 class Outbox:
-    """Events that wait to be written. ``large_bytes`` counts the large values among them."""
+    """Events that wait to be written, in frames of at most ``most_bytes``. ``total_bytes`` is the size of what
+    they carry, payloads and infos, ``large_bytes`` that of the large ones among them."""
 
     __slots__ = (
         "digests",
@@ -31,15 +32,19 @@ class Outbox:
         "infos",
         "kinds",
         "large_bytes",
+        "most_bytes",
+        "total_bytes",
         "payloads",
         "rewards",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
         self._clear()
         self.large_bytes = 0
 
     def _clear(self) -> None:
+        self.total_bytes = 0
         self.handles: list[int] = []
         self.indices: list[int] = []
         self.kinds: list[int] = []
@@ -48,6 +53,9 @@ class Outbox:
         self.flags: list[int] = []
         self.digests: list[int] = []
         self.infos: list[bytes] = []
+
+    def _sizes(self) -> Iterator[int]:
+        return map(add, map(len, self.payloads), map(len, self.infos))
 
     def __len__(self) -> int:
         return len(self.handles)
@@ -62,11 +70,16 @@ class Outbox:
         self.flags.append(row[2])
         self.digests.append(row[3])
         self.infos.append(row[4])
-        if len(row[0]) >= LARGE_VALUE_BYTES:
-            self.large_bytes += len(row[0])
+        size = size_of(row)
+        self.total_bytes += size
+        if size >= LARGE_VALUE_BYTES:
+            self.large_bytes += size
 
-    def extend(self, handles: Sequence[int], indices: Sequence[int], outcomes: OutcomeColumns) -> None:
-        """Queue many outcomes."""
+    def extend(
+        self, handles: Sequence[int], indices: Sequence[int], outcomes: OutcomeColumns, size: int
+    ) -> None:
+        """Queue many outcomes, which have ``size`` bytes together, and none of which is large."""
+        self.total_bytes += size
         self.handles += handles
         self.indices += indices
         self.kinds += [OUTCOME] * len(handles)
@@ -78,21 +91,22 @@ class Outbox:
 
     def take(self, open_episodes: int) -> pb.StreamResponse:
         """The next frame, oldest events first; a column whose values are all the default is absent from it."""
-        limit = min(MOST_EVENTS, max(LEAST_EVENTS, open_episodes // 2))
+        limit = most_rows(open_episodes)
+        if self.total_bytes > self.most_bytes:
+            limit = rows_within(self.most_bytes, islice(self._sizes(), limit))
         columns = (self.handles, self.indices, self.kinds, self.payloads, self.rewards, self.flags, self.digests,
                    self.infos)  # fmt: skip
         if len(self.handles) <= limit:
             self._clear()
         else:
+            self.total_bytes -= sum(islice(self._sizes(), limit))
             taken = tuple(column[:limit] for column in columns)
             for column in columns:
                 del column[:limit]
             columns = taken  # type: ignore[assignment]
         handles, indices, kinds, payloads, rewards, flags, digests, infos = columns
         if self.large_bytes:
-            self.large_bytes = sum(
-                size for payload in self.payloads if (size := len(payload)) >= LARGE_VALUE_BYTES
-            )
+            self.large_bytes = sum(size for size in self._sizes() if size >= LARGE_VALUE_BYTES)
         return pb.StreamResponse(
             handles=handles,
             indices=indices,
@@ -107,12 +121,19 @@ class Outbox:
     @property
     def begins_large(self) -> bool:
         """Whether the oldest event is of a large value: it takes a frame of its own, which is copied least."""
-        return self.large_bytes > 0 and len(self.payloads[0]) >= LARGE_VALUE_BYTES
+        return self.large_bytes > 0 and next(self._sizes()) >= LARGE_VALUE_BYTES
 
     def take_alone(self, taken: int) -> bytes:
         """The oldest event, as a frame which says that ``taken`` frames were taken up."""
-        payload = self.payloads.pop(0)
-        if len(payload) >= LARGE_VALUE_BYTES:
-            self.large_bytes -= len(payload)
-        row = (payload, self.rewards.pop(0), self.flags.pop(0), self.digests.pop(0), self.infos.pop(0))
+        row = (
+            self.payloads.pop(0),
+            self.rewards.pop(0),
+            self.flags.pop(0),
+            self.digests.pop(0),
+            self.infos.pop(0),
+        )
+        size = size_of(row)
+        self.total_bytes -= size
+        if size >= LARGE_VALUE_BYTES:
+            self.large_bytes -= size
         return spell_event(self.handles.pop(0), self.indices.pop(0), self.kinds.pop(0), row, taken)

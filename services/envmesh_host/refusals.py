@@ -48,6 +48,6 @@ def too_large(copy: EpisodeCopy, row: Row, bound: int) -> Refusal:
     """The refusal of an outcome over the bound on values."""
     return Refusal(
         f"{copy.environment.key} returned {len(row[0]) + len(row[4]):,} bytes; "
-        f"the bound is {bound:,} (max_value_bytes)",
+        f"the bound is {bound:,} (max_value_bytes of the host, or what max_message_bytes of the client leaves)",
         reason="MESSAGE_TOO_LARGE",
     )

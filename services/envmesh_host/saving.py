@@ -158,7 +158,7 @@ class Saving(Asides):
     def _room_for(self, copy: EpisodeCopy) -> bool:
         if self.store is not None:
             return self._store_has_room() and not self._waiting
-        return bool(copy.connection.unsent_large_bytes < MOST_UNSENT_BYTES)
+        return bool(copy.connection.unsent_bytes < MOST_UNSENT_BYTES)
 
     def go_on_saving(self) -> None:
         """Begin what has waited for room; a few milliseconds at a time."""

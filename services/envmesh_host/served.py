@@ -21,7 +21,7 @@ from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.shown import said, shown
 from envmesh_host.task_table import TaskTable
 
-__all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome"]
+__all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome", "size_of"]
 
 Row = tuple[bytes, float, int, int, bytes]
 """What a command led to, as the columns of one row of a ``StreamResponse``: payload, reward, flags, digest, info."""
@@ -246,6 +246,11 @@ class Served:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED
         return payload, total, flags, digest_of(payload, suffix(total, flags & ENDED)), b""
+
+
+def size_of(row: Row) -> int:
+    """The bytes of what a row carries, of its payload and its info."""
+    return len(row[0]) + len(row[4])
 
 
 def reset_outcome(result: Any) -> Any:

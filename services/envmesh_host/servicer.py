@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
+from envmesh.frame_bounds import FRAME_HEAD_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc
 from envmesh_host.connection import Connection
@@ -301,6 +302,11 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
             )
         if len(hello.client_id) != 16 or len(hello.connection_id) != 16:
             raise Refusal("client_id and connection_id are 16 random bytes each", reason="ARGUMENT_INVALID")
+        if 0 < hello.max_frame_bytes < 2 * FRAME_HEAD_BYTES:
+            raise Refusal(
+                f"max_frame_bytes is at least {2 * FRAME_HEAD_BYTES:,}; got {hello.max_frame_bytes:,}",
+                reason="ARGUMENT_INVALID",
+            )
         if hello.role not in (pb.STREAM_ROLE_MAIN, pb.STREAM_ROLE_LARGE):
             raise Refusal("role must be MAIN or LARGE", reason="ARGUMENT_INVALID")
         return hello

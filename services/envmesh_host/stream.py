@@ -25,9 +25,9 @@ _DONE = object()
 
 __all__ = ["FrameWriter", "StreamSession"]
 
-MAX_UNSENT_LARGE_BYTES = 32 << 20
+MAX_UNSENT_BYTES = 32 << 20
 MAX_UNSENT_EVENTS = 4096
-"""Beyond this many unsent bytes of large values, or unsent events, a host stops reading commands."""
+"""Beyond this many unsent bytes of values, or unsent events, a host stops reading commands."""
 
 MAX_HELD_FRAMES, MAX_HELD_BYTES = 1024, 64 << 20
 """What a client may send before it has answered a challenge."""
@@ -93,7 +93,7 @@ class FrameWriter:
     async def room(self) -> None:
         """Wait until what is unsent is below its bounds."""
         outbox = self._outbox
-        while outbox.large_bytes > MAX_UNSENT_LARGE_BYTES or len(outbox) > MAX_UNSENT_EVENTS:
+        while outbox.total_bytes > MAX_UNSENT_BYTES or len(outbox) > MAX_UNSENT_EVENTS:
             if self._over:
                 return
             self._drained.clear()
@@ -182,9 +182,9 @@ class StreamSession:
             await writer.write()
         elif idle:
             writer.wake()
-        if connection.outbox.large_bytes or len(connection.outbox) > MAX_UNSENT_EVENTS:
+        if connection.outbox.total_bytes > MAX_UNSENT_BYTES or len(connection.outbox) > MAX_UNSENT_EVENTS:
             await writer.room()
-        if connection.large.large_bytes:
+        if connection.large.total_bytes > MAX_UNSENT_BYTES:
             await connection.large_room()
 
     async def _carry_out(self, columns: Columns) -> None:

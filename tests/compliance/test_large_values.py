@@ -195,6 +195,36 @@ async def test_a_value_over_the_bound_fails_its_own_episode_by_name(wires: Wires
     assert content((await wire.step(neighbour, 1, 5)).observation) == 12
 
 
+async def test_a_value_over_the_clients_own_bound_fails_its_own_episode(streams: Wires):
+    """A client may take less than the host would send; it says so in its hello."""
+    wire = await streams.stream(max_frame_bytes=LARGE)
+    episode, neighbour = Episode("mirror"), Episode("mirror")
+    await wire.reset(episode)
+    await wire.reset(neighbour)
+    refused = await refusal(wire.step(episode, 1, {"bytes": LARGE - 64 * 1024}))
+    assert refused.verdict == "RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE"
+    fits = LARGE - 64 * 1024 - 100
+    assert len(content((await wire.step(neighbour, 1, {"bytes": fits})).observation)) == fits
+
+
+@pytest.mark.parametrize("bound", [0, LARGE])
+async def test_frames_are_bounded_in_bytes(streams: Wires, bound: int):
+    """Small values of many episodes are as much together as a large one; no frame is more than its client takes, nor
+    so large that it holds up what is behind it."""
+    wire = await streams.stream(max_frame_bytes=bound)
+    each, count = 100_000, 100
+    episodes = [Episode("mirror") for _ in range(count)]
+    for episode in episodes:
+        await wire.reset(episode)
+    handles = [wire.handle(episode) for episode in episodes]
+    payload = value({"bytes": each}).SerializeToString()
+    await wire.stream.send(*(Row(handle, index=1, payload=payload) for handle in handles))
+    for handle in handles:
+        assert len((await wire.stream.answer(handle, 1)).payload) > each
+    most = max(sum(map(len, frame.payloads)) for frame in wire.stream.frames)
+    assert each < most <= (bound or 4 << 20)
+
+
 async def test_a_value_just_under_the_bound_arrives(wire: Wire, streams: Wires):
     bound = (await streams.stream()).stream.welcome.max_value_bytes
     episode = Episode("mirror")

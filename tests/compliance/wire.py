@@ -358,10 +358,10 @@ class Wires:
         self.stack.push_async_callback(wire.leave)
         return wire
 
-    async def stream(self) -> StreamWire:
-        """A client of the Stream."""
+    async def stream(self, **more: Any) -> StreamWire:
+        """A client of the Stream. ``more`` are fields of its hello."""
         channel = await self.stack.enter_async_context(channel_to(self.address))
-        stream = await self.stack.enter_async_context(Stream.opened(channel))
+        stream = await self.stack.enter_async_context(Stream.opened(channel, **more))
         wire = StreamWire(channel, stream)
         self.stack.push_async_callback(wire.leave)
         return wire

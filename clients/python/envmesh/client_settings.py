@@ -19,7 +19,7 @@ class ClientSettings:
     cannot be rebuilt waits for its host to be reached again. ``recovery_timeout``: for so long an episode waits to be
     rebuilt. ``poison_losses``: after so many deaths, nobody knows by what, with the same step running, an episode ends
     as POISON. ``checkpoint_steps`` and ``checkpoint_interval`` say how often episodes of class STATE are saved (0: as
-    their environment declares).
+    their environment declares). ``max_message_bytes`` bounds a message either way, and so a value: to 64 KiB less.
     """
 
     connect_timeout: float = 10.0
@@ -54,6 +54,10 @@ class ClientSettings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value <= 7 * 86400:
                 raise ValueError(f"{name} must be more than 0 and at most a week, in seconds; got {value!r}")
+        if not isinstance(self.max_message_bytes, int) or not 1 << 17 <= self.max_message_bytes < 1 << 31:
+            raise ValueError(
+                f"max_message_bytes is a whole number from 128 KiB to 2 GiB - 1; got {self.max_message_bytes!r}"
+            )
         if not isinstance(self.poison_losses, int) or self.poison_losses < 1:
             raise ValueError(f"poison_losses is a whole number of at least 1; got {self.poison_losses!r}")
         if self.checkpoint_steps < 0 or self.checkpoint_interval < 0:

@@ -364,6 +364,7 @@ class Mesh(Catalogue):
             metadata=self.links.without_pass(metadata), credentials=self.links.passes(),
             liveness_window=settings.liveness_window,
             checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
+            max_frame_bytes=settings.max_message_bytes,
         )  # fmt: skip
         connection.when_lost = self._connection_lost
         connection.when_noticed = self.recovery.noticed

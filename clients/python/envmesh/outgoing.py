@@ -1,29 +1,26 @@
-"""Commands on their way to a host, as columns, and their packing into frames (pure).
-
-A frame takes whatever is ready, up to half of what the connection has open: with everything in one frame both sides
-would work in turns.
-"""
+"""Commands on their way to a host, as columns, and their packing into frames (pure)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
+from envmesh.frame_bounds import MOST_BYTES, most_rows, rows_within
 from envmesh.lone_frames import spell_command
 from envmesh.v1 import environment_pb2 as pb
 
 __all__ = ["Outgoing"]
 
-LEAST_COMMANDS, MOST_COMMANDS = 32, 512
-
 STEP = pb.COMMAND_KIND_STEP
 
 
 class Outgoing:
-    """Commands that wait to be written."""
+    """Commands that wait to be written, in frames of at most ``most_bytes``."""
 
-    __slots__ = ("handles", "indices", "kinds", "payloads")
+    __slots__ = ("handles", "indices", "kinds", "most_bytes", "payloads")
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
         self._clear()
 
     def _clear(self) -> None:
@@ -51,7 +48,9 @@ class Outgoing:
 
     def take(self, open_episodes: int) -> pb.StreamRequest:
         """The next frame, oldest commands first."""
-        limit = min(MOST_COMMANDS, max(LEAST_COMMANDS, open_episodes // 2))
+        limit = most_rows(open_episodes)
+        if sum(map(len, islice(self.payloads, limit))) > self.most_bytes:
+            limit = rows_within(self.most_bytes, map(len, self.payloads))
         columns = (self.handles, self.indices, self.kinds, self.payloads)
         if len(self.handles) <= limit:
             self._clear()

@@ -135,11 +135,14 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def play(self, data: bytes) -> None:
         """Send the next step. ``data`` is the action's serialized Value."""
+        connection = self.connection
+        if len(data) > connection.max_value_bytes:
+            self._policy_failed(connection.oversize(len(data)))
+            return
         self.acted(data)
         if self.log is not None:
             self.log.act(data)
         self.expected = index = self.index + 1
-        connection = self.connection
         if len(data) < 65536:
             connection.rows.add(self.handle, index, STEP, data)
             if not connection._reading:

@@ -89,6 +89,8 @@ class PolicyBlock:
                 player.index = index
                 action = player.annotate(action)
             data = player.encode(action)
+            if len(data) > self._connection.max_value_bytes:
+                raise self._connection.oversize(len(data))
         except BaseException as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
@@ -116,6 +118,9 @@ class PolicyBlock:
             if Act in set(map(type, actions)):
                 actions = self._annotated(players, indices, actions)
             data = self._encode(actions)
+            most = max(map(len, data))
+            if most > self._connection.max_value_bytes:
+                raise self._connection.oversize(most)
         except BaseException as error:  # the policy's own, or an action that has no form
             self._rollouts.fail(error)
             return
@@ -130,7 +135,7 @@ class PolicyBlock:
         if meters is not None:
             self._time(players[0], meters, arrived, answered)
         connection = self._connection
-        if max(map(len, data)) < LARGE_VALUE_BYTES:
+        if most < LARGE_VALUE_BYTES:
             connection.rows.extend(handles, following, data)
         else:
             for handle, index, action in zip(handles, following, data, strict=True):

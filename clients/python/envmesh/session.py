@@ -159,10 +159,7 @@ class Episode(EpisodeState, EpisodeSession):
             ) from None
         connection = self._slot.connection  # type: ignore[union-attr]
         if len(payload) > connection.max_value_bytes:
-            raise InvalidRequest(
-                f"the action has {len(payload):,} bytes; this host takes {connection.max_value_bytes:,}",
-                reason="MESSAGE_TOO_LARGE",
-            )
+            raise connection.oversize(len(payload))
         index = self.index + 1
         self.expect(index, payload)
         if self.log is not None:

@@ -24,7 +24,8 @@ from google.rpc import status_pb2
 
 from envmesh import errors
 from envmesh.delivery import Delivery, Session
-from envmesh.errors import EnvmeshError, EpisodeAborted, MeshUnavailable
+from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
+from envmesh.frame_bounds import FRAME_HEAD_BYTES, MOST_BYTES
 from envmesh.lone_frames import read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
@@ -52,13 +53,14 @@ class HostConnection:
     def __init__(self, address: str, host_id: str, client_id: bytes, *, channel: grpc.aio.Channel,
                  metadata: tuple[tuple[str, str], ...] = (), credentials: tuple[tuple[str, str], ...] = (),
                  liveness_window: float = 10.0, checkpoint_steps: int = 0,
-                 checkpoint_interval: float = 0.0):  # fmt: skip
+                 checkpoint_interval: float = 0.0, max_frame_bytes: int = 64 << 20):  # fmt: skip
         self.address = address
         self.host_id = host_id
         self.metadata = metadata
         self._credentials = credentials
         self._checkpoint_steps = checkpoint_steps
         self._checkpoint_interval = checkpoint_interval
+        self._max_frame_bytes = max_frame_bytes
         self.client_id = client_id
         self.liveness_window = liveness_window
         self._delivery = Delivery(lambda notice: self.when_noticed(self, notice), self._defect)
@@ -74,7 +76,7 @@ class HostConnection:
         self.lost: EnvmeshError | None = None
         self.draining = False
         self.heard_at = 0.0
-        self.max_value_bytes = 48 << 20
+        self.max_value_bytes = max_frame_bytes - FRAME_HEAD_BYTES
         self._channel = channel
         self._connection_id = secrets.token_bytes(16)
         self._handles = itertools.count(1)
@@ -112,7 +114,8 @@ class HostConnection:
             self.cancel()
             raise
         self.host_id = welcome.host_id
-        self.max_value_bytes = welcome.max_value_bytes or self.max_value_bytes
+        self.max_value_bytes = min(self.max_value_bytes, welcome.max_value_bytes or self.max_value_bytes)
+        self.rows.most_bytes = min(MOST_BYTES, self.max_value_bytes)
         self.reattach_window = welcome.reattach_window.ToMilliseconds() / 1e3
         self.liveness_window = welcome.liveness_window.ToMilliseconds() / 1e3 or self.liveness_window
         loop = asyncio.get_running_loop()
@@ -134,6 +137,7 @@ class HostConnection:
             role=role,  # type: ignore[arg-type]
             liveness_window=_duration(self.liveness_window),
             checkpoint_steps=self._checkpoint_steps,
+            max_frame_bytes=self._max_frame_bytes,
         )
         if self._checkpoint_interval:
             hello.checkpoint_interval.CopyFrom(_duration(self._checkpoint_interval))
@@ -240,6 +244,14 @@ class HostConnection:
             return False
         self.rows.add(handle, index, kind, payload)
         return True
+
+    def oversize(self, size: int) -> InvalidRequest:
+        """The error of an action that has more than ``max_value_bytes``."""
+        return InvalidRequest(
+            f"the action has {size:,} bytes; {self.max_value_bytes:,} may be sent to host {self.address} "
+            "(its max_value_bytes, or what max_message_bytes of this client leaves)",
+            reason="MESSAGE_TOO_LARGE",
+        )
 
     def heartbeat(self) -> None:
         """Send a sign of life with the next frame, or alone."""

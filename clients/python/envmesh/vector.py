@@ -158,6 +158,7 @@ class Vector(VectorEpisodes):
         if count_nonzero(awaited := self._awaited[numbers] != NOTHING):
             number = numbers[awaited][0]
             raise InvalidRequest(f"episode {number} is being stepped already", reason="STEP_CONFLICT")
+        ended = None
         over = self._ended[numbers]
         if self._broken:
             over |= np.isin(numbers, list(self._broken))
@@ -165,15 +166,16 @@ class Vector(VectorEpisodes):
             self._check_over(numbers, over)
             live = np.flatnonzero(~over)
             payloads = self._encoded(_picked(actions, live)) if len(live) else []
-            self._answer_or_reset(numbers[over])
-            numbers = numbers[live]
+            ended, numbers = numbers[over], numbers[live]
         else:
             self._check_begun(numbers)
             payloads = self._encoded(actions)
         if payloads:
             self._step(numbers, payloads)
-            if len(payloads) <= FEW_ROWS:
-                await self._write_alone()
+        if ended is not None:
+            self._answer_or_reset(ended)
+        if 0 < len(payloads) <= FEW_ROWS:
+            await self._write_alone()
 
     async def recv(self, min_ready: int = 1, *, timeout: float | None = None) -> Batch:
         """The outcomes that are there, as soon as there are ``min_ready`` (or all that were asked for, if fewer).

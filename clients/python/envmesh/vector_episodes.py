@@ -115,13 +115,18 @@ class VectorEpisodes:
             ) from None
 
     def _step(self, numbers: Array, payloads: list[bytes]) -> None:
+        """Raises: InvalidRequest where an action is too large; nothing was sent then."""
+        most = self._actions.size or max(map(len, payloads))
+        large = most >= LARGE_VALUE_BYTES
+        if large:
+            for block in self._blocks:
+                if most > block.connection.max_value_bytes:
+                    raise block.connection.oversize(most)
         indices = self._index[numbers] + 1
         self._awaited[numbers] = indices
         self._outstanding += len(payloads)
         if self._keeps_journal:
             self.journals.sent(numbers, payloads)
-        size = self._actions.size
-        large = (max(map(len, payloads)) if size is None else size) >= LARGE_VALUE_BYTES
         handles = self._handles[numbers]
         if len(self._blocks) == 1 and not self._away:
             self._blocks[0].step(handles.tolist(), indices.tolist(), payloads, large)

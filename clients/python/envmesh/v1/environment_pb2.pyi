@@ -1553,6 +1553,7 @@ class Hello(_message.Message):
     LIVENESS_WINDOW_FIELD_NUMBER: _builtins.int
     CHECKPOINT_STEPS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_FRAME_BYTES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1."""
     client_id: _builtins.bytes
@@ -1563,6 +1564,10 @@ class Hello(_message.Message):
     """Which of the two."""
     checkpoint_steps: _builtins.int
     """Episodes of class STATE: a checkpoint at least every so many steps. Default 0: as the environment declares."""
+    max_frame_bytes: _builtins.int
+    """Bound on one serialized frame that this client takes. A value that would not fit, with 64 KiB to spare, fails its own
+    episode (MESSAGE_TOO_LARGE) and nothing else. Default 0: the host's own bound; at least 128 KiB.
+    """
     @_builtins.property
     def liveness_window(self) -> _duration_pb2.Duration:
         """After this long a silence each side suspects the other. Default 10 s; 1 s to 300 s."""
@@ -1581,10 +1586,11 @@ class Hello(_message.Message):
         liveness_window: _duration_pb2.Duration | None = ...,
         checkpoint_steps: _builtins.int = ...,
         checkpoint_interval: _duration_pb2.Duration | None = ...,
+        max_frame_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval", b"checkpoint_interval", "liveness_window", b"liveness_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval", b"checkpoint_interval", "checkpoint_steps", b"checkpoint_steps", "client_id", b"client_id", "connection_id", b"connection_id", "liveness_window", b"liveness_window", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_interval", b"checkpoint_interval", "checkpoint_steps", b"checkpoint_steps", "client_id", b"client_id", "connection_id", b"connection_id", "liveness_window", b"liveness_window", "max_frame_bytes", b"max_frame_bytes", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
