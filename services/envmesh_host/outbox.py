@@ -21,8 +21,8 @@ OUTCOME = pb.EVENT_KIND_OUTCOME
 
 
 class Outbox:
-    """Events that wait to be written, in frames of at most ``most_bytes``. ``total_bytes`` is the size of what
-    they carry, payloads and infos, ``large_bytes`` that of the large ones among them."""
+    """Events that wait to be written, in frames of at most ``most_bytes``. What they carry, payloads and infos, has
+    ``total_bytes``, and the large ones among it ``large_bytes``; while it fits into one frame, it may be less."""
 
     __slots__ = (
         "digests",
@@ -70,7 +70,7 @@ class Outbox:
         self.flags.append(row[2])
         self.digests.append(row[3])
         self.infos.append(row[4])
-        size = size_of(row)
+        size = len(row[0]) + len(row[4])
         self.total_bytes += size
         if size >= LARGE_VALUE_BYTES:
             self.large_bytes += size
@@ -93,13 +93,15 @@ class Outbox:
         """The next frame, oldest events first; a column whose values are all the default is absent from it."""
         limit = most_rows(open_episodes)
         if self.total_bytes > self.most_bytes:
+            self.total_bytes = sum(self._sizes())
             limit = rows_within(self.most_bytes, islice(self._sizes(), limit))
         columns = (self.handles, self.indices, self.kinds, self.payloads, self.rewards, self.flags, self.digests,
                    self.infos)  # fmt: skip
         if len(self.handles) <= limit:
             self._clear()
         else:
-            self.total_bytes -= sum(islice(self._sizes(), limit))
+            if self.total_bytes > self.most_bytes:
+                self.total_bytes -= sum(islice(self._sizes(), limit))
             taken = tuple(column[:limit] for column in columns)
             for column in columns:
                 del column[:limit]
@@ -133,7 +135,7 @@ class Outbox:
             self.infos.pop(0),
         )
         size = size_of(row)
-        self.total_bytes -= size
+        self.total_bytes = self.total_bytes - size if len(self.handles) > 1 else 0
         if size >= LARGE_VALUE_BYTES:
             self.large_bytes -= size
         return spell_event(self.handles.pop(0), self.indices.pop(0), self.kinds.pop(0), row, taken)

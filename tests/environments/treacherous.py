@@ -106,6 +106,17 @@ class TreacherousAsync:
 
 
 @environment(recovery="replay", isolation="inline")
+class Infos:
+    """Its infos are as large as it is told, and its observations small."""
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        return "ready", {}
+
+    def step(self, action: int) -> Any:
+        return "small", 0.0, False, False, {"said": "x" * action}
+
+
+@environment(recovery="replay", isolation="inline")
 class TasksThatRaise(Treacherous):
     """Its tasks cannot be listed."""
 

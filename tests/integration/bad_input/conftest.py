@@ -22,6 +22,7 @@ MORE = (
     "tasks-raise-process=tests.environments.treacherous:TasksThatRaiseInProcess",
     "tasks-none=tests.environments.treacherous:TasksThatAreNone",
     "tasks-formless=tests.environments.treacherous:TasksWithoutAForm",
+    "treacherous-infos=tests.environments.treacherous:Infos",
     "treacherous-pair=tests.environments.treacherous:TreacherousPair",
 )
 """Served beside the environments of the compliance tests: one whose actions are arrays, and worse."""

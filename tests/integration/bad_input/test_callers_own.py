@@ -144,6 +144,88 @@ async def test_an_annotation_that_cannot_be_recorded(mesh: envmesh.Mesh, suffix:
         await play(mesh, annotated, episodes=EPISODES, record=tmp_path / f"recording.{suffix}")
 
 
+# ---- actions that are too large: for the host, or for what the client itself may send
+
+MOST_BYTES = 1 << 20
+
+
+@pytest.fixture
+async def small_mesh(host: HostUnderTest) -> AsyncIterator[envmesh.Mesh]:
+    """A client of small messages, one of whose episodes must be unharmed."""
+    async with (
+        envmesh.connect(host.address, max_message_bytes=MOST_BYTES) as client,
+        client.episode("tally", seed=7) as neighbour,
+    ):
+        yield client
+        async with asyncio.timeout(10):
+            assert (await neighbour.step(5)).observation == 12
+        assert not neighbour.resumes
+
+
+TOO_LARGE = "x" * (MOST_BYTES - 60_000)
+FITS = "x" * (MOST_BYTES - 70_000)
+
+
+async def test_an_action_that_is_too_large_for_an_episode(small_mesh: envmesh.Mesh):
+    async with small_mesh.episode("treacherous") as episode:
+        with pytest.raises(
+            envmesh.InvalidRequest, match=r"983,040 may be sent to host .* \[MESSAGE_TOO_LARGE\]"
+        ):
+            await episode.step(TOO_LARGE)
+        assert (await episode.step(FITS)).observation == FITS
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("chosen", [policy, slow_policy, batched_policy])
+async def test_an_action_of_a_policy_that_is_too_large(
+    small_mesh: envmesh.Mesh, chosen: Any, concurrency: int
+):
+    def large(observation: Any) -> str:
+        return TOO_LARGE
+
+    @envmesh.batched
+    def large_ones(observations: list[Any]) -> list[str]:
+        return list(map(large, observations))
+
+    async def large_slowly(observation: Any) -> str:
+        return large(observation)
+
+    larger = {policy: large, slow_policy: large_slowly, batched_policy: large_ones}[chosen]
+    with pytest.raises(envmesh.InvalidRequest, match="MESSAGE_TOO_LARGE"):
+        await play(small_mesh, larger, episodes=EPISODES, concurrency=concurrency)
+
+
+async def test_an_action_that_is_too_large_for_a_vector(small_mesh: envmesh.Mesh):
+    async with small_mesh.vector("treacherous", 4) as vector:
+        await vector.reset()
+        with pytest.raises(envmesh.InvalidRequest, match="MESSAGE_TOO_LARGE"):
+            await vector.send([TOO_LARGE, "fine", "fine", "fine"])
+        batch = await vector.step([FITS, "fine", "fine", "fine"])
+        assert batch.observations == [FITS, "fine", "fine", "fine"]
+
+
+async def test_observations_that_are_larger_than_the_client_takes(small_mesh: envmesh.Mesh):
+    async with small_mesh.episode("mirror") as episode:
+        with pytest.raises(envmesh.EpisodeAborted, match="what max_message_bytes of the client leaves"):
+            await episode.step({"bytes": MOST_BYTES})
+
+
+async def test_large_infos_are_bounded_as_observations_are(small_mesh: envmesh.Mesh):
+    async with small_mesh.vector("treacherous-infos", 64) as vector:
+        await vector.reset()
+        batch = await vector.step([1000] * 63 + [MOST_BYTES])
+        assert [number for number in range(64) if not batch.valid[number]] == [63]
+        assert batch.failures[63].cause == "MESSAGE_TOO_LARGE"
+        batch = await vector.step([100_000] * 63 + [1])
+        assert {len(info["said"]) for info in batch.infos[:63]} == {100_000}
+
+
+@pytest.mark.parametrize("size", [0, -1, 1000, 1 << 31, 1.5])
+def test_a_bound_on_messages_that_is_none(size: Any):
+    with pytest.raises(ValueError, match="max_message_bytes is a whole number from 128 KiB to 2 GiB - 1"):
+        envmesh.connect("localhost:1", max_message_bytes=size)
+
+
 # ---- a disk that is full: a trainer in a process of its own, which may write so much and no more
 
 FULL_DISK = """
