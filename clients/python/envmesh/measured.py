@@ -8,7 +8,8 @@ from __future__ import annotations
 from array import array
 from time import perf_counter
 
-from envmesh.players import PolicyPlayer, TaskPlayer
+from envmesh.players import PolicyPlayer
+from envmesh.task_player import TaskPlayer
 
 __all__ = ["MeasuredPolicyPlayer", "MeasuredTaskPlayer"]
 

@@ -358,13 +358,10 @@ class Mesh(Catalogue):
     async def _connect(
         self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]
     ) -> HostConnection:
-        settings = self.settings
         connection = HostConnection(
             address, host_id, self.client_id, channel=self.links.channel(address, self.links.way(metadata)),
             metadata=self.links.without_pass(metadata), credentials=self.links.passes(),
-            liveness_window=settings.liveness_window,
-            checkpoint_steps=settings.checkpoint_steps, checkpoint_interval=settings.checkpoint_interval,
-            max_frame_bytes=settings.max_message_bytes,
+            settings=self.settings,
         )  # fmt: skip
         connection.when_lost = self._connection_lost
         connection.when_noticed = self.recovery.noticed

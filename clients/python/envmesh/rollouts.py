@@ -26,7 +26,7 @@ from envmesh.groups import Group, check_counts
 from envmesh.journal_file import EpisodeLog
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
-from envmesh.players import PolicyPlayer, TaskPlayer
+from envmesh.players import PolicyPlayer
 from envmesh.policies import kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
@@ -34,6 +34,7 @@ from envmesh.recording import Recorder
 from envmesh.rollout_plan import RolloutPlan
 from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
+from envmesh.task_player import TaskPlayer
 from envmesh.traced import player_of
 
 if TYPE_CHECKING:

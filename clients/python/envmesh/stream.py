@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from envmesh import errors
+from envmesh.client_settings import ClientSettings
 from envmesh.delivery import Delivery, Session
 from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
 from envmesh.frame_bounds import FRAME_HEAD_BYTES, MOST_BYTES
@@ -52,17 +53,14 @@ class HostConnection:
 
     def __init__(self, address: str, host_id: str, client_id: bytes, *, channel: grpc.aio.Channel,
                  metadata: tuple[tuple[str, str], ...] = (), credentials: tuple[tuple[str, str], ...] = (),
-                 liveness_window: float = 10.0, checkpoint_steps: int = 0,
-                 checkpoint_interval: float = 0.0, max_frame_bytes: int = 64 << 20):  # fmt: skip
+                 settings: ClientSettings):  # fmt: skip
         self.address = address
         self.host_id = host_id
         self.metadata = metadata
         self._credentials = credentials
-        self._checkpoint_steps = checkpoint_steps
-        self._checkpoint_interval = checkpoint_interval
-        self._max_frame_bytes = max_frame_bytes
+        self._settings = settings
         self.client_id = client_id
-        self.liveness_window = liveness_window
+        self.liveness_window = settings.liveness_window
         self._delivery = Delivery(lambda notice: self.when_noticed(self, notice), self._defect)
         self.sessions = self._delivery.sessions
         self.blocks = self._delivery.blocks
@@ -76,7 +74,7 @@ class HostConnection:
         self.lost: EnvmeshError | None = None
         self.draining = False
         self.heard_at = 0.0
-        self.max_value_bytes = max_frame_bytes - FRAME_HEAD_BYTES
+        self.max_value_bytes = settings.max_message_bytes - FRAME_HEAD_BYTES
         self._channel = channel
         self._connection_id = secrets.token_bytes(16)
         self._handles = itertools.count(1)
@@ -136,11 +134,11 @@ class HostConnection:
             connection_id=self._connection_id,
             role=role,  # type: ignore[arg-type]
             liveness_window=_duration(self.liveness_window),
-            checkpoint_steps=self._checkpoint_steps,
-            max_frame_bytes=self._max_frame_bytes,
+            checkpoint_steps=self._settings.checkpoint_steps,
+            max_frame_bytes=self._settings.max_message_bytes,
         )
-        if self._checkpoint_interval:
-            hello.checkpoint_interval.CopyFrom(_duration(self._checkpoint_interval))
+        if self._settings.checkpoint_interval:
+            hello.checkpoint_interval.CopyFrom(_duration(self._settings.checkpoint_interval))
         try:
             await call.write(pb.StreamRequest(hello=hello).SerializeToString())
             data = await call.read()

@@ -6,7 +6,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
-from envmesh.players import PolicyPlayer, TaskPlayer
+from envmesh.players import PolicyPlayer
+from envmesh.task_player import TaskPlayer
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ all of a frame. ``recv`` gives whatever is ready first, so slow episodes hold no
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +20,7 @@ from envmesh.errors import DeadlineExceeded, InvalidRequest, MeshUnavailable
 from envmesh.journal import Journal
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
-from envmesh.vector_batch import Batch, Rows
+from envmesh.vector_batch import Batch
 from envmesh.vector_episodes import NOTHING, VectorEpisodes
 from envmesh.vector_seeds import SeedSequence
 
@@ -72,9 +71,7 @@ class Vector(VectorEpisodes):
         mesh.vectors.add(self)
 
     def __repr__(self) -> str:
-        return (
-            f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._ready_rows} ready>"
-        )
+        return f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._arrivals.count} ready>"
 
     def __len__(self) -> int:
         return self.n
@@ -131,17 +128,17 @@ class Vector(VectorEpisodes):
             if not self.spec.seeded:
                 raise InvalidRequest(f"{self.spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
             self._seeds.restart(seed, chosen.tolist())
-        self._drop_ready(chosen)
+        self._drop(chosen)
         self._begin(chosen)
         await self._until(lambda: not (self._awaited[chosen] != NOTHING).any(), timeout)
-        if self._errors:
-            error = self._errors.popleft()
-            self._errors.clear()  # a reset that is refused once is mostly refused everywhere
+        arrivals = self._arrivals
+        if arrivals.errors:
+            error = arrivals.errors.popleft()
+            arrivals.errors.clear()  # a reset that is refused once is mostly refused everywhere
             raise error
-        ready = Rows.joined(self._ready)
+        ready = arrivals.take()
         mine = np.isin(ready.ids, chosen)
-        self._ready, self._ready_rows = [], 0
-        self._give_back(ready.chosen(np.flatnonzero(~mine)))
+        arrivals.put_back(ready.chosen(np.flatnonzero(~mine)))
         return Batch(ready.chosen(np.flatnonzero(mine)), self._observations).ordered()
 
     async def send(self, actions: Any, ids: Any = None) -> None:
@@ -184,14 +181,14 @@ class Vector(VectorEpisodes):
             InvalidRequest: an action was refused (its episode is unharmed and may be sent another), or nothing is
                 being stepped. DeadlineExceeded: too few came within ``timeout`` seconds; receive again.
         """
-        if not self._ready and not self._outstanding and not self._errors:
+        arrivals = self._arrivals
+        if not arrivals.count and not self._outstanding and not arrivals.errors:
             raise InvalidRequest("nothing is being stepped: reset or send first", reason="STEP_INDEX")
-        needed = max(1, min(min_ready, self._ready_rows + self._outstanding))
-        await self._until(lambda: self._ready_rows >= needed or bool(self._errors), timeout)
-        if self._errors:
-            raise self._errors.popleft()
-        ready, self._ready, self._ready_rows = self._ready, [], 0
-        return Batch(Rows.joined(ready), self._observations)
+        needed = max(1, min(min_ready, arrivals.count + self._outstanding))
+        await self._until(lambda: arrivals.count >= needed or bool(arrivals.errors), timeout)
+        if arrivals.errors:
+            raise arrivals.errors.popleft()
+        return Batch(arrivals.take(), self._observations)
 
     async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
         """Step all episodes and wait for all of them. The batch is in order of ids. Raises as they do."""
@@ -212,7 +209,7 @@ class Vector(VectorEpisodes):
             block.end()
         for waiter in self._slot_waiters:
             waiter.cancel()
-        self._wake(MeshUnavailable("the vector was closed", reason="CANCELLED"))
+        self._arrivals.fail(MeshUnavailable("the vector was closed", reason="CANCELLED"))
 
     def journal(self, number: int) -> Journal:
         """How episode ``number`` came to be where it is. Raises: KeyError where none is kept."""
@@ -222,11 +219,8 @@ class Vector(VectorEpisodes):
 
     async def _until(self, enough: Callable[[], bool], timeout: float | None) -> None:
         """Wait until there is enough; it is asked whenever something came."""
-        if self._waiter is not None:
-            raise InvalidRequest("somebody else is receiving already")
-        if enough():
-            return
-        self._check_usable()
+        if not enough():
+            self._check_usable()
         if timeout is None:
             limits = self.spec.limits
             timeout = (
@@ -234,36 +228,21 @@ class Vector(VectorEpisodes):
             )
             if self._wanting:
                 timeout = max(timeout, self._timeout)
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        self._enough = enough
-        timer = loop.call_later(timeout, self._patience_ended, timeout)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+        await self._arrivals.wait(enough, timeout, self._late)
 
-    def _patience_ended(self, timeout: float) -> None:
+    def _late(self, timeout: float) -> DeadlineExceeded:
         slots = (
             f"; {len(self._wanting)} wait for a slot: {self.pool.queued or 'asking'}" if self._wanting else ""
         )
-        late = (
+        return DeadlineExceeded(
             f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"
         )
-        self._wake(DeadlineExceeded(late))
 
-    def _drop_ready(self, numbers: Array) -> None:
+    def _drop(self, numbers: Array) -> None:
         """Outcomes of episodes that are reset before anybody has looked at them."""
-        if self._ready:
-            rows = Rows.joined(self._ready)
-            self._ready, self._ready_rows = [], 0
-            self._give_back(rows.chosen(np.flatnonzero(~np.isin(rows.ids, numbers))))
-
-    def _give_back(self, rows: Rows) -> None:
-        if len(rows):
-            self._ready.insert(0, rows)
-            self._ready_rows += len(rows)
+        if self._arrivals.count:
+            rows = self._arrivals.take()
+            self._arrivals.put_back(rows.chosen(np.flatnonzero(~np.isin(rows.ids, numbers))))
 
     # ---- checks
 

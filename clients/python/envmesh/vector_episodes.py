@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from envmesh.slot import Slot
 from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.vector_arrivals import Arrivals
 from envmesh.vector_batch import Rows
 from envmesh.vector_block import Block
 from envmesh.vector_journal import VectorJournal
@@ -79,11 +80,8 @@ class VectorEpisodes:
         self._wanting: deque[int] = deque()
         self._away: dict[int, Slot] = {}
         self._broken: dict[int, Failure] = {}
-        self._ready: list[Rows] = []
-        self._ready_rows = self._outstanding = 0
-        self._enough: Callable[[], bool] = bool
-        self._errors: deque[EnvmeshError] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._outstanding = 0
+        self._arrivals = Arrivals()
         self._slot_waiters: list[asyncio.Future[Slot]] = []
         self._closed = False
 
@@ -223,7 +221,7 @@ class VectorEpisodes:
                 anew.append(number)
             else:
                 self._ended[number] = True
-                self._add(Rows.failed(number, failure))
+                self._arrivals.add(Rows.failed(number, failure))
         if anew:
             self._begin(integers(anew))
 
@@ -260,7 +258,7 @@ class VectorEpisodes:
             self._awaited[number] = NOTHING
             self._ended[number] = True
             self._outstanding -= 1
-        self._refuse(error)
+        self._arrivals.refuse(error)
 
     def _rebind(self, number: int) -> None:
         """Another handle, so that what is still on its way for the old episode cannot be taken for the new one's."""
@@ -311,7 +309,7 @@ class VectorEpisodes:
         size = self._observations.size
         if (max(map(len, payloads)) if size is None else size) > ACKNOWLEDGED_BYTES:
             self._acknowledge(numbers, came, payloads)
-        self._add(Rows(numbers, payloads, reals(rewards), endings, infos if any(infos) else None))
+        self._arrivals.add(Rows(numbers, payloads, reals(rewards), endings, infos if any(infos) else None))
 
     def _acknowledge(self, numbers: Array, indices: Array, payloads: list[bytes]) -> None:
         for number, index, payload in zip(numbers.tolist(), indices.tolist(), payloads, strict=True):
@@ -335,7 +333,9 @@ class VectorEpisodes:
             self._awaited[number] = NOTHING
             self._ended[number] = index == 0
             self._outstanding -= 1
-            self._refuse(type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason))
+            self._arrivals.refuse(
+                type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason)
+            )
         else:
             self._fell(number, Failure.of(error.reason, Exception.__str__(error)))
 
@@ -361,7 +361,7 @@ class VectorEpisodes:
         self._awaited[number] = NOTHING
         self._outstanding -= 1
         self._ended[number] = True
-        self._add(Rows.failed(number, failure))
+        self._arrivals.add(Rows.failed(number, failure))
 
     # ---- rebuilding
 
@@ -419,25 +419,3 @@ class VectorEpisodes:
         self.members[number].abandon_rebuild()
         if self._away.pop(number, None) is not None:
             self._handles[number] = 0
-
-    # ---- what is ready
-
-    def _add(self, rows: Rows) -> None:
-        self._ready.append(rows)
-        self._ready_rows += len(rows)
-        if self._waiter is not None and self._enough():
-            self._wake(None)
-
-    def _refuse(self, error: EnvmeshError) -> None:
-        self._errors.append(error)
-        if self._waiter is not None and self._enough():
-            self._wake(None)
-
-    def _wake(self, error: EnvmeshError | None) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
