@@ -222,7 +222,7 @@ async def test_frames_are_bounded_in_bytes(streams: Wires, bound: int):
     for handle in handles:
         assert len((await wire.stream.answer(handle, 1)).payload) > each
     most = max(sum(map(len, frame.payloads)) for frame in wire.stream.frames)
-    assert each < most <= (bound or 4 << 20)
+    assert each < most <= (bound or 1 << 20)
 
 
 async def test_a_value_just_under_the_bound_arrives(wire: Wire, streams: Wires):

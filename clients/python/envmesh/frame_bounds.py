@@ -11,7 +11,7 @@ from collections.abc import Iterable
 __all__ = ["FRAME_HEAD_BYTES", "MOST_BYTES", "most_rows", "rows_within"]
 
 LEAST_ROWS, MOST_ROWS = 32, 512
-MOST_BYTES = 4 << 20
+MOST_BYTES = 1 << 20
 FRAME_HEAD_BYTES = 64 * 1024
 """What is left of a frame for everything but its payloads."""
 

@@ -53,7 +53,7 @@ class Arrivals:
     async def wait(
         self, enough: Callable[[], bool], timeout: float, late: Callable[[float], EnvmeshError]
     ) -> None:
-        """Wait until there is enough; that is asked whenever something came. ``late`` is told the ``timeout``, in seconds,
+        """Wait until there is enough; that is asked whenever something came. ``late`` is told the ``timeout`` (seconds)
         and says what is wrong then.
 
         Raises:
