@@ -96,7 +96,7 @@ class Mesh(Catalogue):
         self.access = access
         self.settings = settings
         self.client_id = new_client_id()
-        self.now = 0.0
+        self.now = self._beaten = 0.0
         self.episodes: set[Episode] = set()
         self.vectors: set[Vector] = set()
         self.links = Links(access, channel_options(settings.max_message_bytes))
@@ -411,28 +411,27 @@ class Mesh(Catalogue):
 
     async def _tick(self) -> None:
         """The client's clock: keeps callers' deadlines and sends signs of life, without a timer a command."""
-        loop = asyncio.get_running_loop()
-        beaten = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            before, now = self.now, loop.time()
-            self.now = now
-            for episode in list(self.episodes):
-                if episode._waiter is not None and now > episode.deadline and not episode.away_since:
-                    episode.overdue()
-            self.recovery.tick(now)
-            if (
-                now - before > self.settings.liveness_window / 2
-            ):  # this process paused: what came is not read yet
-                for connection in self._open_connections():
-                    connection.heard_at = now
+            try:
+                self._look_at_the_clock(asyncio.get_running_loop().time())
+            except Exception as error:  # a defect; without a clock everybody would wait for ever
+                log.error("a defect at a tick of the clock", exc_info=error)
+
+    def _look_at_the_clock(self, now: float) -> None:
+        paused, self.now = now - self.now, now
+        window = self.settings.liveness_window
+        if paused > window / 2:  # what came meanwhile is not read yet
             for connection in self._open_connections():
-                if now - connection.heard_at > connection.liveness_window:
-                    connection.give_up(
-                        MeshUnavailable(f"host {connection.address} has been silent for too long")
-                    )
-            if now - beaten < self.settings.liveness_window / 4:
-                continue
-            beaten = now
+                connection.heard_at = now
+        for connection in self._open_connections():
+            if now - connection.heard_at > connection.liveness_window:
+                connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
+        if now - self._beaten >= window / 4:
+            self._beaten = now
             for connection in self._open_connections():
                 connection.heartbeat()
+        for episode in list(self.episodes):
+            if episode._waiter is not None and now > episode.deadline and not episode.away_since:
+                episode.overdue()
+        self.recovery.tick(now)
