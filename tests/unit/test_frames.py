@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +26,10 @@ def test_rows_within(most: int, sizes: list[int]):
 
 
 def taken(
-    count: Callable[[], int], take: Callable[[], bytes], kind: type, open_episodes: int
+    count: Callable[[], int], take: Callable[[], bytes], kind: Any, open_episodes: int
 ) -> list[tuple[int, bytes, bytes]]:
     """All rows, frame by frame, each frame within its bounds."""
-    rows = []
+    rows: list[tuple[int, bytes, bytes]] = []
     while before := count():
         frame = kind.FromString(take())
         infos = list(getattr(frame, "infos", ())) or [b""] * len(frame.handles)

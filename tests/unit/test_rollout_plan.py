@@ -78,7 +78,8 @@ def test_what_is_played_again_goes_before_what_is_planned():
 
 @pytest.mark.parametrize("name", ["seeds", "tasks"])
 def test_after_seeds_or_tasks_that_raise_nothing_more_is_planned(name: str):
-    plan = plan_of(None, **{name: (7 // (2 - number) for number in itertools.count())})
+    raising: dict[str, Any] = {name: (7 // (2 - number) for number in itertools.count())}
+    plan = plan_of(None, **raising)
     plan.following()
     plan.following()
     with pytest.raises(ZeroDivisionError):
