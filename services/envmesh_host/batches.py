@@ -12,13 +12,13 @@ import time
 from array import array
 from collections.abc import Collection, Iterator
 from itertools import compress, islice
-from operator import attrgetter, call
+from operator import add, attrgetter, call
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.columns import Columns
-from envmesh_host.copy import EpisodeCopy, RunningStep
+from envmesh_host.copy import LARGE_REPLY_BYTES, EpisodeCopy, RunningStep
 from envmesh_host.counting import note_ended
 from envmesh_host.hosted import Hosted
 from envmesh_host.outbox import LARGE_VALUE_BYTES
@@ -74,6 +74,8 @@ class StepBatches:
         self._watch = connection.engine.watch
         self._small_bytes = min(LARGE_VALUE_BYTES, connection.max_value_bytes)
         """What has fewer bytes is neither large nor too large."""
+        self._kept_bytes = min(LARGE_REPLY_BYTES, connection.max_value_bytes)
+        """Replies that have fewer may be kept together."""
 
     def step(self, columns: Columns) -> Iterator[None]:
         """Take the steps of a request, those of the cheapest environment first, and yield after each stretch but the
@@ -212,7 +214,7 @@ class StepBatches:
         size = sum(map(len, outcomes[0]))
         observed.action_bytes += sum(map(len, batch.payloads))
         carried = size + sum(map(len, outcomes[4])) if any(outcomes[4]) else size
-        if carried >= self._small_bytes:
+        if carried >= self._small_bytes and self._has_large(outcomes):
             for copy, handle, index, payload, row in zip(*batch, zip(*outcomes, strict=True), strict=True):
                 self._settle_singly(copy, handle, index, payload, row)
             return
@@ -233,6 +235,11 @@ class StepBatches:
                 note_ended(copy)
         if environment.takes_tools:
             note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
+
+    def _has_large(self, outcomes: OutcomeColumns) -> bool:
+        """Whether one of these takes the long way for its size: many small ones may be as much together."""
+        largest: int = max(map(add, map(len, outcomes[0]), map(len, outcomes[4])))
+        return largest >= self._kept_bytes
 
     def _settle_one_by_one(self, batch: Batch, results: list[Any]) -> None:
         for copy, handle, index, payload, result in zip(*batch, results, strict=True):

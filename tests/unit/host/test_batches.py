@@ -3,6 +3,8 @@
 import secrets
 from typing import Any, cast
 
+import pytest
+
 from envmesh.stream import failure_of
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
@@ -42,7 +44,8 @@ def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
     )
     for _ in connection.work(Columns(frame, 0.0)):
         pass
-    connection.outbox.take(10_000)
+    while len(connection.outbox):
+        connection.outbox.take(10_000)
     return connection, hosted
 
 
@@ -180,6 +183,30 @@ def test_a_defect_of_ours_in_what_is_only_counted_harms_no_episode():
     assert not replies.kinds, "all of them are outcomes"
     assert list(replies.flags) == [pb.OUTCOME_FLAG_TERMINATED] * 4
     assert all(copy.ended and not copy.failed for copy in connection.bindings.values())
+
+
+@pytest.mark.parametrize(
+    ("size", "together"), [(100, True), (7_000, True), (70_000, False), (300_000, False)]
+)
+def test_replies_are_kept_together_unless_one_of_them_is_large(size: int, together: bool):
+    connection, _ = connection_with(f"envmesh_environments.echo:Frames?size={size}", 64)
+    frame = pb.StreamRequest(handles=range(1, 65), indices=[1] * 64, payloads=[encode(7)] * 64)
+    for _ in connection.work(Columns(frame, 0.0)):
+        pass
+    copies = connection.bindings.values()
+    assert {copy.record is not None for copy in copies} == {together}
+    assert {copy.index for copy in copies} == {1}
+    assert {len(copy.row[0]) > size for copy in copies} == {True}
+    assert connection.outbox.total_bytes > 64 * size
+    sent: list[int] = []
+    while len(connection.outbox):
+        frame_of = connection.outbox.begins_large or len(connection.outbox) == 1
+        taken = (
+            connection.outbox.take_alone(0) if frame_of else connection.outbox.take(64).SerializeToString()
+        )
+        sent += pb.StreamResponse.FromString(taken).handles
+    assert sent == list(range(1, 65))
+    assert connection.outbox.total_bytes == connection.outbox.large_bytes == 0
 
 
 def test_a_large_value_takes_a_frame_of_its_own():
