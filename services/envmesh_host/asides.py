@@ -11,11 +11,11 @@ from envmesh_host.copy import EpisodeCopy, RunningStep, conflict
 from envmesh_host.counting import note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.refusals import overran
 from envmesh_host.roster import Roster
 from envmesh_host.served import Row
 from envmesh_host.testimony import BEGAN, LIMIT
-from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["CHECKPOINT", "REPLIES", "REWARD", "Asides", "answer"]
 

@@ -22,13 +22,13 @@ from envmesh_host.copy import LARGE_REPLY_BYTES, EpisodeCopy, RunningStep
 from envmesh_host.counting import note_ended
 from envmesh_host.hosted import Hosted
 from envmesh_host.outbox import LARGE_VALUE_BYTES
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.refusals import overran
 from envmesh_host.served import ENDED, OutcomeColumns, Row, size_of
 from envmesh_host.shown import raised
 from envmesh_host.step_times import stride_of
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
-from envmesh_host.watchdog import StepOverrun
 
 if TYPE_CHECKING:
     from envmesh_host.connection import Connection

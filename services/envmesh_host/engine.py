@@ -19,6 +19,7 @@ from envmesh_host.counting import note_ended, note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
 from envmesh_host.journals import Survey, survey
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.replays import Replays
@@ -27,7 +28,6 @@ from envmesh_host.served import ENDED, Row, size_of
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
 from envmesh_host.tool_calls import note_tool_calls
-from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Engine"]
 

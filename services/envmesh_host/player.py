@@ -17,9 +17,9 @@ from envmesh.env import RewardResult
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.journal_replay import EMPTY_ROW, Replay, outcome_of_row, row_of_outcome
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.served import Row, Served, reset_outcome
 from envmesh_host.shown import raised, said
-from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["EMPTY_ROW", "AsyncPlayer", "Player", "make_player", "outcome_of_row", "row_of_outcome"]
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 from envmesh.errors import Refusal
 from envmesh_host.batches import STRETCH_SECONDS
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.served import Row
 from envmesh_host.testimony import BEGAN, Watch
-from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["Replays"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from envmesh.env import Definition, Task
 from envmesh.errors import Refusal
+from envmesh_host.overrun import StepOverrun
 from envmesh_host.shown import raised, shown
-from envmesh_host.watchdog import StepOverrun
 
 __all__ = ["TaskTable"]
 

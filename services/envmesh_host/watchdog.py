@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["StepOverrun", "Watchdog"]
+from envmesh_host.overrun import StepOverrun
+
+__all__ = ["Watchdog"]
 
 log = logging.getLogger("envmesh.host")
 
@@ -27,10 +29,6 @@ GRACE_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 FROZEN_SECONDS = 1.0
 """A pause of the watchdog's own that long is nobody's running time: the process was stopped, or the machine was."""
-
-
-class StepOverrun(BaseException):
-    """Raised in the event loop's thread; not an Exception, so that authors' handlers let it pass."""
 
 
 class Watchdog:
