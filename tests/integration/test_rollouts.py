@@ -37,18 +37,52 @@ async def test_the_same_seeds_give_the_same_trajectories_under_every_kind_of_pol
     def each(*, seed, task):
         return lambda observation: int(observation[2] > 0)
 
+    made = []
+
+    @per_episode
+    def each_thinks(*, seed, task):
+        made.append(seed)
+
+        async def act(observation):
+            await asyncio.sleep(0)
+            return int(observation[2] > 0)
+
+        return act
+
     def plain(observation):
         return int(observation[2] > 0)
 
     async with envmesh.connect(host.address) as mesh:
         played = []
-        for policy in (plain, thinks, together, together_later, each):
+        for policy in (plain, thinks, together, together_later, each, each_thinks):
             rollouts = mesh.rollouts("cartpole", policy, seeds=range(12), concurrency=5)
             trajectories = sorted(await collect(rollouts), key=lambda trajectory: trajectory.seed)
             assert [trajectory.seed for trajectory in trajectories] == list(range(12))
             assert all(trajectory.terminated and trajectory.failure is None for trajectory in trajectories)
             played.append([trajectory.digests for trajectory in trajectories])
         assert all(digests == played[0] for digests in played)
+        assert sorted(made) == list(range(12)), "a policy is made once an episode"
+
+
+async def test_a_factory_of_policies_that_makes_none(host):
+    @per_episode
+    def makes_text(*, seed, task):
+        return "left"
+
+    @per_episode
+    def makes_a_batched_one(*, seed, task):
+        return batched(lambda observations: observations)
+
+    @per_episode
+    async def waits(*, seed, task):
+        return lambda observation: 0
+
+    async with envmesh.connect(host.address) as mesh:
+        for factory, words in ((makes_text, "got str"), (makes_a_batched_one, "a plain or an async policy")):
+            with pytest.raises(TypeError, match=words):
+                await collect(mesh.rollouts("cartpole", factory, episodes=2))
+        with pytest.raises(TypeError, match="is a plain function; the policy it returns may be async"):
+            mesh.rollouts("cartpole", waits, episodes=2)
 
 
 async def test_what_is_no_policy_is_refused_and_leaves_nothing_to_complain_of(host):

@@ -34,8 +34,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     """Plays one episode inside the connection's reader. The trajectory's columns are its journal; ``checkpoint`` is the
     state that it restarts from, where there is one."""
 
-    __slots__ = ("act", "acted", "block", "checkpoint", "connection", "decode", "encode", "handle", "note", "rebuild",
-                 "retries", "rollouts", "sent_at", "slot", "started", "trajectory")  # fmt: skip
+    __slots__ = ("act", "acted", "block", "checkpoint", "connection", "decode", "encode", "handle", "note", "policy",
+                 "rebuild", "retries", "rollouts", "sent_at", "slot", "started", "trajectory")  # fmt: skip
 
     def __init__(self, rollouts: Rollouts, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
                  trajectory: Trajectory, retries: int, block: PolicyBlock | None = None):  # fmt: skip
@@ -52,6 +52,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self.started = self.sent_at = 0.0
         self.decode = spec.observation_codec.decode
         self.encode = spec.action_codec.encode
+        self.policy: Any = None
         self.act: Any = None
         self.checkpoint: pb.SealedCheckpoint | None = None
         self.rebuild: Rebuild | None = None
@@ -71,12 +72,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def prepare(self) -> None:
         """Get the policy ready."""
-        rollouts = self.rollouts
-        if rollouts.batch is None:
-            policy = rollouts.policy
-            if rollouts.kind.per_episode:
-                policy = policy(seed=self.beginning.seed, task=self.beginning.task)
-            self.act = for_agents(policy) if self.spec.agents else policy
+        if self.rollouts.batch is None:
+            self.act = for_agents(self.policy) if self.spec.agents else self.policy
 
     def take_up(self, unfinished: Unfinished) -> None:
         """Go on with an episode that another process began."""
@@ -222,7 +219,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         """The episode is not wanted any more."""
         self.expected = NOTHING_EXPECTED
         self.abandon_rebuild()
-        if self.connection.lost is None and self.handle:
+        if self.connection.lost is None:
             self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
 

@@ -2,7 +2,8 @@
 
 A policy is a callable from an observation to an action: plain, ``async``, or batched (from a list of observations to a
 list of actions, marked with ``@batched``). One that must remember what happened in its episode is made per episode, by
-a factory marked with ``@per_episode``, which is called with the episode's seed and task. With several agents a policy
+a factory marked with ``@per_episode``, which is called with the episode's seed and task, and returns a plain or an
+async policy. With several agents a policy
 is called for each agent that is due; a mapping from agent to policy gives each its own.
 """
 
@@ -72,6 +73,10 @@ def kind_of(policy: Any) -> PolicyKind:
     mark = getattr(policy, "__envmesh_policy__", None)
     call = policy if inspect.isroutine(policy) or inspect.isclass(policy) else policy.__call__
     asynchronous = inspect.iscoroutinefunction(policy) or inspect.iscoroutinefunction(call)
+    if asynchronous and mark == "per_episode":
+        raise TypeError(
+            "a factory marked with @per_episode is a plain function; the policy it returns may be async"
+        )
     return PolicyKind(asynchronous, mark == "batched", mark == "per_episode")
 
 

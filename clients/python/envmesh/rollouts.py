@@ -106,10 +106,9 @@ class Rollouts:
         self.step_seconds = array("d")
         self.reset_seconds = array("d")
         self.batch = BatchPlayers(self) if kind.batched else None
-        waits = kind.asynchronous and not kind.batched
-        self._player_kind: type[PolicyPlayer] = TaskPlayer if waits else PolicyPlayer
-        if measure:
-            self._player_kind = MeasuredTaskPlayer if waits else MeasuredPolicyPlayer
+        self._player_kinds: tuple[type[PolicyPlayer], type[PolicyPlayer]] = (
+            (MeasuredPolicyPlayer, MeasuredTaskPlayer) if measure else (PolicyPlayer, TaskPlayer)
+        )
         self._timeout = timeout or mesh.settings.slot_timeout
         self._retries = retries
         self._plan = RolloutPlan(
@@ -232,13 +231,16 @@ class Rollouts:
             )  # fmt: skip
             skipped.add(beginning.number)
             slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
-            player = self._player_kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
             if unfinished.ended is None:
+                policy, kind = self._policy_of(beginning)
+                player = kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
+                player.policy = policy
                 self.live.add(player)
                 if beginning.group is not None:
                     self._members.setdefault(beginning.group, set()).add(player)
                 player.take_up(unfinished)
             else:
+                player = PolicyPlayer(self, slot, self.spec, beginning, trajectory, self._retries, None)
                 trajectory.fill(unfinished.rows, unfinished.actions)
                 trajectory.flags = unfinished.ended["flags"]
                 trajectory.failure = read_failure(unfinished.ended["failure"])
@@ -294,23 +296,38 @@ class Rollouts:
         beginning, retries = following
         self._play(slot, beginning, retries)
 
+    def _policy_of(self, beginning: Beginning) -> tuple[Any, type[PolicyPlayer]]:
+        """The policy of an episode, and who plays with it. Raises: what a factory of policies raises; TypeError where
+        it makes none."""
+        policy, kind = self.policy, self.kind
+        if kind.per_episode:
+            policy = policy(seed=beginning.seed, task=beginning.task)
+            kind = kind_of(policy)
+            if kind.batched or kind.per_episode:
+                raise TypeError("a factory marked with @per_episode makes a plain or an async policy")
+        return policy, self._player_kinds[kind.asynchronous and not kind.batched]
+
     def _play(self, slot: Slot, beginning: Beginning, retries: int) -> None:
+        try:
+            policy, kind = self._policy_of(beginning)
+        except BaseException as error:  # of a policy that is made for each episode
+            self.fail(error)
+            self.mesh.pool(self.environment).give(slot)
+            return
         spec = slot.binding.spec
         assert spec is not None
         trajectory = Trajectory(
             spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
             split=beginning.split, group=beginning.group,
         )  # fmt: skip
-        player = player_of(self, self._player_kind, slot, spec, beginning, trajectory, retries)
+        player = player_of(self, kind, slot, spec, beginning, trajectory, retries)
+        player.policy = policy
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)
         if beginning.group is not None:
             self._members.setdefault(beginning.group, set()).add(player)
-        try:
-            player.begin()
-        except BaseException as error:  # of a policy that is made for each episode
-            self.fail(error)
+        player.begin()
 
     def _following(self) -> tuple[Beginning, int] | None:
         """What is to be played next; where the caller's seeds or tasks raise, the iteration ends with that."""

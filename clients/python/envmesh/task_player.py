@@ -21,15 +21,10 @@ class TaskPlayer(PolicyPlayer):
 
     def prepare(self) -> None:
         """Begin the policy's task, which waits for the first observation."""
-        self.task: asyncio.Task[None] | None = None
-        super().prepare()
-        policy = self.rollouts.policy
-        if self.rollouts.kind.per_episode:
-            policy = policy(seed=self.beginning.seed, task=self.beginning.task)
         self.act = self._hand_over
         self._observation: asyncio.Queue[Any] = asyncio.Queue(1)
-        self.task = self.rollouts.mesh.spawn(
-            self._think(policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}"
+        self.task: asyncio.Task[None] | None = self.rollouts.mesh.spawn(
+            self._think(self.policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}"
         )
 
     def go_on(self, payload: bytes, flags: int) -> None:
