@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,12 @@ class ParquetRecorder(Recorder):
 
     def _flush(self) -> None:
         rows, self._rows, self._bytes = self._rows, [], 0
-        if rows:
+        if not rows:
+            return
+        try:
             self._writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(self._partial)) from error
 
 
 def read_rows(path: Path) -> Iterator[Trajectory]:

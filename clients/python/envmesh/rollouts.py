@@ -383,9 +383,7 @@ class Rollouts:
         elif not self._closed:
             try:
                 self._deliver(player, trajectory)
-            except (
-                Exception
-            ) as error:  # the disk of its recording is full, or an annotation has no form there
+            except Exception as error:  # a full disk; an annotation that cannot be recorded
                 self.fail(error)
         if slot is not None:
             self.play_on(slot)

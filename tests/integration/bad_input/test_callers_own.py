@@ -265,11 +265,14 @@ async def trainer(
     return process.returncode or 0, output.decode(), errors.decode()
 
 
-async def test_a_disk_that_is_full_ends_what_is_to_be_recorded(host: HostUnderTest, tmp_path: Path):
-    recording = tmp_path / "recording.jsonl"
-    status, _, errors = await trainer(host, record=recording, most=20_000)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+async def test_a_disk_that_is_full_ends_what_is_to_be_recorded(
+    host: HostUnderTest, tmp_path: Path, suffix: str
+):
+    recording = tmp_path / f"recording.{suffix}"
+    status, _, errors = await trainer(host, record=recording, most=10_000)
     assert status == 1
-    assert f"File too large: '{recording}'" in errors.splitlines()[-1]
+    assert f"File too large: '{recording}" in errors.splitlines()[-1]
     assert "defect" not in errors
 
 
