@@ -36,7 +36,7 @@ def traced(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, trace))
     except (
         Exception
-    ):  # traceback asks the exception itself (its truth, its notes), and its class is the author's
+    ):  # traceback asks the exception itself for its truth and its notes, and it is the author's
         return "".join(traceback.format_tb(trace)) + f"{type(error).__name__}: {said(error)}\n"
 
 
