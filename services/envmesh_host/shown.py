@@ -34,9 +34,7 @@ def traced(error: BaseException) -> str:
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     try:
         return "".join(traceback.format_exception(type(error), error, trace))
-    except (
-        Exception
-    ):  # traceback asks the exception itself for its truth and its notes, and it is the author's
+    except Exception:  # traceback asks the exception itself, its truth and its notes: the author's
         return "".join(traceback.format_tb(trace)) + f"{type(error).__name__}: {said(error)}\n"
 
 
