@@ -16,12 +16,12 @@ from operator import add, attrgetter, call
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envmesh.errors import Refusal
+from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.columns import Columns
 from envmesh_host.copy import LARGE_REPLY_BYTES, EpisodeCopy, RunningStep
 from envmesh_host.counting import note_ended
 from envmesh_host.hosted import Hosted
-from envmesh_host.outbox import LARGE_VALUE_BYTES
 from envmesh_host.overrun import StepOverrun
 from envmesh_host.refusals import overran
 from envmesh_host.served import ENDED, OutcomeColumns, Row, size_of
@@ -149,13 +149,14 @@ class StepBatches:
         if environment.takes_tools or size_of(row) >= self._small_bytes:
             self._settle_singly(copy, handle, index, payload, row)
             return True
-        environment.observed.observation_bytes += len(row[0])
         copy.settle(index, payload, row)
         copy.return_ += row[1]
+        self._connection.outbox.add(handle, index, OUTCOME, row)
+        # It is on its way: what is only counted from here on cannot harm it.
+        environment.observed.observation_bytes += len(row[0])
+        self._engine.traffic.note_command(STEP)
         if row[2] & ENDED:
             note_ended(copy)
-        self._engine.traffic.note_command(STEP)
-        self._connection.outbox.add(handle, index, OUTCOME, row)
         return True
 
     def _row_by_row(self, batch: Batch) -> None:
@@ -225,14 +226,15 @@ class StepBatches:
             copy.position = position
             copy.next_index += 1
             copy.return_ += reward
+        ended = list(compress(batch.copies, outcomes[2])) if any(outcomes[2]) else ()
+        for copy in ended:
+            copy.close_to_steps()
         self._connection.outbox.extend(batch.handles, batch.indices, outcomes, carried)
         # They are on their way: what is only counted from here on cannot harm them.
         observed.observation_bytes += size
         self._engine.traffic.note_command(STEP, count=len(batch.copies))
-        if any(outcomes[2]):
-            for copy in compress(batch.copies, outcomes[2]):
-                copy.close_to_steps()
-                note_ended(copy)
+        for copy in ended:
+            note_ended(copy)
         if environment.takes_tools:
             note_tool_calls(observed, zip(batch.payloads, outcomes[4], strict=True))
 

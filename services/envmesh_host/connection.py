@@ -14,16 +14,16 @@ from typing import Any
 from google.protobuf import duration_pb2
 
 from envmesh.errors import Refusal
-from envmesh.frame_bounds import FRAME_HEAD_BYTES, MOST_BYTES
+from envmesh.frame_bounds import FRAME_HEAD_BYTES, LARGE_VALUE_BYTES, MOST_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.batches import STRETCH_SECONDS, StepBatches
 from envmesh_host.columns import Columns
 from envmesh_host.copy import EpisodeCopy, acknowledge
 from envmesh_host.counting import named
 from envmesh_host.engine import Engine
-from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
+from envmesh_host.outbox import Outbox
 from envmesh_host.player import EMPTY_ROW
-from envmesh_host.refusals import parse, unknown_episode
+from envmesh_host.refusals import defective, parse, unknown_episode
 from envmesh_host.served import Row, size_of
 from envmesh_host.shown_leases import ShownLeases
 from envmesh_host.slots import Holding
@@ -219,9 +219,9 @@ class Connection:
         who = {"client": self.client_id.hex()} | (named(copy) if copy is not None else {})
         log.error("a defect in a command of handle %d at index %d", handle, index, exc_info=error, extra=who)
         if copy is not None and copy.running is not None:
-            self.engine.abort(copy, _defective(error))
+            self.engine.abort(copy, defective(error))
         else:
-            self.reply(handle, index, FAILURE, _defective(error))
+            self.reply(handle, index, FAILURE, defective(error))
 
     def defect_in_steps(self, handles: Sequence[int], indices: Sequence[int], error: Exception) -> None:
         """A defect of ours in steps taken together ends those episodes whose outcome is not on its way: what their
@@ -233,8 +233,8 @@ class Connection:
             copy = self.bindings.get(handle)
             if copy is not None and copy.index < index:
                 copy.running = None
-                self.engine.abort(copy, _defective(error))
-                self.reply(handle, index, FAILURE, _defective(error))
+                self.engine.abort(copy, defective(error))
+                self.reply(handle, index, FAILURE, defective(error))
 
     def _copy(self, handle: int) -> EpisodeCopy:
         copy = self.bindings.get(handle)
@@ -402,10 +402,6 @@ class Connection:
                     waiters[:] = [waiter for waiter in waiters if waiter != mine]
                 refusal = Refusal("the command's time is over; the step goes on", reason="COMMAND_DEADLINE")
                 self.reply(handle, index, FAILURE, refusal)
-
-
-def _defective(error: Exception) -> Refusal:
-    return Refusal(f"a defect of envmesh ({type(error).__name__}); the host's log has it", reason="INTERNAL")
 
 
 def _nobody(*_: Any) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import add
 
-from envmesh.frame_bounds import MOST_BYTES, most_rows, rows_within
+from envmesh.frame_bounds import LARGE_VALUE_BYTES, MOST_BYTES, most_rows, rows_within
 from envmesh.lone_frames import spell_event
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.served import OutcomeColumns, Row, size_of
 
-__all__ = ["LARGE_VALUE_BYTES", "Outbox"]
+__all__ = ["Outbox"]
 
-LARGE_VALUE_BYTES = 256 * 1024
 OUTCOME = pb.EVENT_KIND_OUTCOME
 
 
@@ -33,9 +32,9 @@ class Outbox:
         "kinds",
         "large_bytes",
         "most_bytes",
-        "total_bytes",
         "payloads",
         "rewards",
+        "total_bytes",
     )
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:

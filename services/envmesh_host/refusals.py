@@ -12,7 +12,13 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import Hosted
 from envmesh_host.served import Row
 
-__all__ = ["overran", "parse", "stale_copy", "too_large", "unknown_episode"]
+__all__ = ["defective", "overran", "parse", "stale_copy", "too_large", "unknown_episode"]
+
+
+def defective(error: Exception, where: str = "") -> Refusal:
+    """The refusal of what met a defect of ours."""
+    what = f"a defect of envmesh ({type(error).__name__}){where}; the host's log has it"
+    return Refusal(what, reason="INTERNAL")
 
 
 def overran(environment: Hosted, kind: int) -> Refusal:

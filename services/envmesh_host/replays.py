@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from envmesh.errors import Refusal
 from envmesh_host.batches import STRETCH_SECONDS
 from envmesh_host.overrun import StepOverrun
+from envmesh_host.refusals import defective
 from envmesh_host.served import Row
 from envmesh_host.testimony import BEGAN, Watch
 
@@ -111,8 +112,7 @@ class Replays:
             return replay.overran()
         except Exception as error:
             log.error("a defect in a resumption", exc_info=error)
-            what = f"a defect of envmesh ({type(error).__name__}) in a resumption; the host's log has it"
-            return Refusal(what, reason="INTERNAL")
+            return defective(error, " in a resumption")
         finally:
             self._watch[BEGAN] = 0.0
             replay.seconds += time.perf_counter() - started

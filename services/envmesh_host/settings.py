@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from envmesh.frame_bounds import FRAME_HEAD_BYTES
 from envmesh.spans import collector_mistake
 from envmesh_service.port_settings import PortSettings
 from envmesh_service.settings import Mistake, setting
@@ -121,7 +122,7 @@ class HostSettings(PortSettings):
 
     def mistakes(self) -> Iterator[Mistake]:
         """What no single field can tell."""
-        if self.max_value_bytes + 65536 > self.max_message_bytes:
+        if self.max_value_bytes + FRAME_HEAD_BYTES > self.max_message_bytes:
             yield Mistake(
                 "ENVMESH_HOST_MAX_VALUE_BYTES",
                 f"{self.max_value_bytes} does not fit into max_message_bytes ({self.max_message_bytes})",

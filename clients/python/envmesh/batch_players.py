@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from envmesh.policies import Act, is_cancelled_by_us
+from envmesh.cancellation import was_cancelled
+from envmesh.policies import Act
 
 if TYPE_CHECKING:
     from envmesh.players import PolicyPlayer
@@ -50,7 +51,7 @@ class BatchPlayers:
                 ready, self._ready = self._ready, []
                 self._play(ready, await self._rollouts.policy([p.decode(payload) for p, payload in ready]))
         except BaseException as error:  # the policy's own
-            if is_cancelled_by_us(error):
+            if was_cancelled(error):
                 raise
             self._rollouts.fail(error)
         finally:

@@ -9,7 +9,6 @@ is called for each agent that is due; a mapping from agent to policy gives each 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ __all__ = [
     "PolicyKind",
     "batched",
     "for_agents",
-    "is_cancelled_by_us",
     "kind_of",
     "per_episode",
     "random_policy",
@@ -104,10 +102,3 @@ def random_policy(space: Any, seed: int | None = None) -> Callable[[Any], Any]:
     if seed is not None:
         space.seed(seed)
     return lambda observation: sample()
-
-
-def is_cancelled_by_us(error: BaseException) -> bool:
-    """Whether the running task was cancelled, as an episode's task is when nobody wants the episode any more; a policy
-    that raises ``CancelledError`` by itself has failed."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

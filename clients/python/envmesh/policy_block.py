@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from envmesh.blocks import Columns
 from envmesh.columns import decoder_of, encoder_of
+from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.outcome import EnvironmentSpec
 from envmesh.policies import Act
-from envmesh.stream import LARGE_VALUE_BYTES, OUTCOME, STEP, HostConnection
+from envmesh.stream import OUTCOME, STEP, HostConnection
 
 if TYPE_CHECKING:
     from envmesh.metrics import ClientMetrics

@@ -26,7 +26,7 @@ from envmesh import errors
 from envmesh.client_settings import ClientSettings
 from envmesh.delivery import Delivery, Session
 from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
-from envmesh.frame_bounds import FRAME_HEAD_BYTES, MOST_BYTES
+from envmesh.frame_bounds import FRAME_HEAD_BYTES, LARGE_VALUE_BYTES, MOST_BYTES
 from envmesh.lone_frames import read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
@@ -41,7 +41,6 @@ PARTING_SECONDS = 1.0
 STREAM = "/envmesh.v1.EnvironmentService/Stream"
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME, FAILURE, NOTICE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_NOTICE
-LARGE_VALUE_BYTES = 256 * 1024
 FEW_SESSIONS = 4
 FRAMES_AHEAD = 2
 """Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""

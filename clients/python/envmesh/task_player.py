@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from envmesh.cancellation import was_cancelled
 from envmesh.episode import NOTHING_EXPECTED
 from envmesh.errors import EpisodeAborted
 from envmesh.outcome import AGENTS, make_outcome
 from envmesh.players import TRUNCATED, PolicyPlayer
-from envmesh.policies import Act, is_cancelled_by_us
+from envmesh.policies import Act
 
 __all__ = ["TaskPlayer"]
 
@@ -57,7 +58,7 @@ class TaskPlayer(PolicyPlayer):
                     action = self.annotate(action)
                 self.play(self.encode(action))
         except BaseException as error:  # the policy's own
-            if is_cancelled_by_us(error):
+            if was_cancelled(error):
                 raise
             self._policy_failed(error)
 

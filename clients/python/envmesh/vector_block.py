@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from envmesh.batch_codec import integers
 from envmesh.blocks import Columns
+from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.slot import Slot
 from envmesh.stream import HostConnection
 from envmesh.v1 import environment_pb2 as pb
@@ -19,7 +20,6 @@ __all__ = ["Block"]
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME, FAILURE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE
 CHECKPOINT = pb.EVENT_KIND_CHECKPOINT
-LARGE_VALUE_BYTES = 256 * 1024
 
 
 class Block:

@@ -17,6 +17,7 @@ from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
 from envmesh.episode_session import ELSEWHERE
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
+from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.outcome import EnvironmentSpec
 from envmesh.slot import Slot
 from envmesh.stream import failure_of
@@ -37,7 +38,6 @@ __all__ = ["NOTHING", "VectorEpisodes"]
 NOTHING = -1
 ENDED = 3
 ACKNOWLEDGED_BYTES = 65536
-LARGE_VALUE_BYTES = 256 * 1024
 
 
 class VectorEpisodes:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from envmesh import event_loop
+from envmesh.cancellation import was_cancelled
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.breath import LOOK_SECONDS
@@ -152,7 +153,7 @@ class AsyncEpisodes:
         except asyncio.CancelledError as error:
             result = cancelled()
             if not (episode.closing or command.overran):
-                if _was_asked_for():
+                if was_cancelled(error):
                     raise
                 result = raised(during(command.kind), error)
         except BaseException as error:  # sys.exit() in an environment is its own failure only
@@ -222,7 +223,7 @@ class AsyncEpisodes:
             result = refusal
         except asyncio.CancelledError as error:
             if not command.overran:
-                if _was_asked_for():
+                if was_cancelled(error):
                     raise
                 result = raised("close", error)
         except BaseException as error:  # as above
@@ -367,9 +368,3 @@ def run_worker_loop(
         worker.write()
 
     event_loop.run(serve())
-
-
-def _was_asked_for() -> bool:
-    """Whether somebody cancelled the running task; if not, the author's code has raised the error itself."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

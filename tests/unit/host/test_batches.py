@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.stream import failure_of
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
@@ -12,9 +13,10 @@ from envmesh.values import decode, encode
 from envmesh_environments.echo import STEPS
 from envmesh_host.columns import Columns
 from envmesh_host.connection import Connection
+from envmesh_host.copy import CLOSED_TO_STEPS
 from envmesh_host.engine import Engine
 from envmesh_host.hosted import Hosted
-from envmesh_host.outbox import LARGE_VALUE_BYTES, Outbox
+from envmesh_host.outbox import Outbox
 from envmesh_host.served import Served
 from envmesh_host.slots import Claim, SlotTable
 from envmesh_service.credentials import ANYBODY
@@ -22,11 +24,27 @@ from envmesh_service.credentials import ANYBODY
 STEP, RESET = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET
 
 
-def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
-    """A connection with this many episodes begun, by handles from 1."""
+def hosted_of(target: str) -> Hosted:
+    """An inline environment."""
     definition = load(target)
     served = Served.prepare(definition)
-    hosted = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    return Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+
+
+def move_to(hosted: Hosted, connection: Connection, handles: tuple[int, ...]) -> None:
+    """As if these episodes had begun in this environment."""
+    connection.engine.hosted[hosted.key] = hosted
+    for handle in handles:
+        copy = connection.bindings[handle]
+        copy.environment = hosted
+        copy.seat = hosted.player()
+        copy.seat.instance.reset()
+        copy.play = copy.seat.step_instance
+
+
+def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
+    """A connection with this many episodes begun, by handles from 1."""
+    hosted = hosted_of(target)
     engine = Engine([hosted], SlotTable(episodes), cast(Any, None))
     hello = pb.Hello(client_id=secrets.token_bytes(16), connection_id=secrets.token_bytes(16))
     connection = Connection(engine, hello, ANYBODY, lease_idle=60.0, liveness_window=10.0)
@@ -104,17 +122,9 @@ def test_one_bad_action_harms_no_neighbour():
 
 def test_the_cheapest_environment_of_a_frame_goes_first_and_is_sent_before_the_next_begins():
     connection, cheap = connection_with("envmesh_environments.echo:Echo", 4)
-    definition = load("envmesh_environments.echo:Frames?size=300000")
-    served = Served.prepare(definition)
-    dear = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    dear = hosted_of("envmesh_environments.echo:Frames?size=300000")
     dear.row_cost = 0.01
-    connection.engine.hosted[dear.key] = dear
-    for handle in (1, 2):  # as if they had begun there
-        copy = connection.bindings[handle]
-        copy.environment = dear
-        copy.seat = dear.player()
-        copy.seat.instance.reset()
-        copy.play = copy.seat.step_instance
+    move_to(dear, connection, (1, 2))
     frame = pb.StreamRequest(
         handles=[1, 2, 3, 4],
         indices=[1] * 4,
@@ -136,17 +146,9 @@ def break_the_timing(hosted: Hosted) -> None:
 
 def test_a_defect_of_ours_ends_the_episodes_it_meets_and_not_the_stream():
     connection, broken = connection_with("envmesh_environments.echo:Echo", 4)
-    definition = load("gymnasium:CartPole-v1")
-    served = Served.prepare(definition)
-    whole = Hosted(served.info, served=served, runner=None, reuse=False, definition=definition)
+    whole = hosted_of("gymnasium:CartPole-v1")
     whole.row_cost = 1.0  # it comes after the broken one
-    connection.engine.hosted[whole.key] = whole
-    for handle in (3, 4):  # as if they had begun there
-        copy = connection.bindings[handle]
-        copy.environment = whole
-        copy.seat = whole.player()
-        copy.seat.instance.reset()
-        copy.play = copy.seat.step_instance
+    move_to(whole, connection, (3, 4))
     break_the_timing(broken)
     payloads = [encode(b"x" * 50), encode(b"y" * 50), encode(0), encode(1)]
     frame = pb.StreamRequest(handles=[1, 2, 3, 4], indices=[1] * 4, payloads=payloads)
@@ -183,6 +185,21 @@ def test_a_defect_of_ours_in_what_is_only_counted_harms_no_episode():
     assert not replies.kinds, "all of them are outcomes"
     assert list(replies.flags) == [pb.OUTCOME_FLAG_TERMINATED] * 4
     assert all(copy.ended and not copy.failed for copy in connection.bindings.values())
+    assert {copy.next_index for copy in connection.bindings.values()} == {CLOSED_TO_STEPS}
+
+
+def test_a_defect_of_ours_in_what_is_only_counted_harms_no_lone_step():
+    connection, hosted = connection_with("envmesh_environments.echo:Echo", 1)
+    action = encode(b"x" * 50)
+    for index in range(1, STEPS):
+        assert connection.step_alone(1, index, action, 0.0)
+        connection.outbox.take_alone(0)
+    hosted.observed.lengths = cast(Any, None)
+    assert connection.step_alone(1, STEPS, action, 0.0)
+    replies = connection.outbox.take(100)
+    assert (list(replies.handles), list(replies.kinds)) == ([1], []), "an outcome"
+    assert connection.bindings[1].ended
+    assert not connection.bindings[1].failed
 
 
 @pytest.mark.parametrize(
