@@ -93,7 +93,10 @@ class Asides(Roster):
         environment = copy.environment
 
         def done(job: Job, result: Row | Refusal) -> None:
-            self._aside_done(copy, kind, running, result, job.running_seconds)
+            try:
+                self._aside_done(copy, kind, running, result, job.running_seconds)
+            except Exception as error:
+                self.defect(copy, running, error)
 
         job = Job(kind, copy.seat, running.index, b"", environment.limit(kind), done)
         if environment.served is None:
@@ -132,14 +135,14 @@ class Asides(Roster):
         copy.running = None
         if copy.play is not None and not copy.ended:
             copy.open_to_steps()
-        waiters, running.waiters = running.waiters, []
         self.traffic.note_seconds(kind, time.perf_counter() - running.begun)
         self.traffic.note_command(kind, result.reason if isinstance(result, Refusal) else "")
         if isinstance(result, Refusal) and result.ends_episode:
             copy.row = result
             copy.close_to_steps()
             note_failure(copy, result)
-        answer(waiters, REPLIES[kind], result)
+        answer(running.waiters, REPLIES[kind], result)
+        running.waiters = []
         if running.following is None:
             return
         (step, index, action, behind), running.following = running.following, None

@@ -12,7 +12,7 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.asides import REPLIES
+from envmesh_host.asides import REPLIES, answer
 from envmesh_host.contracts import Sink
 from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_step
 from envmesh_host.counting import note_ended, note_failure
@@ -267,11 +267,18 @@ class Engine(Saving):
         None where it was observed already."""
         if copy.running is not running:
             return
+        try:
+            self._settle(copy, running, kind, result, seconds)
+        except Exception as error:
+            self.defect(copy, running, error)
+
+    def _settle(
+        self, copy: EpisodeCopy, running: RunningStep, kind: int, result: Row | Refusal, seconds: float | None
+    ) -> None:
         if seconds is not None:
             self._note_time(copy, running, kind, seconds)
         if copy.trace is not None:
             copy.trace.note(copy, kind, running.index, running.begun, seconds, result)
-        waiters, running.waiters = running.waiters, []
         reply_kind = REPLY_KINDS[kind]
         if (
             self.taps
@@ -302,10 +309,10 @@ class Engine(Saving):
                 if row[2] & ENDED:
                     note_ended(copy)
         saving = copy.environment.saves and not copy.failed
-        if saving and reply_kind == OUTCOME and self.hold_back(copy, waiters, copy.row):
+        if saving and reply_kind == OUTCOME and self.hold_back(copy, running.waiters, copy.row):
             return
-        for sink, handle, index in waiters:
-            sink.reply(handle, index, reply_kind, result)
+        answer(running.waiters, reply_kind, result)
+        running.waiters = []
         if saving:
             self.save_if_due(copy)
 

@@ -12,13 +12,13 @@ from typing import Any
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.contracts import Rights, Sink, Tap, Traces
-from envmesh_host.copy import EpisodeCopy, judge_epoch
+from envmesh_host.copy import EpisodeCopy, RunningStep, judge_epoch
 from envmesh_host.counting import named, note_failure, note_over
 from envmesh_host.drains import Drains
 from envmesh_host.hosted import Hosted
 from envmesh_host.isolation.runner import Job
 from envmesh_host.observed import Traffic
-from envmesh_host.refusals import stale_copy, unknown_episode
+from envmesh_host.refusals import defective, stale_copy, unknown_episode
 from envmesh_host.served import Row
 from envmesh_host.slots import Holding, SlotTable
 from envmesh_host.testimony import BEGAN, LIMIT, SEEN, Watch
@@ -160,6 +160,18 @@ class Roster:
         copy.row = refusal
         copy.close_to_steps()
         note_failure(copy, refusal)
+        for sink, handle, index in waiters:
+            sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
+
+    def defect(self, copy: EpisodeCopy, running: RunningStep, error: Exception) -> None:
+        """A defect of ours where the end of a command was taken note of: it ends that episode, and nothing else.
+        Whoever still waits for the command, or behind it, hears so."""
+        log.error("a defect at the end of %s of an episode of %s", running, copy.environment.key, exc_info=error,
+                  extra=named(copy))  # fmt: skip
+        refusal = defective(error)
+        waiters = running.dismissed()
+        if self.episodes.get(copy.episode_id) is copy and not copy.failed:
+            self.abort(copy, refusal)
         for sink, handle, index in waiters:
             sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
 

@@ -254,6 +254,12 @@ class Saving(Asides):
         asked = any(not isinstance(waiter[0], Unasked) for waiter in running.waiters)
 
         def stored(reference: str | None) -> None:
+            try:
+                note_stored(reference)
+            except Exception as error:
+                self.defect(copy, running, error)
+
+        def note_stored(reference: str | None) -> None:
             current = self.episodes.get(copy.episode_id) is copy and not copy.failed
             waited_for = copy.running is running
             if reference is None:
