@@ -11,7 +11,6 @@ import asyncio
 import re
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from envmesh_cli.driving import Plan, drive
 from envmesh_cli.failures import FAILED, INTERRUPTED, OK, tell
 from envmesh_cli.fleet_watch import watch_views
 from envmesh_cli.local_mesh import LocalMesh
+from envmesh_cli.pages import read_page
 from envmesh_cli.pools import PoolPlan
 from envmesh_cli.tables import open_console, plain_table, rate, seconds
 from envmesh_cli.tally import Tally, merged
@@ -236,8 +236,7 @@ async def _scraped(urls: Mapping[str, str]) -> dict[str, float]:
 
 
 def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5.0) as response:
-        return str(response.read().decode())
+    return read_page(url, seconds=5.0).decode()
 
 
 def _results(counts: Mapping[str, Tally], whole: Tally) -> Group:

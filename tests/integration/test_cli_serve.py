@@ -81,6 +81,13 @@ def test_run_prints_a_table_for_people(host: Running):
 
 
 @pytest.mark.slow
+def test_this_machine_is_reached_without_a_proxy(host: Running):
+    nobody = "http://127.0.0.1:9"
+    asked = ("run", "countdown", "--mesh", host.address, "--episodes", "2")
+    report = envmesh_json(*asked, http_proxy=nobody, https_proxy=nobody, no_proxy="")
+    assert report["outcomes"] == {"terminated": 2}
+
+
 def test_run_with_a_policy_and_a_time(host: Running):
     told = envmesh_json(
         "run",

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from envmesh import access
-from envmesh.access import Access
-from envmesh.links import Links
+from envmesh.access import Access, proxy_between
+from envmesh.links import Links, link_trouble
 from envmesh.v1.placement_pb2 import MetadataEntry
 from envmesh_service.certificates import Authority
 
@@ -90,3 +90,45 @@ def test_the_environment_says_what_is_not_given(tmp_path):
     assert Access("mesh:7070", token="other", environ=environ).metadata == (
         ("authorization", "Bearer other"),
     )
+
+
+PROXY = "http://somebody:secret@proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("target", "environ", "between"),
+    [
+        ("gateway.example:443", {}, ""),
+        ("gateway.example:443", {"http_proxy": PROXY}, "$http_proxy=proxy:3128"),
+        ("gateway.example:443", {"http_proxy": "other:1", "https_proxy": PROXY}, "$https_proxy=proxy:3128"),
+        ("gateway.example:443", {"grpc_proxy": "proxy:1", "https_proxy": PROXY}, "$grpc_proxy=proxy:1"),
+        ("gateway.example:443", {"http_proxy": PROXY, "no_proxy": "localhost,.example"}, ""),
+        ("gateway.example:443", {"http_proxy": PROXY, "no_proxy": "example.org"}, "$http_proxy=proxy:3128"),
+        ("gateway.example:443", {"http_proxy": PROXY, "no_grpc_proxy": "gateway.example"}, ""),
+        ("127.0.0.1:7070", {"http_proxy": PROXY}, ""),
+        ("[::1]:7070", {"http_proxy": PROXY}, ""),
+        ("localhost:7070", {"http_proxy": PROXY}, ""),
+        ("unix:/run/envmesh", {"http_proxy": PROXY}, ""),
+    ],
+)
+def test_the_proxy_between(target, environ, between):
+    assert proxy_between(target, environ) == between
+
+
+@pytest.mark.parametrize(
+    ("message", "variables", "word"),
+    [
+        ("connection refused", {}, "is the mesh up?"),
+        ("connection refused", {"http_proxy": PROXY}, "a proxy, $http_proxy=proxy:3128; $no_proxy says"),
+        ("errors resolving gateway.example:443", {}, "no such name"),
+        ("SSL: CERTIFICATE_VERIFY_FAILED", {"http_proxy": PROXY}, "its certificate"),
+    ],
+)
+def test_what_is_said_of_a_connection_that_failed(monkeypatch, message, variables, word):
+    for name in (*access.PROXY_VARIABLES, "no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    said = link_trouble(message, "gateway.example:443", secure=True)
+    assert word in said
+    assert "secret" not in said

@@ -16,12 +16,15 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-__all__ = ["Access", "channel_options", "is_loopback", "open_channel"]
+__all__ = ["Access", "channel_options", "is_loopback", "open_channel", "proxy_between"]
 
 LOOK_SECONDS = 1.0
 """How often a file is looked at, at most."""
 
 TLS_PORT = "443"
+
+PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Where gRPC finds its proxy: the first that is set."""
 
 _Value = TypeVar("_Value")
 
@@ -200,12 +203,26 @@ def open_channel(
     options: tuple[tuple[str, Any], ...],
     server_name: str = "",
 ) -> grpc.aio.Channel:
-    """A channel with these credentials, or in plain text without."""
+    """A channel with these credentials, or in plain text without. It takes the proxy that the environment names, but
+    none to this machine itself."""
+    if is_loopback(address):
+        options = (*options, ("grpc.enable_http_proxy", 0))
     if credentials is None:
         return grpc.aio.insecure_channel(address, options)
     if server_name:
         options = (*options, ("grpc.ssl_target_name_override", server_name))
     return grpc.aio.secure_channel(address, credentials, options)
+
+
+def proxy_between(target: str, environ: Mapping[str, str]) -> str:
+    """The proxy through which gRPC reaches a target, as "$variable=address" without its password; empty: none."""
+    name = next((name for name in PROXY_VARIABLES if environ.get(name)), "")
+    exempt = environ.get("no_grpc_proxy") or environ.get("no_proxy") or ""
+    host = target.rpartition(":")[0].strip("[]") or target
+    exempted = any(host.endswith(end) for end in exempt.replace(" ", "").split(",") if end)
+    if not name or is_loopback(target) or exempted:
+        return ""
+    return f"${name}={environ[name].rpartition('@')[2]}"
 
 
 def is_loopback(target: str) -> bool:

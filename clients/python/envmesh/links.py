@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import grpc
 
-from envmesh.access import Access
+from envmesh.access import Access, proxy_between
 from envmesh.v1 import placement_pb2
 
 __all__ = ["Links", "link_trouble"]
@@ -80,8 +81,10 @@ class Links:
             await channel.close()
 
 
-def link_trouble(message: str, *, secure: bool) -> str:
-    """What gRPC's words for a failed connection mean for whoever chose the credentials; empty: nothing."""
+def link_trouble(message: str, target: str, *, secure: bool) -> str:
+    """What gRPC's words for a failed connection mean for whoever chose the target and the credentials."""
+    if "errors resolving" in message:
+        return "there is no such name here"
     if "certificate verify failed" in message or "CERTIFICATE_VERIFY_FAILED" in message:
         return (
             "its certificate does not lead to a root that is trusted here, or is not valid now: "
@@ -97,4 +100,6 @@ def link_trouble(message: str, *, secure: bool) -> str:
             if secure
             else "it closes the connection: does it want TLS (ca=FILE or tls=True)?"
         )
-    return ""
+    if proxy := proxy_between(target, os.environ):
+        return f"it was tried through a proxy, {proxy}; $no_proxy says what is reached without"
+    return "is the mesh up? (`envmesh up` or `envmesh serve` starts one)"

@@ -379,7 +379,7 @@ class Mesh(Catalogue):
         return placement_pb2_grpc.PlacementServiceStub(self.links.channel(self.target, "placement"))
 
     async def _reach(self) -> None:
-        why = ""
+        said = ""
         try:
             async with asyncio.timeout(self.settings.connect_timeout):
                 while True:
@@ -389,12 +389,12 @@ class Mesh(Catalogue):
                     except EnvmeshError as error:
                         if error.code is not grpc.StatusCode.UNAVAILABLE:
                             raise
-                        why = link_trouble(str(error), secure=self.access.secure)
+                        said = str(error)
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise MeshUnavailable(
                 f"nobody answers at {self.target} within {self.settings.connect_timeout:g} s; "
-                + (why or "is the mesh up? (`envmesh up` or `envmesh serve` starts one)")
+                + link_trouble(said, self.target, secure=self.access.secure)
             ) from None
 
     def _connection_lost(self, connection: HostConnection, error: EnvmeshError) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from envmesh_cli.failures import USAGE, CommandFailed
+from envmesh_cli.pages import read_page
 from envmesh_service.metrics import read_samples
 
 __all__ = ["Measured", "measure", "quantile"]
 
 PATIENCE_SECONDS = 10.0
-MOST_BYTES = 32 << 20
 
 PARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("waiting for a slot", "envmesh_queue_wait_seconds", {}),
@@ -84,10 +82,9 @@ def quantile(buckets: dict[float, float], share: float) -> float:
 def _text(source: str) -> str:
     try:
         if source.startswith(("http://", "https://")):
-            with urllib.request.urlopen(source, timeout=PATIENCE_SECONDS) as answer:
-                data: bytes = answer.read(MOST_BYTES)
+            data = read_page(source, seconds=PATIENCE_SECONDS)
         else:
             data = Path(source).read_bytes()
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         raise CommandFailed(f"--metrics {source}: it cannot be read: {error}", USAGE) from None
     return data.decode(errors="replace")
