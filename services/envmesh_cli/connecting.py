@@ -17,6 +17,7 @@ from envmesh.target import split_target
 from envmesh_cli.command_arguments import DEFAULT_MESH
 from envmesh_cli.failures import INTERRUPTED, USAGE, CommandFailed
 from envmesh_cli.targets import declaration_flags, looks_like_target
+from envmesh_service.open_files import allow_open_files
 
 __all__ = ["connected", "known_spec", "mesh_address", "open_mesh", "run_until_interrupted"]
 
@@ -103,6 +104,7 @@ def largest_concurrency(arguments: argparse.Namespace) -> int:
 
 def run_until_interrupted(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run a command's coroutine; one that was interrupted and said so returns its own status."""
+    allow_open_files()
     try:
         return event_loop.run(work())
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -35,6 +35,7 @@ from envmesh_cli.pools import PoolPlan
 from envmesh_cli.tables import open_console, plain_table, rate, seconds
 from envmesh_cli.tally import Tally, merged
 from envmesh_cli.up import LineWriter
+from envmesh_service.open_files import allow_open_files
 
 __all__ = ["main"]
 
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the mesh up afterwards, until Ctrl-C")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the processes say")
     arguments = parser.parse_args(argv)
+    allow_open_files()
     try:
         return event_loop.run(_demo(arguments))
     except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns the exit status: 0 when all went well, 1 when something failed, 2 when the command line, a target, a name
     or a setting is wrong, 130 when it was interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no µ shows "?", and not a traceback
     given = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if not given:

@@ -15,6 +15,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from envmesh_service.open_files import allow_open_files
+
 __all__ = ["Process", "Shutdown", "run_process"]
 
 _log = logging.getLogger(__name__)
@@ -83,13 +85,16 @@ async def run_process(
     """Run ``body``; when it returns, the tasks it spawned are cancelled and awaited.
 
     ``body`` watches ``shutdown`` and returns when it has drained. ``grace`` seconds after the first stage (None: no
-    end), or at a second signal, it is cancelled. ``signals=False`` leaves the process's signal handlers alone. Give a
-    ``shutdown`` to be able to ask from outside. Returns how it went.
+    end), or at a second signal, it is cancelled. With ``signals`` the process is the body's own: signals are handled,
+    and as many files may be open as the machine allows; else it stays as it is. Give a ``shutdown`` to be able to ask
+    from outside. Returns how it went.
 
     Raises:
         BaseExceptionGroup: a task failed; the others were cancelled and awaited first.
     """
     shutdown = shutdown or Shutdown()
+    if signals:
+        allow_open_files()
     async with asyncio.TaskGroup() as tasks:
         process = Process(tasks, shutdown)
         main = tasks.create_task(body(process), name="main")

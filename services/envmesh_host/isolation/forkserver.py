@@ -139,20 +139,24 @@ class ForkServer:
             return False
         command, worker = COMMAND.unpack(data)
         if command == START:
-            self._start(worker, *files)
+            self._start(worker, files)
         elif command == KILL and worker in self._workers:
             _kill_group(self._workers[worker].pid)
         return True
 
     # ---- workers
 
-    def _start(self, worker: int, connection: int, record: int) -> None:
-        reading, writing = os.pipe()
+    def _start(self, worker: int, files: list[int]) -> None:
         parent = os.getpid()
         try:
+            connection, record = (
+                files  # ValueError: there was no room for them among this process's open files
+            )
+            reading, writing = os.pipe()
+            files += (reading, writing)
             pid = os.fork()
-        except OSError as error:
-            for file in (reading, writing, connection, record):
+        except (OSError, ValueError) as error:
+            for file in files:
                 os.close(file)
             self._tell("exited", worker=worker, status=0, tail=f"cannot fork: {error}")
             return

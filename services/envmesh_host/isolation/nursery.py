@@ -76,7 +76,11 @@ class Nursery:
         return self._process.pid if self._process else None
 
     def open(self) -> None:
-        """Begin the forkserver. ``nursery_ready`` or ``nursery_lost`` follows; workers may be asked for at once."""
+        """Begin the forkserver. ``nursery_ready`` or ``nursery_lost`` follows; workers may be asked for at once.
+
+        Raises:
+            OSError: this machine has no room for it.
+        """
         ours, theirs = socket.socketpair()
         search_path = [entry or str(Path.cwd()) for entry in sys.path]
         command = [
@@ -88,14 +92,18 @@ class Nursery:
             str(theirs.fileno()),
         ]
         with theirs:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**ENVIRONMENT, **os.environ},
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={**ENVIRONMENT, **os.environ},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
         body = json.dumps(self._configuration).encode()
         ours.sendall(EVENT_HEAD.pack(len(body)) + body)
         ours.setblocking(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -23,7 +23,7 @@ from envmesh_host.isolation.job import CLOSE, STEP, cancelled
 from envmesh_host.isolation.runner import Job
 from envmesh_host.player import EMPTY_ROW
 
-__all__ = ["ROWS_AT_ONCE", "Seat", "WorkerLink", "abandon", "least_full"]
+__all__ = ["ROWS_AT_ONCE", "Seat", "WorkerLink", "abandon", "place_for"]
 
 ROWS_AT_ONCE = 128
 """A request this long is sent before the loop's turn ends, so that the worker may begin."""
@@ -86,7 +86,12 @@ class WorkerLink:
         self._mixed = False
         self.connection, self.theirs = socket.socketpair()
         self.connection.setblocking(False)
-        self.record_file, self.record = record.create(seats)
+        try:
+            self.record_file, self.record = record.create(seats)
+        except OSError:
+            self.connection.close()
+            self.theirs.close()
+            raise
         self._loop.add_reader(self.connection, self._readable)
 
     # ---- seats
@@ -293,6 +298,24 @@ def least_full(workers: Iterable[WorkerLink]) -> WorkerLink | None:
     """The worker with the fewest episodes of those that take one more."""
     open_ = [worker for worker in workers if worker.free and not worker.retired and worker.apart is None]
     return min(open_, key=lambda worker: worker.episodes, default=None)
+
+
+def place_for(
+    workers: Collection[WorkerLink], apart: bool, most: int, spread: int
+) -> tuple[WorkerLink | None, bool]:
+    """Where an episode may begin among these workers, and whether it should rather in a new one: while that spreads
+    them better, or where all are full, up to ``most``. One that is to be ``apart`` gets an empty one, or a new one
+    though there are enough for the others; where there can be no more, as each has its acquitted suspect, the one with
+    the fewest episodes."""
+    best = least_full(workers)
+    if best is not None and best.episodes == 0:
+        return best, False
+    tried = sum(worker.apart is not None for worker in workers)
+    if apart:
+        room = most + spread > len(workers)
+        return (None if room or tried >= spread else best), room
+    bound = most if best is None else spread
+    return best, bound + tried > len(workers)
 
 
 def abandon(seat: Seat, moment: float, soon: Callable[..., object]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,11 @@ from envmesh_host.isolation.death import Death, blame_for
 from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded, stopped
 from envmesh_host.isolation.nursery import Nursery, in_time
 from envmesh_host.isolation.out_of_memory import OutOfMemory
-from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon, least_full
+from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon, place_for
 from envmesh_host.isolation.process_settings import ProcessSettings, configuration_of, worker_bounds
 from envmesh_host.isolation.restraint import Restraint
 from envmesh_host.isolation.runner import CopiesLost, Job
+from envmesh_host.isolation.waiting import Waiting
 from envmesh_host.isolation.watch import LimitWatch
 from envmesh_host.player import EMPTY_ROW
 
@@ -60,8 +60,7 @@ class ProcessRunner:
         self._nursery = Nursery(self, definition.key, configuration_of(definition, self._settings))
         self._workers: dict[int, WorkerLink] = {}
         self._processes: dict[int, WorkerLink] = {}
-        self._waiting: deque[Job] = deque()
-        self._waiting_apart: deque[Job] = deque()
+        self._waiting = Waiting()
         self._dirty: list[WorkerLink] = []
         self._shared = bytearray(READ_BYTES)
         self._numbers = 0
@@ -75,6 +74,7 @@ class ProcessRunner:
             lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
         )
         self._idle: asyncio.TimerHandle | None = None
+        self._replacing: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: asyncio.Future[None]
         self._hello: asyncio.Future[pb.EnvironmentInfo]
@@ -144,7 +144,7 @@ class ProcessRunner:
         if self._idle is not None:
             self._idle.cancel()
         ending = stopped()
-        self._refuse_waiting(ending)
+        self._waiting.refuse(ending)
         for worker in list(self._workers.values()):
             worker.finish()
         if not self._processes:
@@ -205,51 +205,33 @@ class ProcessRunner:
             soon(job.done, job, stopped())
         else:
             seat.job = job
-            (self._waiting_apart if seat.apart else self._waiting).append(job)
+            self._waiting.add(job)
             self._place_waiting()
-
-    def _refuse_waiting(self, refusal: Refusal) -> None:
-        waiting = [job for job in (*self._waiting, *self._waiting_apart) if job.seat.job is job]
-        self._waiting.clear()
-        self._waiting_apart.clear()
-        for job in waiting:
-            job.seat.job = None
-            self._loop.call_soon(job.done, job, refusal)
 
     # ---- workers
 
     def _place_waiting(self) -> None:
-        for waiting in (self._waiting, self._waiting_apart):
-            while waiting:
-                job = waiting[0]
-                seat: Seat = job.seat
-                if seat.job is job:
-                    worker = self._choose(seat.apart)
-                    if worker is None:
-                        break
-                    worker.seat(seat)
-                    self._put(worker, seat, job)
-                waiting.popleft()
+        for job, worker in self._waiting.placed(self._choose):
+            worker.seat(job.seat)
+            self._put(worker, job.seat, job)
 
     def _choose(self, apart: bool) -> WorkerLink | None:
-        """The worker with the fewest episodes, or a new one while that spreads them better or all are full. One that is
-        to be ``apart`` gets an empty one, or a new one though there are enough for the others; where there can be no
-        more, as each has its acquitted suspect, the one with the fewest episodes."""
-        workers = self._workers.values()
-        best = least_full(workers)
-        if best is not None and best.episodes == 0:
-            return best
-        tried = sum(worker.apart is not None for worker in workers)
-        if apart:
-            room = self._most + self._spread - len(workers)
-            if tried >= self._spread or room > 0:
-                best = None
-        else:
-            bound = self._most if best is None else self._spread
-            room = bound - len(workers) + tried
-        if room > 0 and self._loop.time() >= self._restraint.until and not self._stopping:
-            return self._new_worker()
+        """The worker for an episode's beginning: one that there is, or a new one; None where all are full."""
+        best, another = place_for(self._workers.values(), apart, self._most, self._spread)
+        if another and not self._stopping and self._loop.time() >= self._restraint.until:
+            try:
+                return self._new_worker()
+            except OSError as error:
+                self._no_room(error)
         return best
+
+    def _no_room(self, error: OSError) -> None:
+        """No worker can be begun. Episodes wait for one of those there are; where there is none, they are refused."""
+        self._restraint.no_room(self._loop.time(), error)
+        self._replace_later()
+        if not self._workers:
+            words = f"no worker of {self._definition.key} can be begun here: {error}"
+            self._waiting.refuse(Refusal(words, reason="NO_CAPACITY", retry_after=1.0))
 
     def _new_worker(self) -> WorkerLink:
         self._numbers += 1
@@ -389,11 +371,21 @@ class ProcessRunner:
         if self._stopping:
             return
         self._place_waiting()
-        delay = self._restraint.until - self._loop.time()
-        if delay > 0:
-            self._loop.call_later(delay, self._replace)
+        if self._restraint.until > self._loop.time():
+            self._replace_later()
         elif len(self._workers) < self._spread and all(worker.episodes for worker in self._workers.values()):
-            self._new_worker()
+            try:
+                self._new_worker()
+            except OSError as error:
+                self._no_room(error)
+
+    def _replace_later(self) -> None:
+        if self._replacing is None:
+            self._replacing = self._loop.call_at(self._restraint.until, self._replace_again)
+
+    def _replace_again(self) -> None:
+        self._replacing = None
+        self._replace()
 
     def _broken(self, worker: WorkerLink) -> None:
         """A worker's connection ended: it is about to be gone, or will be."""
@@ -425,13 +417,19 @@ class ProcessRunner:
                 worker.close_files()
         self._restraint.until = max(self._restraint.until, self._loop.time() + 0.05)
         if refusal.reason != "WORKER_LOST":
-            self._refuse_waiting(refusal)
+            self._waiting.refuse(refusal)
         for worker in list(self._workers.values()):
             self._bury(worker, lambda job: refusal, refusal)
         self._loop.call_later(self._restraint.until - self._loop.time(), self._reopen)
 
     def _reopen(self) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             self._nursery.open()
-            self._restraint.until = 0.0
-            self._replace()
+        except OSError as error:
+            self._no_room(error)
+            self._loop.call_later(self._restraint.until - self._loop.time(), self._reopen)
+            return
+        self._restraint.until = 0.0
+        self._replace()

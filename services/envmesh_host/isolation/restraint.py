@@ -1,4 +1,5 @@
-"""Workers that die before they have answered anything are replaced ever more slowly."""
+"""Workers that die before they have answered anything are replaced ever more slowly, and where there is no room for one
+that is tried again later."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ log = logging.getLogger("envmesh.host")
 
 DEATHS_WITHOUT_DELAY = 3
 LONGEST_DELAY_SECONDS = 5.0
+WITHOUT_ROOM_SECONDS = 1.0
 
 
 class Restraint:
@@ -31,3 +33,8 @@ class Restraint:
                 "workers die before they have answered anything",
                 extra={"environment": self._environment, "deaths": self.failures, "delay_seconds": delay},
             )
+
+    def no_room(self, now: float, error: OSError) -> None:
+        """The machine has no room for another worker just now: too many open files, processes or pages."""
+        self.until = now + WITHOUT_ROOM_SECONDS
+        log.warning("no worker can be begun: %s", error, extra={"environment": self._environment})
