@@ -292,7 +292,7 @@ async def test_certificates_are_renewed_under_streams_that_run(tmp_path):
             playing = Playing(red)
             task = tasks.create_task(playing.run())
             await playing.goes_on()
-            address = next(iter(red._open_connections())).address
+            address = next(iter(red.open_connections())).address
             for leaf, where in (("broker-tls", closed.address), ("host-tls", address)):
                 certificate = renew(closed.keys, leaf).decode().strip()
 

@@ -154,6 +154,78 @@ async def test_leaving_early_gives_every_slot_back():
             assert len(await collect(mesh.rollouts("cartpole", lambda observation: 0, episodes=6))) == 6
 
 
+def moves(kind: str):
+    """A policy of each kind."""
+
+    async def waits(observation):
+        return 0
+
+    return {
+        "plain": lambda observation: 0,
+        "async": waits,
+        "batched": envmesh.batched(lambda o: [0] * len(o)),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "batched"])
+async def test_a_loop_that_is_left_closes_what_is_open(kind):
+    with few_slots() as host:
+        async with envmesh.connect(host.address) as mesh, asyncio.timeout(30):
+            for _ in range(3):
+                async for _ in mesh.rollouts("cartpole", moves(kind), concurrency=6):
+                    break
+            assert len(await collect(mesh.rollouts("cartpole", moves(kind), episodes=6))) == 6
+            assert not mesh.rollout_runs
+
+
+async def test_a_loop_that_is_left_may_be_entered_again(host):
+    async with envmesh.connect(host.address) as mesh:
+        rollouts = mesh.rollouts("cartpole", lambda observation: 0, episodes=20, concurrency=4)
+        seen = [trajectory async for trajectory in first_of(rollouts, 5)]
+        gc.collect()
+        seen += [trajectory async for trajectory in rollouts]
+        assert len({trajectory.episode_id for trajectory in seen}) == 20
+
+
+async def first_of(rollouts, count):
+    async for trajectory in rollouts:
+        yield trajectory
+        count -= 1
+        if not count:
+            return
+
+
+async def test_a_client_that_closes_takes_its_rollouts_along():
+    with few_slots() as host:
+        async with asyncio.timeout(30), envmesh.connect(host.address) as other:
+            async with envmesh.connect(host.address) as mesh:
+                left = mesh.rollouts("cartpole", lambda observation: 0, concurrency=3)
+                assert await anext(left)
+                others = mesh.rollouts("echo", stays, concurrency=3)
+                waiting = asyncio.ensure_future(anext(others))  # noqa: TID251 - awaited below
+                await until(lambda: others.peak == 3)
+            with pytest.raises(envmesh.MeshUnavailable, match="closed while its rollouts went on"):
+                await waiting
+            assert await anext(left)  # what had ended before
+            assert len(await collect(other.rollouts("cartpole", lambda observation: 0, episodes=6))) == 6
+
+
+async def stays(observation):
+    await asyncio.Event().wait()
+
+
+def few_slots():
+    """A host with six."""
+    served = (
+        "serve",
+        "cartpole=gymnasium:CartPole-v1",
+        "echo=envmesh_environments.echo:Echo",
+        "--listen",
+        "127.0.0.1:0",
+    )
+    return started(*served, cwd=ROOT, ENVMESH_HOST_SLOTS="6")
+
+
 async def test_a_slow_consumer_slows_new_episodes_and_loses_none(host):
     async with envmesh.connect(host.address) as mesh:
         seen = 0

@@ -10,7 +10,7 @@ from envmesh.policies import Act
 
 if TYPE_CHECKING:
     from envmesh.players import PolicyPlayer
-    from envmesh.rollouts import Rollouts
+    from envmesh.rollout_run import RolloutRun
 
 __all__ = ["BatchPlayers"]
 
@@ -18,8 +18,8 @@ __all__ = ["BatchPlayers"]
 class BatchPlayers:
     """Asks a batched policy for everything that is ready after each frame."""
 
-    def __init__(self, rollouts: Rollouts):
-        self._rollouts = rollouts
+    def __init__(self, run: RolloutRun):
+        self._run = run
         self._ready: list[tuple[PolicyPlayer, bytes]] = []
         self._asking = False
         self._scheduled = False
@@ -35,25 +35,25 @@ class BatchPlayers:
         self._scheduled = False
         if self._asking:
             return
-        if self._rollouts.kind.asynchronous:
+        if self._run.kind.asynchronous:
             self._asking = True
-            self._rollouts.mesh.spawn(self._ask_until_idle(), name="envmesh-batched-policy")
+            self._run.mesh.spawn(self._ask_until_idle(), name="envmesh-batched-policy")
             return
         ready, self._ready = self._ready, []
         try:
-            self._play(ready, self._rollouts.policy([player.decode(payload) for player, payload in ready]))
+            self._play(ready, self._run.policy([player.decode(payload) for player, payload in ready]))
         except BaseException as error:  # the policy's own
-            self._rollouts.fail(error)
+            self._run.fail(error)
 
     async def _ask_until_idle(self) -> None:
         try:
             while self._ready:
                 ready, self._ready = self._ready, []
-                self._play(ready, await self._rollouts.policy([p.decode(payload) for p, payload in ready]))
+                self._play(ready, await self._run.policy([p.decode(payload) for p, payload in ready]))
         except BaseException as error:  # the policy's own
             if was_cancelled(error):
                 raise
-            self._rollouts.fail(error)
+            self._run.fail(error)
         finally:
             self._asking = False
 
@@ -63,5 +63,5 @@ class BatchPlayers:
                 f"the batched policy returned {len(actions)} actions for {len(ready)} observations"
             )
         for (player, _), action in zip(ready, actions, strict=True):
-            if player in self._rollouts.live:
+            if player in self._run.live:
                 player.play(player.encode(player.annotate(action) if isinstance(action, Act) else action))

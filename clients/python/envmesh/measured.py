@@ -1,6 +1,6 @@
 """Players that note how long each step takes, for whoever asks (``measure=True``): nobody else pays for a clock.
 
-The seconds from each action to its outcome go to the ``step_seconds`` of the rollouts and of the trajectory.
+The seconds from each action to its outcome go to the ``step_seconds`` of the run and of the trajectory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def note_seconds(player: PolicyPlayer, index: int) -> None:
     """An outcome came: how long it took."""
     if index:
         seconds = perf_counter() - player.sent_at
-        player.rollouts.step_seconds.append(seconds)
+        player.run.step_seconds.append(seconds)
         player.trajectory.step_seconds.append(seconds)  # type: ignore[union-attr]  # the reset made the array
     else:
         player.trajectory.step_seconds = array("d")

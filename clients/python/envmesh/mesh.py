@@ -16,6 +16,7 @@ import grpc
 from envmesh import errors
 from envmesh.access import Access, channel_options
 from envmesh.beginnings import beginning_of, make_beginning
+from envmesh.client_clock import ClientClock
 from envmesh.client_settings import ClientSettings
 from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
@@ -35,6 +36,7 @@ from envmesh.v1 import placement_pb2_grpc
 
 if TYPE_CHECKING:
     from envmesh.metrics import ClientMetrics
+    from envmesh.rollout_run import RolloutRun
     from envmesh.rollouts import Rollouts
     from envmesh.traces import ClientTraces
     from envmesh.vector import Vector
@@ -43,7 +45,6 @@ __all__ = ["ClientSettings", "Mesh", "connect"]
 
 log = logging.getLogger("envmesh.client")
 
-TICK_SECONDS = 0.25
 GRPC_SETTLES_SECONDS = 0.01
 """grpc.aio hears of the end of a cancelled call from its own thread, and keeps a task for it until then."""
 
@@ -96,9 +97,10 @@ class Mesh(Catalogue):
         self.access = access
         self.settings = settings
         self.client_id = new_client_id()
-        self.now = self._beaten = 0.0
+        self.clock = ClientClock(self)
         self.episodes: set[Episode] = set()
         self.vectors: set[Vector] = set()
+        self.rollout_runs: set[RolloutRun] = set()
         self.links = Links(access, channel_options(settings.max_message_bytes))
         self._pid = os.getpid()
         self.recovery = Recovery(self)
@@ -129,13 +131,13 @@ class Mesh(Catalogue):
             self.journal = JournalFile(self._journal_path)
             self.client_id = self.journal.client_id
         self._open = True
-        self.now = asyncio.get_running_loop().time()
+        self.clock.now = asyncio.get_running_loop().time()
         try:
             await self._reach()
         except BaseException:
             await self.close()
             raise
-        self.spawn(self._tick(), name="envmesh-clock")
+        self.spawn(self.clock.run(), name="envmesh-clock")
         return self
 
     async def __aexit__(
@@ -153,16 +155,18 @@ class Mesh(Catalogue):
             await episode.close()
         for vector in list(self.vectors):
             await vector.close()
+        for run in list(self.rollout_runs):
+            run.client_closes()
         try:
             async with asyncio.timeout(self.settings.close_timeout):
                 await asyncio.gather(*(pool.leave_off() for pool in self._pools.values()))
                 for pool in self._pools.values():
                     pool.close()
-                for connection in self._open_connections():
+                for connection in self.open_connections():
                     await connection.flush()
         except TimeoutError:
             log.warning("closing: not everything could be said within %g s", self.settings.close_timeout)
-        await asyncio.gather(*(connection.close() for connection in self._open_connections()))
+        await asyncio.gather(*(connection.close() for connection in self.open_connections()))
         for task in [*self._tasks, *self._connections.values()]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)
@@ -264,10 +268,11 @@ class Mesh(Catalogue):
 
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> Rollouts:
         """Play many episodes with a policy: ``async for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""
+        from envmesh.rollout_run import RolloutRun
         from envmesh.rollouts import Rollouts
 
         self.check_usable()
-        return Rollouts(self, environment, policy, **arguments)
+        return Rollouts(RolloutRun(self, environment, policy, **arguments))
 
     def vector(self, environment: str, n: int, **arguments: Any) -> Vector:
         """``n`` episodes stepped with arrays; see ``Vector``."""
@@ -351,7 +356,8 @@ class Mesh(Catalogue):
             task = self._connections[key] = loop.create_task(work, name=f"envmesh-connect-{address}")
         return await asyncio.shield(task)
 
-    def _open_connections(self) -> list[HostConnection]:
+    def open_connections(self) -> list[HostConnection]:
+        """To every host that is reached just now."""
         done = [task for task in self._connections.values() if task.done() and not task.cancelled()]
         return [task.result() for task in done if task.exception() is None and task.result().lost is None]
 
@@ -408,30 +414,3 @@ class Mesh(Catalogue):
         self.recovery.connection_lost(connection, error)
         for pool in self._pools.values():
             pool.forget(connection)
-
-    async def _tick(self) -> None:
-        """The client's clock: keeps callers' deadlines and sends signs of life, without a timer a command."""
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            try:
-                self._look_at_the_clock(asyncio.get_running_loop().time())
-            except Exception as error:  # a defect; without a clock everybody would wait for ever
-                log.error("a defect at a tick of the clock", exc_info=error)
-
-    def _look_at_the_clock(self, now: float) -> None:
-        paused, self.now = now - self.now, now
-        window = self.settings.liveness_window
-        if paused > window / 2:  # what came meanwhile is not read yet
-            for connection in self._open_connections():
-                connection.heard_at = now
-        for connection in self._open_connections():
-            if now - connection.heard_at > connection.liveness_window:
-                connection.give_up(MeshUnavailable(f"host {connection.address} has been silent for too long"))
-        if now - self._beaten >= window / 4:
-            self._beaten = now
-            for connection in self._open_connections():
-                connection.heartbeat()
-        for episode in list(self.episodes):
-            if episode._waiter is not None and now > episode.deadline and not episode.away_since:
-                episode.overdue()
-        self.recovery.tick(now)

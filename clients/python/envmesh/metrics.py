@@ -301,7 +301,7 @@ class ClientMetrics(Instruments):
         return LAGS[bisect_right(LAG_EDGES, lag)]
 
     def _live(self) -> Mapping[Labels, float]:
-        return {(): float(sum(len(connection.sessions) for connection in self._mesh._open_connections()))}
+        return {(): float(sum(len(connection.sessions) for connection in self._mesh.open_connections()))}
 
 
 class _Over:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from envmesh.journal_file import Unfinished
     from envmesh.leases import LeasePool
     from envmesh.policy_block import PolicyBlock
-    from envmesh.rollouts import Rollouts
+    from envmesh.rollout_run import RolloutRun
 
 __all__ = ["PolicyPlayer"]
 
@@ -35,15 +35,15 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     state that it restarts from, where there is one."""
 
     __slots__ = ("act", "acted", "block", "checkpoint", "connection", "decode", "encode", "handle", "note", "policy",
-                 "rebuild", "retries", "rollouts", "sent_at", "slot", "started", "trajectory")  # fmt: skip
+                 "rebuild", "retries", "run", "sent_at", "slot", "started", "trajectory")  # fmt: skip
 
-    def __init__(self, rollouts: Rollouts, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
+    def __init__(self, run: RolloutRun, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
                  trajectory: Trajectory, retries: int, block: PolicyBlock | None = None):  # fmt: skip
         super().__init__(spec, trajectory.episode_id, beginning)
         self.block = block
         self.note = trajectory._rows.append
         self.acted = trajectory._actions.append
-        self.rollouts = rollouts
+        self.run = run
         self.slot = slot
         self.connection = slot.connection
         self.trajectory = trajectory
@@ -72,14 +72,14 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def prepare(self) -> None:
         """Get the policy ready."""
-        if self.rollouts.batch is None:
+        if self.run.batch is None:
             self.act = for_agents(self.policy) if self.spec.agents else self.policy
 
     def take_up(self, unfinished: Unfinished) -> None:
         """Go on with an episode that another process began."""
         self.prepare()
         self.started = self.sent_at = time.perf_counter()
-        mesh, trajectory = self.rollouts.mesh, self.trajectory
+        mesh, trajectory = self.run.mesh, self.trajectory
         assert mesh.journal is not None
         self.log = mesh.journal.log_of(unfinished)
         self.index = unfinished.index
@@ -112,12 +112,12 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def go_on(self, payload: bytes, flags: int) -> None:
         """Ask the policy, and send the next step."""
-        if (flags or self.rollouts.max_steps is not None) and self._special(payload, flags):
+        if (flags or self.run.max_steps is not None) and self._special(payload, flags):
             return
         act = self.act
         if act is None:
             self.expected = NOTHING_EXPECTED
-            self.rollouts.batch.add(self, payload)  # type: ignore[union-attr]
+            self.run.batch.add(self, payload)  # type: ignore[union-attr]
             return
         try:
             action = act(self.decode(payload))
@@ -159,7 +159,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         if flags & 3:
             self._over(flags)
             return True
-        if self.rollouts.max_steps is not None and self.index >= self.rollouts.max_steps:
+        if self.run.max_steps is not None and self.index >= self.run.max_steps:
             self._over(flags | TRUNCATED)
             return True
         if flags & AGENTS:
@@ -174,10 +174,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def _begun(self) -> None:
         seconds = time.perf_counter() - self.started
-        self.rollouts.reset_seconds.append(seconds)
-        if self.rollouts.mesh.meters is not None:
-            self.rollouts.mesh.meters.reset(seconds)
-        journal = self.rollouts.mesh.journal
+        self.run.reset_seconds.append(seconds)
+        if self.run.mesh.meters is not None:
+            self.run.mesh.meters.reset(seconds)
+        journal = self.run.mesh.journal
         if journal is not None:
             self.log = journal.begin(self.beginning.written(self.spec, self.episode_id))
             self.log.place(self.connection.address, self.connection.host_id, self.connection.metadata)
@@ -187,7 +187,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def _over(self, flags: int) -> None:
         self.trajectory.flags = self.flags = flags
         self.expected = NOTHING_EXPECTED
-        if self.rollouts.grade and self.spec.grades:
+        if self.run.grade and self.spec.grades:
             self.connection.send(self.handle, 0, REWARD, b"")
             return
         self._leave()
@@ -201,7 +201,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         else:
             self.connection.send(self.handle, 0, CLOSE, b"")
         self._unbind()
-        self.rollouts.finished(self, slot)
+        self.run.finished(self, slot)
 
     def _ended_there(self) -> bool:
         """Whether the host knows that the episode is over, and has nothing more to say of it."""
@@ -240,7 +240,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
                 self.log.checkpoint(payload)
         elif kind == pb.EVENT_KIND_FAILURE:
             error = failure_of(payload)
-            if not self.rollouts.mesh.recovery.copy_lost(self, error):
+            if not self.run.mesh.recovery.copy_lost(self, error):
                 self._failed(error)
 
     def _failed(self, error: EnvmeshError) -> None:
@@ -248,10 +248,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         if self.index < 0 and error.reason in ELSEWHERE:
             self.abandon_rebuild()  # it begins anew, and once
             self._unbind()
-            self.rollouts.elsewhere(self)
+            self.run.elsewhere(self)
             return
         if self.index < 0 and isinstance(error, InvalidRequest):
-            self.rollouts.fail(error)
+            self.run.fail(error)
         mark_failed(self.trajectory, error)
         self._leave()
 
@@ -261,10 +261,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         mark_failed(self.trajectory, error)
         self.trajectory.seconds = time.perf_counter() - self.started
         self._unbind()
-        self.rollouts.finished(self, self.slot if self.slot.usable else None)
+        self.run.finished(self, self.slot if self.slot.usable else None)
 
     def _policy_failed(self, error: BaseException) -> None:
-        self.rollouts.fail(error)  # whose end closes this episode with all others, and gives its slot back
+        self.run.fail(error)  # whose end closes this episode with all others, and gives its slot back
 
     # ---- its rebuilding
 
@@ -282,7 +282,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     @property
     def pool(self) -> LeasePool:
         """Where its slots go when it is over."""
-        return self.rollouts.mesh.pool(self.rollouts.environment)
+        return self.run.mesh.pool(self.run.environment)
 
     @property
     def last_digest(self) -> int | None:
@@ -307,7 +307,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             return self.expected, STEP, self.trajectory._actions[-1]
         if self.expected == 0:
             return 0, RESET, self.pending
-        if self.flags & 3 and self.rollouts.grade and self.spec.grades:
+        if self.flags & 3 and self.run.grade and self.spec.grades:
             return 0, REWARD, b""
         return None
 
@@ -347,7 +347,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def enlist(self) -> None:
         """Take the events of the handle."""
         self.connection.sessions[self.handle] = self
-        self.block = self.rollouts.block(self.slot, self.spec) if self.trace is None else None
+        self.block = self.run.block(self.slot, self.spec) if self.trace is None else None
         if self.block is not None:
             self.block.players[self.handle] = self
 

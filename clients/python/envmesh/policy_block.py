@@ -1,6 +1,6 @@
 """The fast path of ``rollouts``: a plain policy, and all rows of a frame taken as columns.
 
-A block plays the steps of its rollouts' episodes on one connection. What is out of the ordinary (a reset's outcome, an
+A block plays the steps of a run's episodes on one connection. What is out of the ordinary (a reset's outcome, an
 end, a failure) goes to the episode's ``PolicyPlayer``; the steps in between never touch it but to note a row and the
 next index.
 """
@@ -22,20 +22,20 @@ from envmesh.stream import OUTCOME, STEP, HostConnection
 if TYPE_CHECKING:
     from envmesh.metrics import ClientMetrics
     from envmesh.players import PolicyPlayer
-    from envmesh.rollouts import Rollouts
+    from envmesh.rollout_run import RolloutRun
 
 __all__ = ["PolicyBlock"]
 
 
 class PolicyBlock:
-    """Plays the steps of one rollouts' episodes on one connection. ``players`` are those episodes, by handle."""
+    """Plays the steps of one run's episodes on one connection. ``players`` are those episodes, by handle."""
 
-    def __init__(self, rollouts: Rollouts, connection: HostConnection, spec: EnvironmentSpec):
+    def __init__(self, run: RolloutRun, connection: HostConnection, spec: EnvironmentSpec):
         self.players: dict[int, PolicyPlayer] = {}
         self.owns: Callable[[object], bool] = self.players.__contains__
-        self._rollouts = rollouts
+        self._run = run
         self._connection = connection
-        self._policy = rollouts.policy
+        self._policy = run.policy
         self._decode = decoder_of(spec.observation_codec.decode)
         self._encode = encoder_of(spec.action_codec.encode)
         self._timed: PolicyPlayer | None = None
@@ -82,7 +82,7 @@ class PolicyBlock:
             player.on_outcome(index, payload, reward, flags, digest, info)
             return
         player.note((payload, reward, flags, digest, info))
-        meters = self._rollouts.mesh.meters
+        meters = self._run.mesh.meters
         arrived = perf_counter() if meters is not None else 0.0
         try:
             action = self._policy(player.decode(payload))
@@ -93,7 +93,7 @@ class PolicyBlock:
             if len(data) > self._connection.max_value_bytes:
                 raise self._connection.oversize(len(data))
         except BaseException as error:  # the policy's own, or an action that has no form
-            self._rollouts.fail(error)
+            self._run.fail(error)
             return
         player.acted(data)
         player.expected = index + 1
@@ -110,7 +110,7 @@ class PolicyBlock:
               rows: Any) -> None:  # fmt: skip
         for player, row in zip(players, rows, strict=True):
             player.note(row)
-        meters = self._rollouts.mesh.meters
+        meters = self._run.mesh.meters
         arrived = 0.0
         if meters is not None:
             arrived = perf_counter()
@@ -123,7 +123,7 @@ class PolicyBlock:
             if most > self._connection.max_value_bytes:
                 raise self._connection.oversize(most)
         except BaseException as error:  # the policy's own, or an action that has no form
-            self._rollouts.fail(error)
+            self._run.fail(error)
             return
         answered = 0.0
         if meters is not None:

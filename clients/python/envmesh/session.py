@@ -269,7 +269,7 @@ class Episode(EpisodeState, EpisodeSession):
         connection = slot.connection
         answer = self._waiter = asyncio.get_running_loop().create_future()
         self._out = (index, kind, payload)
-        self.deadline = (self.away_since or self._mesh.now) + timeout
+        self.deadline = (self.away_since or self._mesh.clock.now) + timeout
         if self.trace is not None:
             trace_command(self.trace, kind, index, answer)
         alone = connection.put(self._handle, index, kind, payload)

@@ -170,34 +170,14 @@ class SyncRollouts(_Front[Rollouts]):
 
     def __next__(self) -> Any:
         if not self._fetched:
-            self._fetched.extend(self._thread.call(self._fetch()))
+            self._fetched.extend(self._wait(self._behind.several(FETCHED_AT_ONCE)))
         if not self._fetched:
             raise StopIteration
         return self._fetched.popleft()
 
-    def __del__(self) -> None:
-        try:
-            if not self._behind._closed:
-                self.close()
-        except (
-            EnvmeshError,
-            RuntimeError,
-        ):  # the thread, or the interpreter, has ended and everything with it
-            pass
-
     def close(self) -> None:
         """Close what is open and give the slots back."""
         self._thread.call(self._behind.aclose())
-
-    async def _fetch(self) -> list[Any]:
-        """The next trajectory and those that are there too: one wait for many."""
-        try:
-            fetched = [await self._behind.__anext__()]
-        except StopAsyncIteration:
-            return []
-        while self._behind._done and len(fetched) < FETCHED_AT_ONCE:
-            fetched.append(await self._behind.__anext__())
-        return fetched
 
 
 class SyncVector(_Front[Vector]):

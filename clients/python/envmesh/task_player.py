@@ -24,7 +24,7 @@ class TaskPlayer(PolicyPlayer):
         """Begin the policy's task, which waits for the first observation."""
         self.act = self._hand_over
         self._observation: asyncio.Queue[Any] = asyncio.Queue(1)
-        self.task: asyncio.Task[None] | None = self.rollouts.mesh.spawn(
+        self.task: asyncio.Task[None] | None = self.run.mesh.spawn(
             self._think(self.policy), name=f"envmesh-episode-{self.episode_id.hex()[:8]}"
         )
 
@@ -33,7 +33,7 @@ class TaskPlayer(PolicyPlayer):
         index = self.index
         self.expected = NOTHING_EXPECTED
         self.flags = flags
-        limit = self.rollouts.max_steps
+        limit = self.run.max_steps
         if flags & 3 or (limit is not None and index >= limit):
             self._over(flags if flags & 3 else flags | TRUNCATED)
         elif flags & AGENTS:

@@ -13,7 +13,7 @@ from envmesh.v1 import environment_pb2 as pb
 if TYPE_CHECKING:
     from envmesh.episode import Beginning
     from envmesh.outcome import EnvironmentSpec, Resume, Trajectory
-    from envmesh.rollouts import Rollouts
+    from envmesh.rollout_run import RolloutRun
     from envmesh.slot import Slot
 
 __all__ = ["player_of"]
@@ -92,7 +92,7 @@ _TRACED: dict[type[PolicyPlayer], type[PolicyPlayer]] = {
 
 
 def player_of(
-    rollouts: Rollouts,
+    run: RolloutRun,
     kind: type[PolicyPlayer],
     slot: Slot,
     spec: EnvironmentSpec,
@@ -101,10 +101,10 @@ def player_of(
     retries: int,
 ) -> PolicyPlayer:
     """Who plays the next episode: one of this kind, or of its traced form where the episode is to have a trace."""
-    traces = rollouts.mesh.traces
+    traces = run.mesh.traces
     trace = None if traces is None else traces.begin(trajectory.episode_id, spec.key, slot.acquired)
     if trace is None:
-        return kind(rollouts, slot, spec, beginning, trajectory, retries, rollouts.block(slot, spec))
-    player = _TRACED[kind](rollouts, slot, spec, beginning, trajectory, retries, None)
+        return kind(run, slot, spec, beginning, trajectory, retries, run.block(slot, spec))
+    player = _TRACED[kind](run, slot, spec, beginning, trajectory, retries, None)
     player.trace = trace
     return player

@@ -1,0 +1,427 @@
+"""What plays behind ``mesh.rollouts(environment, policy, ...)``.
+
+Each slot plays one episode after another. With a synchronous or batched policy the connection's reader plays them
+itself: an event comes in, the policy is asked, the next command goes out, without a future or a task an episode. An
+asynchronous policy is user code that waits, and gets a real task an episode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from array import array
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from envmesh.batch_players import BatchPlayers
+from envmesh.beginnings import beginning_of
+from envmesh.env import Task
+from envmesh.episode import Beginning
+from envmesh.errors import MeshUnavailable, read_failure, written_failure
+from envmesh.groups import Group, check_counts
+from envmesh.journal_file import EpisodeLog
+from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
+from envmesh.outcome import EnvironmentSpec, Trajectory
+from envmesh.players import PolicyPlayer
+from envmesh.policies import kind_of
+from envmesh.policy_block import PolicyBlock
+from envmesh.progress import Progress
+from envmesh.recording import Recorder
+from envmesh.rollout_plan import RolloutPlan
+from envmesh.slot import FormerHost, Slot, StandInBinding
+from envmesh.stream import HostConnection
+from envmesh.task_player import TaskPlayer
+from envmesh.traced import player_of
+
+if TYPE_CHECKING:
+    from envmesh.mesh import Mesh
+
+__all__ = ["RolloutRun"]
+
+DEFAULT_CONCURRENCY = 64
+BACKLOG_EPISODES = 256
+
+
+class RolloutRun:
+    """One iteration over rollouts: what is planned, what is being played, and what has ended and is not fetched yet.
+
+    Its arguments are those of ``Rollouts``, which stands before it. Whatever plays an episode knows this object, and
+    only whoever iterates knows that one: when nobody does any more, this is closed.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        environment: str,
+        policy: Any,
+        *,
+        episodes: int | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        tasks: Iterable[str | Task] | None = None,
+        group_size: int = 1,
+        spares: int = 0,
+        retries: int = 0,
+        seed: int | None = None,
+        seeds: Iterable[int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        grade: bool = False,
+        max_steps: int | None = None,
+        record: Any = None,
+        progress: bool = False,
+        measure: bool = False,
+        timeout: float | None = None,
+        step_timeout: float | None = None,
+    ):
+        check_counts(episodes, concurrency=concurrency, group_size=group_size, spares=spares, retries=retries)
+        self.mesh = mesh
+        self.environment = environment
+        self.policy = policy
+        kind = self.kind = kind_of(policy)
+        self.episodes = episodes
+        self.concurrency = concurrency if episodes is None else max(1, min(concurrency, episodes + spares))
+        self.group_size = group_size
+        self.spares = spares if group_size > 1 else 0
+        self.grade = grade
+        self.max_steps = max_steps
+        self.step_timeout = step_timeout
+        self.spec: EnvironmentSpec | None = None
+        self.live: set[Any] = set()
+        self.peak = 0
+        self.step_seconds = array("d")
+        self.reset_seconds = array("d")
+        self.batch = BatchPlayers(self) if kind.batched else None
+        self._player_kinds: tuple[type[PolicyPlayer], type[PolicyPlayer]] = (
+            (MeasuredPolicyPlayer, MeasuredTaskPlayer) if measure else (PolicyPlayer, TaskPlayer)
+        )
+        self._timeout = timeout or mesh.settings.slot_timeout
+        self._retries = retries
+        self._plan = RolloutPlan(
+            episodes, group_size=group_size, members=group_size + self.spares, retries=retries,
+            draw_seed=partial(random.Random(seed).getrandbits, 31), seeds=seeds, tasks=tasks, options=options,
+        )  # fmt: skip
+        self._groups: dict[int, Group] = {}
+        self._members: dict[int, set[Any]] = {}
+        self._done: deque[Any] = deque()
+        self._parked: list[Slot] = []
+        self._arrived = asyncio.Event()
+        self._error: BaseException | None = None
+        plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
+        self._in_blocks = plain and max_steps is None and not measure and mesh.journal is None
+        self._blocks: dict[HostConnection, PolicyBlock] = {}
+        self._name = ""
+        self._handed: list[EpisodeLog] = []
+        self._logs: dict[int, list[EpisodeLog]] = {}
+        self._started = self._closed = False
+        self._loop: asyncio.AbstractEventLoop
+        self._wanted_slots = 0
+        self._slot_waiters: list[asyncio.Future[Slot]] = []
+        self._asked_at = 0.0
+        self._recorder = Recorder.open(record) if record is not None else None
+        self._progress = Progress(environment, episodes) if progress else None
+
+    # ---- for whoever iterates
+
+    async def take(self, most: int) -> list[Any]:
+        """What has ended, at least one and at most so many; nothing once everything asked for was taken.
+
+        Raises:
+            BaseException: what ended the iteration: a policy's error, no slot to be had, a full disk.
+        """
+        if not self._started:
+            await self._start()
+        while not self._done:
+            if self._error is not None:
+                self.close()
+                raise self._error
+            if self._finished():
+                self._let_go_of_logs()
+                self.close()
+                return []
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._let_go_of_logs()  # whoever took those has come back for more
+        taken = [self._done.popleft() for _ in range(min(most, len(self._done)))]
+        for result in taken:
+            self._handed += self._logs.pop(id(result), [])
+        if self._parked and len(self._done) < BACKLOG_EPISODES // 2:
+            self._unpark()
+        return taken
+
+    def _let_go_of_logs(self) -> None:
+        for log in self._handed:
+            log.done()
+        self._handed = []
+
+    def close_soon(self) -> None:
+        """Close what is open, in the event loop; may be called from any thread, and when the loop has ended."""
+        if not self._started or self._closed:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # it is closed, and everything with it
+            pass
+
+    def client_closes(self) -> None:
+        """Whoever still iterates hears that the client is closed."""
+        self.fail(MeshUnavailable("the client was closed while its rollouts went on"))
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open and give the slots back."""
+        if self._closed:
+            return
+        self._abandon()
+        self.mesh.rollout_runs.discard(self)
+        if self._progress is not None:
+            self._progress.close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _abandon(self) -> None:
+        self._closed = True
+        pool = self.mesh.pool(self.environment)
+        for player in list(self.live):
+            player.cancel()
+            pool.give(player.slot)
+        self.live.clear()
+        for block in self._blocks.values():
+            block.close()
+        for waiter in self._slot_waiters:
+            waiter.cancel()
+        for slot in self._parked:
+            pool.give(slot)
+        self._parked.clear()
+
+    async def _start(self) -> None:
+        self.mesh.check_usable()
+        self._started, self._loop = True, asyncio.get_running_loop()
+        self.mesh.rollout_runs.add(self)
+        self.spec = await self.mesh.describe(self.environment)
+        self._name = self.mesh.name_run(self.spec.name)
+        if self._progress is not None:
+            self._progress.start()
+        self._plan.start(self._name, seeded=self.spec.seeded)
+        self._take_up_unfinished()
+        first = self._plan.following()
+        if first is None:
+            return
+        self._plan.play_again(*first, next_of_all=True)
+        self._slot_deadline = self._loop.call_later(self._timeout, self._no_slot)
+        self._want(self.concurrency)
+
+    def _take_up_unfinished(self) -> None:
+        """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
+        if (journal := self.mesh.journal) is None or self.spec is None:
+            return
+        skipped = self._plan.skipped
+        skipped |= journal.done.get(self._name, set())
+        for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._name]:
+            beginning = beginning_of(unfinished.beginning)
+            trajectory = Trajectory(
+                self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
+                split=beginning.split, group=beginning.group,
+            )  # fmt: skip
+            skipped.add(beginning.number)
+            slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
+            if unfinished.ended is None:
+                policy, kind = self._policy_of(beginning)
+                player = kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
+                player.policy = policy
+                self.live.add(player)
+                if beginning.group is not None:
+                    self._members.setdefault(beginning.group, set()).add(player)
+                player.take_up(unfinished)
+            else:
+                player = PolicyPlayer(self, slot, self.spec, beginning, trajectory, self._retries, None)
+                trajectory.fill(unfinished.rows, unfinished.actions)
+                trajectory.flags = unfinished.ended["flags"]
+                trajectory.failure = read_failure(unfinished.ended["failure"])
+                player.log = journal.log_of(unfinished)
+                self._deliver(player, trajectory)
+
+    def _no_slot(self) -> None:
+        if not self.live and not self._closed and self._wanted_slots == self.concurrency:
+            self.fail(self.mesh.pool(self.environment)._patience_ended(self._timeout))
+
+    def _finished(self) -> bool:
+        return self._closed or (self._plan.over and not self.live)
+
+    def fail(self, error: BaseException) -> None:
+        """End the whole iteration with an error: a policy's, no slot to be had, a recording that cannot be written."""
+        if self._error is None:
+            self._error = error
+        self._arrived.set()
+
+    # ---- slots
+
+    def _want(self, count: int) -> None:
+        self._wanted_slots += count
+        self._asked_at = asyncio.get_running_loop().time()
+        waiters = self.mesh.pool(self.environment).want(count, self._slot_came, self.fail)
+        self._slot_waiters = [waiter for waiter in (*self._slot_waiters, *waiters) if not waiter.done()]
+
+    def _slot_came(self, slot: Slot) -> None:
+        self._wanted_slots -= 1
+        if self.mesh.meters is not None:
+            self.mesh.meters.slot_came(asyncio.get_running_loop().time() - self._asked_at)
+        if self._closed:
+            self.mesh.pool(self.environment).give(slot)
+            return
+        self.play_on(slot)
+
+    def play_on(self, slot: Slot) -> None:
+        """Begin the next episode on a slot; park it while the consumer is behind, give it back when all are planned."""
+        if self._closed or self._error is not None:
+            self.mesh.pool(self.environment).give(slot)
+            return
+        if not slot.usable:
+            self._ask_for_slot()
+            return
+        if len(self._done) >= max(BACKLOG_EPISODES, self.concurrency):
+            self._parked.append(slot)
+            return
+        following = self._following()
+        if following is None:
+            self.mesh.pool(self.environment).give(slot)
+            self._arrived.set()
+            return
+        beginning, retries = following
+        self._play(slot, beginning, retries)
+
+    def _policy_of(self, beginning: Beginning) -> tuple[Any, type[PolicyPlayer]]:
+        """The policy of an episode, and who plays with it. Raises: what a factory of policies raises; TypeError where
+        it makes none."""
+        policy, kind = self.policy, self.kind
+        if kind.per_episode:
+            policy = policy(seed=beginning.seed, task=beginning.task)
+            kind = kind_of(policy)
+            if kind.batched or kind.per_episode:
+                raise TypeError("a factory marked with @per_episode makes a plain or an async policy")
+        return policy, self._player_kinds[kind.asynchronous and not kind.batched]
+
+    def _play(self, slot: Slot, beginning: Beginning, retries: int) -> None:
+        try:
+            policy, kind = self._policy_of(beginning)
+        except BaseException as error:  # of a policy that is made for each episode
+            self.fail(error)
+            self.mesh.pool(self.environment).give(slot)
+            return
+        spec = slot.binding.spec
+        assert spec is not None
+        trajectory = Trajectory(
+            spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
+            split=beginning.split, group=beginning.group,
+        )  # fmt: skip
+        player = player_of(self, kind, slot, spec, beginning, trajectory, retries)
+        player.policy = policy
+        self.live.add(player)
+        if len(self.live) > self.peak:
+            self.peak = len(self.live)
+        if beginning.group is not None:
+            self._members.setdefault(beginning.group, set()).add(player)
+        player.begin()
+
+    def _following(self) -> tuple[Beginning, int] | None:
+        """What is to be played next; where the caller's seeds or tasks raise, the iteration ends with that."""
+        try:
+            return self._plan.following()
+        except BaseException as error:
+            self.fail(error)
+            return None
+
+    def block(self, slot: Slot, spec: EnvironmentSpec) -> PolicyBlock | None:
+        """Who plays the ordinary steps of an episode together with those of others; None where each plays its own."""
+        if not self._in_blocks or spec.agents:
+            return None
+        connection = slot.connection
+        block = self._blocks.get(connection)
+        if block is None:
+            block = self._blocks[connection] = PolicyBlock(self, connection, spec)
+        return block
+
+    def _ask_for_slot(self) -> None:
+        """Instead of one that is gone, where there is still something to play: it might not come."""
+        following = None if self._closed else self._following()
+        if following is not None:
+            self._plan.play_again(*following, next_of_all=True)
+            self._want(1)
+        elif self._finished():
+            self._arrived.set()
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for slot in parked:
+            self.play_on(slot)
+
+    def elsewhere(self, player: Any) -> None:
+        """A host did not take an episode: play it on another slot."""
+        self.live.discard(player)
+        members = self._members.get(player.beginning.group)
+        if members is not None:
+            members.discard(player)
+        if not self._closed:
+            self._plan.play_again(player.beginning, player.retries)
+            self._ask_for_slot()
+
+    # ---- ends
+
+    def finished(self, player: Any, slot: Slot | None) -> None:
+        """An episode is over; ``slot`` is free for the next one, None where it is gone."""
+        self.live.discard(player)
+        trajectory: Trajectory = player.trajectory
+        failure = trajectory.failure
+        if failure is not None and failure.retryable and player.retries > 0 and not self._closed:
+            self._plan.play_again(player.beginning, player.retries - 1)
+        elif not self._closed:
+            try:
+                self._deliver(player, trajectory)
+            except Exception as error:  # a full disk; an annotation that cannot be recorded
+                self.fail(error)
+        if slot is not None:
+            self.play_on(slot)
+            slot.close_over()  # where none was begun on it
+        else:
+            self._ask_for_slot()
+        if self._finished():
+            self._arrived.set()
+
+    def _deliver(self, player: Any, trajectory: Trajectory) -> None:
+        if self._recorder is not None:
+            self._recorder.write(trajectory)
+        if self._progress is not None:
+            self._progress.advance(trajectory, len(self.live))
+        if self.mesh.meters is not None:
+            self.mesh.meters.ended(trajectory)
+        number = trajectory.group
+        if player.log is not None:
+            player.log.end({"flags": trajectory.flags, "failure": written_failure(trajectory.failure)})
+            holder = trajectory if number is None else number
+            self._logs.setdefault(id(holder) if number is None else -1 - number, []).append(player.log)
+        if number is None:
+            self._done.append(trajectory)
+            self._arrived.set()
+            return
+        self._members.get(number, set()).discard(player)
+        group = self._groups.setdefault(number, Group(trajectory.seed, trajectory.task))
+        if trajectory.failure is not None and self._members.get(number) and self._may_yet_fill(number, group):
+            return
+        group.append(trajectory)
+        if len(group) >= self.group_size:
+            del self._groups[number]
+            for straggler in self._members.pop(number, set()):
+                straggler.cancel()
+                self.live.discard(straggler)
+                self.play_on(straggler.slot)
+            if (logs := self._logs.pop(-1 - number, None)) is not None:
+                self._logs[id(group)] = logs
+            if self.mesh.meters is not None:
+                self.mesh.meters.grouped(group)
+            self._done.append(group)
+            self._arrived.set()
+
+    def _may_yet_fill(self, number: int, group: Group) -> bool:
+        """Whether the group can become full without this failed member: spares are still running."""
+        return len(group) + len(self._members[number]) >= self.group_size
