@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import re
 import urllib.request
 
@@ -362,3 +363,20 @@ async def test_episodes_that_follow_each_other_in_a_slot_are_closed_by_the_next_
         assert counted(host, "envmesh_commands_total", kind="close", code="OK") == 4 + 8
         assert counted(host, "envmesh_episodes_total", outcome="terminated") == 40
         assert counted(host, "envmesh_episodes_total", outcome="closed") == 8
+
+
+async def test_a_member_of_a_group_that_fails_again_when_retried_is_its_member_once():
+    made = itertools.count()
+
+    @per_episode
+    def first_and_fourth_kill(seed, task):
+        number = next(made)
+        return lambda observation: "kill -9" if number in (0, 3) else "well"  # the fourth retries the first
+
+    target = "tests.environments.misbehaving:Misbehaving"
+    with started("serve", f"misbehaving={target}", "--listen", "127.0.0.1:0", cwd=ROOT) as host:
+        async with envmesh.connect(host.address) as mesh, asyncio.timeout(40):
+            asked = {"episodes": 3, "group_size": 3, "concurrency": 3, "retries": 1, "max_steps": 2}
+            (group,) = await collect(mesh.rollouts("misbehaving", first_and_fourth_kill, **asked))
+            causes = sorted(member.failure.cause if member.failure else "" for member in group)
+            assert (causes, next(made)) == (["", "", "WORKER_LOST"], 4)

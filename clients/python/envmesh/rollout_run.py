@@ -11,7 +11,6 @@ import asyncio
 import random
 import secrets
 from array import array
-from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,8 @@ from envmesh.batch_players import BatchPlayers
 from envmesh.beginnings import beginning_of
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import MeshUnavailable, read_failure, written_failure
-from envmesh.groups import Group, check_counts
-from envmesh.journal_file import EpisodeLog
+from envmesh.errors import MeshUnavailable, read_failure
+from envmesh.groups import check_counts
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import PolicyPlayer
@@ -31,6 +29,7 @@ from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
 from envmesh.rollout_plan import RolloutPlan
+from envmesh.rollout_results import RolloutResults
 from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
 from envmesh.task_player import TaskPlayer
@@ -102,9 +101,6 @@ class RolloutRun:
             episodes, group_size=group_size, members=group_size + self.spares, retries=retries,
             draw_seed=partial(random.Random(seed).getrandbits, 31), seeds=seeds, tasks=tasks, options=options,
         )  # fmt: skip
-        self._groups: dict[int, Group] = {}
-        self._members: dict[int, set[Any]] = {}
-        self._done: deque[Any] = deque()
         self._parked: list[Slot] = []
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None
@@ -112,15 +108,16 @@ class RolloutRun:
         self._in_blocks = plain and max_steps is None and not measure and mesh.journal is None
         self._blocks: dict[HostConnection, PolicyBlock] = {}
         self._name = ""
-        self._handed: list[EpisodeLog] = []
-        self._logs: dict[int, list[EpisodeLog]] = {}
         self._started = self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._wanted_slots = 0
         self._slot_waiters: list[asyncio.Future[Slot]] = []
         self._asked_at = 0.0
-        self._recorder = Recorder.open(record) if record is not None else None
-        self._progress = Progress(environment, episodes) if progress else None
+        self._slot_deadline: asyncio.TimerHandle | None = None
+        self._results = RolloutResults(
+            mesh, group_size, Recorder.open(record) if record is not None else None,
+            Progress(environment, episodes) if progress else None,
+        )  # fmt: skip
 
     # ---- for whoever iterates
 
@@ -130,30 +127,23 @@ class RolloutRun:
         Raises:
             BaseException: what ended the iteration: a policy's error, no slot to be had, a full disk.
         """
-        if not self._started:
+        if not self._started and not self._closed:
             await self._start()
-        while not self._done:
+        results = self._results
+        while not len(results):
             if self._error is not None:
                 self.close()
                 raise self._error
             if self._finished():
-                self._let_go_of_logs()
+                results.all_were_had()
                 self.close()
                 return []
             self._arrived.clear()
             await self._arrived.wait()
-        self._let_go_of_logs()  # whoever took those has come back for more
-        taken = [self._done.popleft() for _ in range(min(most, len(self._done)))]
-        for result in taken:
-            self._handed += self._logs.pop(id(result), [])
-        if self._parked and len(self._done) < BACKLOG_EPISODES // 2:
+        taken = results.take(most)
+        if self._parked and len(results) < BACKLOG_EPISODES // 2:
             self._unpark()
         return taken
-
-    def _let_go_of_logs(self) -> None:
-        for log in self._handed:
-            log.done()
-        self._handed = []
 
     def close_soon(self) -> None:
         """Close what is open, in the event loop; may be called from any thread, and when the loop has ended."""
@@ -175,10 +165,9 @@ class RolloutRun:
             return
         self._abandon()
         self.mesh.rollout_runs.discard(self)
-        if self._progress is not None:
-            self._progress.close()
-        if self._recorder is not None:
-            self._recorder.close()
+        if self._slot_deadline is not None:
+            self._slot_deadline.cancel()
+        self._results.close()
 
     def _abandon(self) -> None:
         self._closed = True
@@ -201,8 +190,7 @@ class RolloutRun:
         self.mesh.rollout_runs.add(self)
         self.spec = await self.mesh.describe(self.environment)
         self._name = self.mesh.name_run(self.spec.name)
-        if self._progress is not None:
-            self._progress.start()
+        self._results.start()
         self._plan.start(self._name, seeded=self.spec.seeded)
         self._take_up_unfinished()
         first = self._plan.following()
@@ -231,8 +219,7 @@ class RolloutRun:
                 player = kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
                 player.policy = policy
                 self.live.add(player)
-                if beginning.group is not None:
-                    self._members.setdefault(beginning.group, set()).add(player)
+                self._results.expect(player)
                 player.take_up(unfinished)
             else:
                 player = PolicyPlayer(self, slot, self.spec, beginning, trajectory, self._retries, None)
@@ -280,7 +267,7 @@ class RolloutRun:
         if not slot.usable:
             self._ask_for_slot()
             return
-        if len(self._done) >= max(BACKLOG_EPISODES, self.concurrency):
+        if len(self._results) >= max(BACKLOG_EPISODES, self.concurrency):
             self._parked.append(slot)
             return
         following = self._following()
@@ -320,8 +307,7 @@ class RolloutRun:
         self.live.add(player)
         if len(self.live) > self.peak:
             self.peak = len(self.live)
-        if beginning.group is not None:
-            self._members.setdefault(beginning.group, set()).add(player)
+        self._results.expect(player)
         player.begin()
 
     def _following(self) -> tuple[Beginning, int] | None:
@@ -359,9 +345,7 @@ class RolloutRun:
     def elsewhere(self, player: Any) -> None:
         """A host did not take an episode: play it on another slot."""
         self.live.discard(player)
-        members = self._members.get(player.beginning.group)
-        if members is not None:
-            members.discard(player)
+        self._results.expect_no_more(player)
         if not self._closed:
             self._plan.play_again(player.beginning, player.retries)
             self._ask_for_slot()
@@ -374,6 +358,7 @@ class RolloutRun:
         trajectory: Trajectory = player.trajectory
         failure = trajectory.failure
         if failure is not None and failure.retryable and player.retries > 0 and not self._closed:
+            self._results.expect_no_more(player)
             self._plan.play_again(player.beginning, player.retries - 1)
         elif not self._closed:
             try:
@@ -389,39 +374,9 @@ class RolloutRun:
             self._arrived.set()
 
     def _deliver(self, player: Any, trajectory: Trajectory) -> None:
-        if self._recorder is not None:
-            self._recorder.write(trajectory)
-        if self._progress is not None:
-            self._progress.advance(trajectory, len(self.live))
-        if self.mesh.meters is not None:
-            self.mesh.meters.ended(trajectory)
-        number = trajectory.group
-        if player.log is not None:
-            player.log.end({"flags": trajectory.flags, "failure": written_failure(trajectory.failure)})
-            holder = trajectory if number is None else number
-            self._logs.setdefault(id(holder) if number is None else -1 - number, []).append(player.log)
-        if number is None:
-            self._done.append(trajectory)
+        for straggler in self._results.add(player, trajectory, len(self.live)):
+            straggler.cancel()
+            self.live.discard(straggler)
+            self.play_on(straggler.slot)
+        if len(self._results):
             self._arrived.set()
-            return
-        self._members.get(number, set()).discard(player)
-        group = self._groups.setdefault(number, Group(trajectory.seed, trajectory.task))
-        if trajectory.failure is not None and self._members.get(number) and self._may_yet_fill(number, group):
-            return
-        group.append(trajectory)
-        if len(group) >= self.group_size:
-            del self._groups[number]
-            for straggler in self._members.pop(number, set()):
-                straggler.cancel()
-                self.live.discard(straggler)
-                self.play_on(straggler.slot)
-            if (logs := self._logs.pop(-1 - number, None)) is not None:
-                self._logs[id(group)] = logs
-            if self.mesh.meters is not None:
-                self.mesh.meters.grouped(group)
-            self._done.append(group)
-            self._arrived.set()
-
-    def _may_yet_fill(self, number: int, group: Group) -> bool:
-        """Whether the group can become full without this failed member: spares are still running."""
-        return len(group) + len(self._members[number]) >= self.group_size
