@@ -203,16 +203,27 @@ def policy(observation):
     return int(observation[1] * 10) % 5
 async def main():
     async with envmesh.connect(sys.argv[1], journal=sys.argv[2], plaintext=True) as mesh:
+        if len(sys.argv) > 4:
+            async for group in mesh.rollouts("walk", policy, episodes=12, concurrency=6, group_size=3, spares=1):
+                print(*sorted(trajectory.seed for trajectory in group), flush=True)
+            return
         async for trajectory in mesh.rollouts("walk", policy, episodes=12, concurrency=6, seed=4):
             print(trajectory.seed, trajectory.digests[-1], len(trajectory), trajectory.failure, flush=True)
 asyncio.run(main())
 """
 
 
-async def crashing_run(address: str, journal: Path, calls: int) -> tuple[int, list[str]]:
+async def crashing_run(address: str, journal: Path, calls: int, *more: str) -> tuple[int, list[str]]:
     """A trainer that is killed at its so-manieth call of the policy; its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CRASHING, address, str(journal), str(calls), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        CRASHING,
+        address,
+        str(journal),
+        str(calls),
+        *more,
+        stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(90):
         output, _ = await process.communicate()
@@ -240,6 +251,22 @@ async def test_a_trainer_that_crashed_goes_on_from_its_journal(name, tmp_path):
     if name == "Paying":
         acts = (tmp_path / "ledger").read_text().splitlines()
         assert len(acts) == 2 * len(set(acts))  # each once in the whole run, once in the other
+
+
+async def test_groups_of_a_trainer_that_crashed_stay_whole(tmp_path):
+    async with mesh_of("Replayed", "length=20") as local:
+        groups: list[list[str]] = []
+        for calls in (50, 100, 0):
+            status, lines = await crashing_run(local.address, tmp_path / "journal", calls, "groups")
+            assert status == (-9 if calls else 0)
+            groups += map(str.split, lines)
+        assert [len(group) for group in groups] == [3] * len(groups)
+        assert [len(set(group)) for group in groups] == [1] * len(groups), (
+            "one seed a group, which nobody gave"
+        )
+        assert len({group[0] for group in groups}) == 4
+        assert len(groups) <= 4 + 2  # printed, and killed before the loop came back for more
+        assert await crashing_run(local.address, tmp_path / "journal", 0, "groups") == (0, [])
 
 
 async def test_those_whose_turn_to_be_rebuilt_had_not_come_outlive_that_host_too():

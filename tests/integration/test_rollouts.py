@@ -380,3 +380,19 @@ async def test_a_member_of_a_group_that_fails_again_when_retried_is_its_member_o
             (group,) = await collect(mesh.rollouts("misbehaving", first_and_fourth_kill, **asked))
             causes = sorted(member.failure.cause if member.failure else "" for member in group)
             assert (causes, next(made)) == (["", "", "WORKER_LOST"], 4)
+
+
+async def test_spares_of_a_group_that_is_full_are_not_played(host):
+    made = itertools.count()
+
+    @per_episode
+    def counted(seed, task):
+        next(made)
+        return lambda observation: 1
+
+    async with envmesh.connect(host.address) as mesh:
+        asked = {"episodes": 8, "group_size": 2, "spares": 2, "concurrency": 2}
+        groups = await collect(mesh.rollouts("cartpole", counted, **asked))
+        assert [len(group) for group in groups] == [2] * 4
+        assert all(len({trajectory.seed for trajectory in group}) == 1 for group in groups)
+        assert next(made) == 12, "one more of each group has begun when its second ends"

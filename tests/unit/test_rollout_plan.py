@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import envmesh
+from envmesh.beginnings import make_beginning
 from envmesh.rollout_plan import RolloutPlan
 
 
@@ -55,8 +56,32 @@ def test_what_is_planned(plan: RolloutPlan, expected: list[tuple[Any, ...]]):
 
 def test_what_an_earlier_process_has_seen_to_is_left_out():
     plan = plan_of(5)
-    plan.skipped |= {0, 3}
+    plan.leave_out({0, 3})
     assert [number for number, *_ in played(plan)] == [1, 2, 4]
+
+
+def test_of_a_group_that_is_full_nothing_more_is_played():
+    plan = plan_of(6, group_size=2, spares=2)
+    for _ in range(3):
+        again = plan.following()
+    assert again is not None
+    plan.play_again(*again)
+    plan.give_up(0)
+    assert played(plan)[:4] == [(number, 101, "", 1) for number in range(4, 8)]
+    plan = plan_of(6, group_size=2, spares=2)
+    for _ in range(5):
+        plan.following()
+    plan.give_up(0)  # long planned; the next one goes on
+    assert [number for number, *_ in played(plan)] == list(range(5, 12))
+
+
+def test_a_group_that_an_earlier_process_has_begun_goes_on_with_its_seed():
+    plan = plan_of(6, group_size=2, spares=1)
+    plan.leave_out({0, 1})
+    begun = make_beginning(7, None, "", "", 1)
+    begun.number = 4
+    plan.take_up(begun)
+    assert played(plan) == [(3, 7, "", 1), (5, 7, "", 1), (6, 102, "", 2), (7, 102, "", 2), (8, 102, "", 2)]
 
 
 def test_what_is_played_again_goes_before_what_is_planned():

@@ -273,6 +273,10 @@ class EpisodeLog:
         """It is over; somebody has yet to take it."""
         self._file._append(END, self._key, json.dumps(how).encode())
 
+    def forget(self) -> None:
+        """It is played again, as another."""
+        self._file._append(DONE, self._key, json.dumps({"run": "", "numbers": []}).encode())
+
     def done(self) -> None:
         """Nobody needs it any more."""
         numbers = [self._number] if self._number >= 0 else []

@@ -20,7 +20,7 @@ Planned = tuple[Beginning, int]
 class RolloutPlan:
     """``episodes`` of them (None: without an end, or once through ``tasks``), in groups of ``members`` that share task
     and seed and of which ``group_size`` are wanted. ``exhausted``: nothing is left to be planned; something may yet be
-    played again. The numbers in ``skipped`` are left out: an earlier process has seen to them."""
+    played again. An episode has a number, and those of an earlier process that has left off are known by theirs."""
 
     def __init__(
         self,
@@ -35,7 +35,6 @@ class RolloutPlan:
         options: Mapping[str, Any] | None,
     ):
         self.exhausted = episodes == 0
-        self.skipped: set[int] = set()
         self._episodes = episodes
         self._group_size = group_size
         self._members = members
@@ -45,11 +44,30 @@ class RolloutPlan:
         self._tasks = iter(tasks) if tasks is not None else None
         self._options = options
         self._again: deque[Planned] = deque()
+        self._seen_to: set[int] = set()
+        self._seeds_of_groups: dict[int, int | None] = {}
+        self._at_group = 0
+        self._at_is_full = False
         self._planned: Iterator[Beginning] = iter(())
 
     def start(self, run: str, *, seeded: bool) -> None:
         """The run has a name, and its environment honours seeds or does not."""
         self._planned = self._beginnings(run, seeded or self._seeds is not None)
+
+    def leave_out(self, numbers: Iterable[int]) -> None:
+        """An earlier process has seen to these episodes."""
+        self._seen_to.update(numbers)
+
+    def take_up(self, beginning: Beginning) -> None:
+        """An earlier process has begun this episode, and it goes on: others of its group will have its seed."""
+        self._seen_to.add(beginning.number)
+        if beginning.group is not None:
+            self._seeds_of_groups[beginning.group] = beginning.seed
+
+    def give_up(self, group: int) -> None:
+        """Enough of a group has ended: what is left of it is not played."""
+        self._again = deque(planned for planned in self._again if planned[0].group != group)
+        self._at_is_full = self._at_is_full or group == self._at_group
 
     @property
     def over(self) -> bool:
@@ -94,13 +112,19 @@ class RolloutPlan:
             if seed is None:
                 return
             group = number if self._group_size > 1 else None
-            for member in range(self._members):
+            seed = self._seeds_of_groups.pop(number, seed)
+            numbers = range(number * self._members, (number + 1) * self._members)
+            left = [each for each in numbers if each not in self._seen_to]
+            self._at_group = number
+            self._at_is_full = len(numbers) - len(left) >= self._group_size
+            for each in left:
+                if self._at_is_full and group is not None:
+                    break
                 beginning = make_beginning(seed, self._options, task, "", group)
                 if not seeded:
                     beginning.seed = None
-                beginning.run, beginning.number = run, number * self._members + member
-                if beginning.number not in self.skipped:
-                    yield beginning
+                beginning.run, beginning.number = run, each
+                yield beginning
             number += 1
             if self._episodes is not None and number * self._group_size >= self._episodes:
                 return

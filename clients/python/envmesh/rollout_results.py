@@ -80,9 +80,9 @@ class RolloutResults:
 
     # ---- ends
 
-    def add(self, player: Any, trajectory: Trajectory, live: int) -> Collection[Any]:
-        """An episode is over for good, and ``live`` are being played now. Returns the stragglers of its group, which
-        nobody waits for any more, if that is full.
+    def add(self, player: Any, trajectory: Trajectory, live: int) -> Collection[Any] | None:
+        """An episode is over for good, and ``live`` are being played now. Where its group is full with it, returns the
+        stragglers, which nobody waits for any more; else None.
 
         Raises:
             OSError: it cannot be recorded, on a full disk say. TypeError, ValueError: its annotations cannot.
@@ -99,19 +99,19 @@ class RolloutResults:
             self._logs.setdefault(id(trajectory) if number is None else -1 - number, []).append(player.log)
         if number is None:
             self._ready.append(trajectory)
-            return ()
+            return None
         members = self._members.setdefault(number, set())
         members.discard(player)
         group = self._groups.setdefault(number, Group(trajectory.seed, trajectory.task))
         may_fill_without = members and len(group) + len(members) >= self._group_size
         if trajectory.failure is not None and may_fill_without:
-            return ()
+            return None
         group.append(trajectory)
         if len(group) < self._group_size:
-            return ()
+            return None
         del self._groups[number], self._members[number]
         if (logs := self._logs.pop(-1 - number, None)) is not None:
-            self._logs[id(group)] = logs
+            self._logs[id(group)] = logs + [member.log for member in members if member.log is not None]
         if meters is not None:
             meters.grouped(group)
         self._ready.append(group)

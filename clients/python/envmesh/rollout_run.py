@@ -204,15 +204,14 @@ class RolloutRun:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
         if (journal := self.mesh.journal) is None or self.spec is None:
             return
-        skipped = self._plan.skipped
-        skipped |= journal.done.get(self._name, set())
+        self._plan.leave_out(journal.done.get(self._name, ()))
         for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._name]:
             beginning = beginning_of(unfinished.beginning)
             trajectory = Trajectory(
                 self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
                 split=beginning.split, group=beginning.group,
             )  # fmt: skip
-            skipped.add(beginning.number)
+            self._plan.take_up(beginning)
             slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
             if unfinished.ended is None:
                 policy, kind = self._policy_of(beginning)
@@ -359,6 +358,8 @@ class RolloutRun:
         failure = trajectory.failure
         if failure is not None and failure.retryable and player.retries > 0 and not self._closed:
             self._results.expect_no_more(player)
+            if player.log is not None:
+                player.log.forget()
             self._plan.play_again(player.beginning, player.retries - 1)
         elif not self._closed:
             try:
@@ -374,7 +375,10 @@ class RolloutRun:
             self._arrived.set()
 
     def _deliver(self, player: Any, trajectory: Trajectory) -> None:
-        for straggler in self._results.add(player, trajectory, len(self.live)):
+        stragglers = self._results.add(player, trajectory, len(self.live))
+        if stragglers is not None:
+            self._plan.give_up(player.beginning.group)
+        for straggler in stragglers or ():
             straggler.cancel()
             self.live.discard(straggler)
             self.play_on(straggler.slot)
