@@ -55,6 +55,17 @@ async def test_a_reset_that_a_draining_host_refuses_begins_once_elsewhere():
         assert sorted(played) == list(range(6_000))  # type: ignore[type-var]
 
 
+async def test_the_task_of_a_policy_whose_reset_is_refused_ends_with_it():
+    async def waits(observation: Any) -> Any:
+        return policy(observation)
+
+    async with draining_in_turns() as mesh:
+        async for trajectory in mesh.rollouts("walk", waits, seeds=range(3_000), concurrency=64):
+            assert trajectory.failure is None
+        await asyncio.sleep(0)
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("envmesh-episode")]
+
+
 async def test_an_episode_by_hand_whose_reset_is_refused_begins_once_elsewhere_too():
     async with draining_in_turns() as mesh:
         ahead = iter(range(4_000))

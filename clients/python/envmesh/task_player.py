@@ -7,7 +7,6 @@ from typing import Any
 
 from envmesh.cancellation import was_cancelled
 from envmesh.episode import NOTHING_EXPECTED
-from envmesh.errors import EpisodeAborted
 from envmesh.outcome import AGENTS, make_outcome
 from envmesh.players import TRUNCATED, PolicyPlayer
 from envmesh.policies import Act
@@ -62,22 +61,9 @@ class TaskPlayer(PolicyPlayer):
                 raise
             self._policy_failed(error)
 
-    def _leave(self, slot_good: bool = True) -> None:
-        self._end_task()
-        super()._leave(slot_good)
-
-    def cancel(self) -> None:
-        """The episode is not wanted any more."""
-        self._end_task()
-        super().cancel()
-
-    def fell(self, error: EpisodeAborted) -> None:
-        """The episode is over without an outcome."""
-        self._end_task()
-        super().fell(error)
-
-    def _end_task(self) -> None:
-        if self.task is not None and self.task is not asyncio.current_task():
+    def _unbind(self) -> None:
+        super()._unbind()
+        if self.task is not None:
             self.task.cancel()
 
 
