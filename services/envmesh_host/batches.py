@@ -84,13 +84,11 @@ class StepBatches:
         copies: list[Any] = list(map(self._connection.bindings.get, handles))
         batch = Batch(copies, handles, indices, payloads)
         if None in copies or [copy.next_index for copy in copies] != indices:
-            fit = [copy is not None and copy.next_index == i for copy, i in zip(copies, indices, strict=True)]
-            self._row_by_row(batch.chosen([not fits for fits in fit]))
-            batch = batch.chosen(fit)
+            batch = self._due(batch)
         environments: Collection[Hosted] = self._engine.hosted.values()
         if len(environments) > 1:
             environments = sorted({copy.environment for copy in batch.copies}, key=attrgetter("row_cost"))
-        now = time.perf_counter
+        now, yielded = time.perf_counter, False
         for environment in environments:
             mine = batch
             if len(environments) > 1:
@@ -100,7 +98,7 @@ class StepBatches:
                 cost = max(environment.row_cost, environment.step_cost)  # lone steps tell of the latter only
                 end = min(total, at + max(1, int(STRETCH_SECONDS / cost)))
                 begun = now()
-                part = mine.part(at, end)
+                part = self._due(mine.part(at, end)) if yielded else mine.part(at, end)
                 try:
                     self._step(environment, part, columns.arrived)
                 except Exception as defect:
@@ -108,7 +106,20 @@ class StepBatches:
                 environment.row_cost += 0.2 * ((now() - begun) / (end - at) - environment.row_cost)
                 at = end
                 if at < total or len(environments) > 1:
+                    yielded = True  # and who knows what has come meanwhile
                     yield
+
+    def _due(self, batch: Batch) -> Batch:
+        """Those of a batch whose turn it is; each of the others is looked at with care, row by row."""
+        bound = map(self._connection.bindings.get, batch.handles)
+        due = [
+            copy is not None and here is copy and copy.next_index == index
+            for here, copy, index in zip(bound, batch.copies, batch.indices, strict=True)
+        ]
+        if all(due):
+            return batch
+        self._row_by_row(batch.chosen([not each for each in due]))
+        return batch.chosen(due)
 
     def step_alone(self, handle: int, index: int, payload: bytes, arrived: float) -> bool:
         """Take the step that is all there is in a request, without making columns of it. Returns whether it was an

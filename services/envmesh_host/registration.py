@@ -137,6 +137,9 @@ class Registration:
                     _log.warning("the broker is away", extra={"why": error.details()})
             except TimeoutError:
                 _log.warning("the broker does not answer")
+            except Exception as defect:  # episodes go on without the broker, and need not end for it
+                _log.error("a defect where this host reports to its broker", exc_info=defect)
+                back_off = _MOST_BACK_OFF
             if not leaving.is_set():
                 await asyncio.sleep(back_off * (0.5 + self._jitter() / 2))
                 back_off = min(back_off * 2, _MOST_BACK_OFF)

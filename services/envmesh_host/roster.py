@@ -138,6 +138,7 @@ class Roster:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
             for sink, handle, index in copy.running.dismissed():
                 sink.reply(handle, index, pb.EVENT_KIND_FAILURE, reason)
+            copy.running = None  # what its runner says of it yet is not for this copy, which is no more
         copy.close_to_steps()
         if environment.served is not None:
             self._retire(copy)

@@ -141,6 +141,11 @@ def read_failure(data: dict[str, Any] | None) -> Failure | None:
     return None if data is None else Failure(**data)
 
 
+def sayable(text: str) -> str:
+    """A text that has a form in UTF-8, on the wire and in logs: an exception may name a file whose name has none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class EnvmeshError(Exception):
     """Anything envmesh says went wrong. ``reason`` is a name of ``ErrorReason``, ``code`` its gRPC status code."""
 
@@ -149,10 +154,10 @@ class EnvmeshError(Exception):
     def __init__(
         self, message: str, *, reason: str | None = None, detail: str = "", retry_after: float | None = None
     ):
-        super().__init__(message)
+        super().__init__(sayable(message))
         if reason is not None:
             self.reason = reason
-        self.detail = detail
+        self.detail = sayable(detail)
         self.retry_after = retry_after
 
     @property

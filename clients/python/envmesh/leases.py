@@ -77,6 +77,8 @@ class LeasePool:
             await asyncio.wait((waiter,), timeout=timeout)
             if not waiter.done():
                 raise self._patience_ended(timeout)
+            if waiter.cancelled():
+                raise MeshUnavailable("the client was closed while a slot was waited for")
             taken = True
             return waiter.result()
         finally:
@@ -138,7 +140,8 @@ class LeasePool:
             self.give(Slot(binding))
 
     def slots_returned(self, connection: HostConnection, number: int, count: int) -> None:
-        """The host took idle slots of a lease back."""
+        """The host took idle slots of a lease back. A lease that gives none any more is forgotten."""
+        returned = count
         kept: deque[Slot] = deque()
         for slot in self._idle:
             if count and slot.connection is connection and slot.binding.number == number:
@@ -146,6 +149,11 @@ class LeasePool:
             else:
                 kept.append(slot)
         self._idle = kept
+        for binding in [each for each in self.bindings_on(connection) if each.number == number]:
+            binding.count -= returned
+            if binding.count <= 0:
+                self._bindings.discard(binding)
+                connection.unbind(number)
 
     def bindings_on(self, connection: HostConnection) -> list[LeaseBinding]:
         """The leases shown on a connection."""
@@ -159,6 +167,11 @@ class LeasePool:
         """A host is lost: its slots are no use any more."""
         self.forget_idle(connection)
         self._bindings = {binding for binding in self._bindings if binding.connection is not connection}
+
+    def turn_away(self) -> None:
+        """The client closes: whoever waits is not given the slots that come free by that."""
+        self._line.turn_away()
+        self._relocations.turn_away()
 
     async def leave_off(self) -> None:
         """Nobody waits any more: what is still asked for is called off, before any slot goes back. The slots would

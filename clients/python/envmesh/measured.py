@@ -40,9 +40,11 @@ class MeasuredTaskPlayer(MeasuredPolicyPlayer, TaskPlayer):
 
 def note_seconds(player: PolicyPlayer, index: int) -> None:
     """An outcome came: how long it took."""
-    if index:
-        seconds = perf_counter() - player.sent_at
-        player.run.step_seconds.append(seconds)
-        player.trajectory.step_seconds.append(seconds)  # type: ignore[union-attr]  # the reset made the array
-    else:
+    if not index:
         player.trajectory.step_seconds = array("d")
+        return
+    seconds = perf_counter() - player.sent_at
+    player.run.step_seconds.append(seconds)
+    measured = player.trajectory.step_seconds
+    if measured is not None:  # the trainer that began this episode is gone, and what it measured
+        measured.append(seconds)  # type: ignore[attr-defined]

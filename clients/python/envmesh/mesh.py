@@ -151,12 +151,20 @@ class Mesh(Catalogue):
             return
         self._closed, self._open = True, False
         self.recovery.close()
+        for pool in self._pools.values():
+            pool.turn_away()
         for episode in list(self.episodes):
             await episode.close()
         for vector in list(self.vectors):
             await vector.close()
+        failed: OSError | None = None
         for run in list(self.rollout_runs):
-            run.client_closes()
+            try:
+                run.client_closes()
+            except OSError as error:  # of a recording, on a full disk
+                failed = error
+        for connecting in self._connections.values():
+            connecting.cancel()  # nothing where it has been made
         try:
             async with asyncio.timeout(self.settings.close_timeout):
                 await asyncio.gather(*(pool.leave_off() for pool in self._pools.values()))
@@ -177,6 +185,8 @@ class Mesh(Catalogue):
             await self.traces.close()
         if self.journal is not None:
             self.journal.close()
+        if failed is not None:
+            raise failed
 
     def check_usable(self, *, entering: bool = False) -> None:
         """Refuse use in a forked child, before entering and after closing. Raises: ForkedClient, MeshUnavailable."""

@@ -12,12 +12,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from envmesh.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from envmesh.outcome import EnvironmentSpec
 
 __all__ = [
     "Act",
     "PolicyKind",
     "batched",
+    "check_fits",
     "for_agents",
     "kind_of",
     "per_episode",
@@ -76,6 +82,17 @@ def kind_of(policy: Any) -> PolicyKind:
             "a factory marked with @per_episode is a plain function; the policy it returns may be async"
         )
     return PolicyKind(asynchronous, mark == "batched", mark == "per_episode")
+
+
+def check_fits(policy: Any, kind: PolicyKind, spec: EnvironmentSpec) -> None:
+    """Refuse a policy that cannot play an environment. Raises: InvalidRequest."""
+    if spec.agents and kind.batched:
+        raise InvalidRequest(
+            f"{spec.key} has several agents ({', '.join(spec.agents)}): a batched policy plays one; give a plain or an "
+            "async policy, or a mapping with one for each agent"
+        )
+    if not spec.agents and isinstance(policy, Mapping):
+        raise InvalidRequest(f"{spec.key} has one agent: give its policy, and no mapping by agent")
 
 
 def for_agents(policy: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

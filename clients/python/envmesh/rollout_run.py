@@ -24,7 +24,7 @@ from envmesh.groups import check_counts
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import PolicyPlayer
-from envmesh.policies import kind_of
+from envmesh.policies import check_fits, kind_of
 from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
@@ -72,7 +72,6 @@ class RolloutRun:
         progress: bool = False,
         measure: bool = False,
         timeout: float | None = None,
-        step_timeout: float | None = None,
     ):
         check_counts(episodes, concurrency=concurrency, group_size=group_size, spares=spares, retries=retries)
         self.mesh = mesh
@@ -85,7 +84,6 @@ class RolloutRun:
         self.spares = spares if group_size > 1 else 0
         self.grade = grade
         self.max_steps = max_steps
-        self.step_timeout = step_timeout
         self.spec: EnvironmentSpec | None = None
         self.live: set[Any] = set()
         self.peak = 0
@@ -186,19 +184,28 @@ class RolloutRun:
 
     async def _start(self) -> None:
         self.mesh.check_usable()
-        self._started, self._loop = True, asyncio.get_running_loop()
+        spec = await self.mesh.describe(self.environment)
+        check_fits(self.policy, self.kind, spec)
+        if self._started or self._closed:  # by somebody else, meanwhile
+            return
+        self.spec, self._started, self._loop = spec, True, asyncio.get_running_loop()
         self.mesh.rollout_runs.add(self)
-        self.spec = await self.mesh.describe(self.environment)
-        self._name = self.mesh.name_run(self.spec.name)
+        try:
+            self._begin_to_play(spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin_to_play(self, spec: EnvironmentSpec) -> None:
+        self._name = self.mesh.name_run(spec.name)
         self._results.start()
-        self._plan.start(self._name, seeded=self.spec.seeded)
+        self._plan.start(self._name, seeded=spec.seeded)
         self._take_up_unfinished()
         first = self._plan.following()
         if first is None:
             return
         self._plan.play_again(*first, next_of_all=True)
-        self._slot_deadline = self._loop.call_later(self._timeout, self._no_slot)
-        self._want(self.concurrency)
+        self._want(max(0, self.concurrency - len(self.live)))
 
     def _take_up_unfinished(self) -> None:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
@@ -229,7 +236,7 @@ class RolloutRun:
                 self._deliver(player, trajectory)
 
     def _no_slot(self) -> None:
-        if not self.live and not self._closed and self._wanted_slots == self.concurrency:
+        if not (self.live or self._parked or self._closed) and self._wanted_slots:
             self.fail(self.mesh.pool(self.environment)._patience_ended(self._timeout))
 
     def _finished(self) -> bool:
@@ -245,7 +252,11 @@ class RolloutRun:
 
     def _want(self, count: int) -> None:
         self._wanted_slots += count
-        self._asked_at = asyncio.get_running_loop().time()
+        self._asked_at = self._loop.time()
+        if not self.live:  # from now on nothing may be played for so long
+            if self._slot_deadline is not None:
+                self._slot_deadline.cancel()
+            self._slot_deadline = self._loop.call_later(self._timeout, self._no_slot)
         waiters = self.mesh.pool(self.environment).want(count, self._slot_came, self.fail)
         self._slot_waiters = [waiter for waiter in (*self._slot_waiters, *waiters) if not waiter.done()]
 
@@ -324,6 +335,7 @@ class RolloutRun:
         connection = slot.connection
         block = self._blocks.get(connection)
         if block is None:
+            self._blocks = {each: its for each, its in self._blocks.items() if each.lost is None}
             block = self._blocks[connection] = PolicyBlock(self, connection, spec)
         return block
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from envmesh import episode_origins
 from envmesh.env import RewardResult
-from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
+from envmesh.episode import NOTHING_EXPECTED, Beginning
 from envmesh.episode_origins import PATIENCE_BEYOND_LIMIT
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.episode_trace import begin_trace, end_trace, take_slot, trace_command
@@ -21,6 +21,7 @@ from envmesh.errors import (
     InvalidRequest,
     MeshUnavailable,
 )
+from envmesh.last_outcome import LastOutcome, another_action
 from envmesh.leases import LeasePool
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome
 from envmesh.rebuilding import Rebuild
@@ -39,13 +40,13 @@ ANSWERS_ASIDE = frozenset(
 )
 
 
-class Episode(EpisodeState, EpisodeSession):
+class Episode(LastOutcome, EpisodeSession):
     """A live episode. ``observation``, ``info`` and ``outcome`` are those of the last step (or the reset).
 
     Steps of one episode follow one another: awaiting a step while another runs is an error.
     """
 
-    __slots__ = ("_candidate", "_handle", "_last", "_mesh", "_out", "_slot", "_timeout", "_waiter", "away_since",
+    __slots__ = ("_candidate", "_handle", "_mesh", "_out", "_slot", "_timeout", "_waiter", "away_since",
                  "deadline", "failure", "_pool", "rebuild", "resumes", "step_timeout")  # fmt: skip
 
     def __init__(self, mesh: Mesh, pool: LeasePool, spec: EnvironmentSpec | None, beginning: Beginning, timeout: float,
@@ -57,7 +58,7 @@ class Episode(EpisodeState, EpisodeSession):
         self.step_timeout = step_timeout
         self._slot: Slot | None = None
         self._handle = 0
-        self._last: Outcome | None = None
+        self._last = self._unheard = None
         self._waiter: asyncio.Future[Any] | None = None
         self._out: tuple[int, int, bytes] | None = None
         self._candidate: pb.SealedCheckpoint | None = None
@@ -81,35 +82,6 @@ class Episode(EpisodeState, EpisodeSession):
     ) -> None:
         await self.close()
 
-    # ---- what callers look at
-
-    @property
-    def outcome(self) -> Outcome:
-        """The last outcome."""
-        if self._last is None:
-            raise EpisodeEnded("the episode has not begun: use it in `async with`", reason="ARGUMENT_INVALID")
-        return self._last
-
-    @property
-    def observation(self) -> Any:
-        """What was observed last."""
-        return self.outcome.observation
-
-    @property
-    def info(self) -> Any:
-        """The info that came with it."""
-        return self.outcome.info
-
-    @property
-    def acting(self) -> tuple[str, ...]:
-        """With several agents: who must act next."""
-        return getattr(self.outcome, "acting", ())
-
-    @property
-    def seed(self) -> int | None:
-        """The seed it was reset with."""
-        return self.beginning.seed
-
     # ---- commands
 
     async def begin(self) -> Outcome:
@@ -118,6 +90,8 @@ class Episode(EpisodeState, EpisodeSession):
         try:
             return await self._begin()
         except BaseException as error:
+            if not isinstance(error, EnvmeshError):  # a cancellation: nobody will close what has begun
+                await self.close()
             end_trace(self, str(error))
             raise
 
@@ -135,6 +109,8 @@ class Episode(EpisodeState, EpisodeSession):
                 return await self._command(0, pb.COMMAND_KIND_RESET, payload, limit)  # type: ignore[no-any-return]
             except EnvmeshError as error:
                 self.abandon_rebuild()  # it begins anew, and once
+                if isinstance(error, DeadlineExceeded):
+                    self._send_close()  # the copy may yet come to life
                 self._leave(give_back=error.reason not in ELSEWHERE)
                 if error.reason not in ELSEWHERE or loop.time() >= until:
                     raise
@@ -160,7 +136,11 @@ class Episode(EpisodeState, EpisodeSession):
         connection = self._slot.connection  # type: ignore[union-attr]
         if len(payload) > connection.max_value_bytes:
             raise connection.oversize(len(payload))
+        if self._unheard is not None:
+            return self._heard_now(payload)
         index = self.index + 1
+        if self.expected == index and payload != self.pending:
+            raise another_action(index)
         self.expect(index, payload)
         if self.log is not None:
             self.log.act(payload)
@@ -194,6 +174,9 @@ class Episode(EpisodeState, EpisodeSession):
         slot = self._slot
         assert slot is not None
         data = self._mesh.detached(self, slot, token)
+        if self.rebuild is not None:
+            self.rebuild.drop()
+        self._end_log()
         self._leave(give_back=False)
         end_trace(self)
         return data
@@ -222,16 +205,22 @@ class Episode(EpisodeState, EpisodeSession):
 
     async def close(self) -> None:
         """End the episode and give its slot back. Never waits for the host, never raises."""
-        if self.log is not None:
-            self.log.done()
-            self.log = None
+        self._end_log()
         self.abandon_rebuild()
-        if self._handle and self._slot is not None:
-            self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
+        self._send_close()
         self._leave(give_back=True)
         end_trace(self)
 
     # ---- plumbing
+
+    def _end_log(self) -> None:
+        if self.log is not None:
+            self.log.done()
+            self.log = None
+
+    def _send_close(self) -> None:
+        if self._handle and self._slot is not None:
+            self._slot.connection.send(self._handle, 0, pb.COMMAND_KIND_CLOSE, b"")
 
     def _settle_in(self, slot: Slot) -> None:
         assert slot.binding.spec is not None
@@ -317,7 +306,7 @@ class Episode(EpisodeState, EpisodeSession):
         self, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes
     ) -> None:
         """The awaited reset or step succeeded."""
-        self._out = None
+        self._out, sent = None, self.pending
         self.settle(index, flags, digest)
         if self._mesh.journal is not None:
             self._write((payload, reward, flags, digest, info))
@@ -329,8 +318,10 @@ class Episode(EpisodeState, EpisodeSession):
         self._last = make_outcome(index, payload, reward, flags, digest, info, decode)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            self._waiter = None
+            self._waiter = self._unheard = None
             waiter.set_result(self._last)
+        elif index:
+            self._unheard = sent
         if len(payload) > 65536 and self._slot is not None:
             self._slot.connection.send(self._handle, index, pb.COMMAND_KIND_ACKNOWLEDGE, b"")
 
@@ -396,11 +387,6 @@ class Episode(EpisodeState, EpisodeSession):
         """Where its slots go when it is over."""
         return self._pool
 
-    @property
-    def last_digest(self) -> int | None:
-        """The digest of the last outcome."""
-        return self._last.digest if self._last is not None else None
-
     def out(self) -> tuple[int, int, bytes] | None:
         """The command that is out."""
         return self._out
@@ -412,6 +398,7 @@ class Episode(EpisodeState, EpisodeSession):
     def stand_by(self, slot: Slot, handle: int) -> None:
         """There is no copy for now."""
         self._slot, self._handle = slot, handle
+        self._candidate = None  # what the lost copy had saved is of its own outcomes
         self.away_since = asyncio.get_running_loop().time()
 
     def arrive(self, slot: Slot, handle: int, resume: Resume) -> None:

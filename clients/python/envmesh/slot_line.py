@@ -101,12 +101,16 @@ class Line(Generic[Slot]):
             self.waiters.remove(waiter)
         self._call_off_if_empty()
 
-    async def leave_off(self) -> None:
-        """Nobody waits here any more. Returns when nothing is asked for any more."""
-        tasks = [ask.task for ask in self.asks if ask.task is not None]
+    def turn_away(self) -> None:
+        """Whoever waits hears at once that no slot comes any more."""
         for waiter in self.waiters:
             waiter.cancel()
         self.waiters.clear()
+
+    async def leave_off(self) -> None:
+        """Nobody waits here any more. Returns when nothing is asked for any more."""
+        tasks = [ask.task for ask in self.asks if ask.task is not None]
+        self.turn_away()
         self._call_off_if_empty()
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from envmesh.cancellation import was_cancelled
@@ -70,6 +71,6 @@ class TaskPlayer(PolicyPlayer):
 async def _act_for_agents(policy: Any, observations: dict[str, Any]) -> dict[str, Any]:
     actions: dict[str, Any] = {}
     for agent, observation in observations.items():
-        action = (policy[agent] if isinstance(policy, dict) else policy)(observation)
+        action = (policy[agent] if isinstance(policy, Mapping) else policy)(observation)
         actions[agent] = await action if asyncio.iscoroutine(action) else action
     return actions

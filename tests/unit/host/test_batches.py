@@ -1,6 +1,7 @@
 """Steps of a frame taken together: each once, in stretches, whatever they cost."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -67,7 +68,7 @@ def connection_with(target: str, episodes: int) -> tuple[Connection, Hosted]:
     return connection, hosted
 
 
-def step_all(connection: Connection, episodes: int, index: int, actions: list[bytes]) -> int:
+def step_all(connection: Connection, episodes: int, index: int, actions: Sequence[bytes | str]) -> int:
     """Step every episode once. Returns in how many stretches."""
     frame = pb.StreamRequest(
         handles=range(1, episodes + 1),
@@ -248,3 +249,36 @@ def test_a_large_value_takes_a_frame_of_its_own():
         assert outbox.large_bytes == sum(len(payload) for payload in outbox.payloads if payload is large)
         seen.append((response.handles[0], response.rewards[0], response.taken))
     assert seen == [(1, 1.0, 3), (2, 2.0, 3), (3, 3.0, 3), (4, 4.0, 3)]
+
+
+def test_an_error_that_has_no_form_in_utf_8_harms_no_neighbour():
+    connection, _ = connection_with("tests.environments.slow_to_begin:Unsayable", 4)
+    step_all(connection, 4, 1, ["walk", "raise", "walk", "walk"])
+    replies = connection.outbox.take(100)
+    kinds = dict(zip(replies.handles, replies.kinds, strict=True))
+    outcome, failure = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE
+    assert kinds == {1: outcome, 2: failure, 3: outcome, 4: outcome}
+    error = failure_of(replies.payloads[list(replies.handles).index(2)])
+    assert (error.reason, r"caf\udce9.txt" in str(error)) == ("ENVIRONMENT_RAISED", True)
+
+
+def test_a_copy_that_goes_between_two_stretches_is_not_stepped_by_the_frame():
+    connection, hosted = connection_with("envmesh_environments.echo:Echo", 3)
+    hosted.row_cost = 1.0  # a stretch for each row
+    frame = pb.StreamRequest(handles=[1, 2, 3], indices=[1] * 3, payloads=[encode(b"a" * 50)] * 3)
+    work = connection.work(Columns(frame, 0.0))
+    next(work)
+    second, third = connection.bindings[2], connection.bindings[3]
+    connection.engine.close(second)
+    third.close_to_steps()
+    third.settle(1, encode(b"b" * 50), third.row)  # as if another owner had acted meanwhile
+    for _ in work:
+        pass
+    replies = connection.outbox.take(100)
+    reasons = {
+        handle: failure_of(payload).reason
+        for handle, kind, payload in zip(replies.handles, replies.kinds, replies.payloads, strict=True)
+        if kind == pb.EVENT_KIND_FAILURE
+    }
+    assert reasons == {2: "EPISODE_UNKNOWN", 3: "STEP_CONFLICT"}
+    assert (second.index, third.index) == (0, 1)
