@@ -148,3 +148,18 @@ async def test_leases_that_went_back_are_forgotten():
                     connection = episode.place[0].connection
                 await until(lambda: not mesh.pool("slow")._bindings)
                 assert not connection.sessions
+
+
+async def test_a_step_that_is_cancelled_as_it_is_written_leaves_the_stream_alone(slow: Running):
+    async with envmesh.connect(slow.address) as mesh, mesh.episode("slow", seed=2) as neighbour:
+        for turns in range(4):
+            async with mesh.episode("slow", seed=2) as episode:
+                step = asyncio.ensure_future(episode.step("walk"))  # noqa: TID251 - awaited below
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                step.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await step
+                await neighbour.step("walk")
+                assert (await episode.step("walk")).index == 1
+        assert (mesh.statistics.hosts_lost, neighbour.resumes) == (0, ())

@@ -148,7 +148,7 @@ class Episode(LastOutcome, EpisodeSession):
             timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
         answer, writer = self._put(index, pb.COMMAND_KIND_STEP, payload, timeout)
         if writer is not None:
-            await self._write_alone(writer, answer)
+            writer.begin_writing()
         return await answer  # type: ignore[no-any-return] # no coroutine between: thousands wait here
 
     async def reward(self, *, again: bool = False, timeout: float | None = None) -> RewardResult:
@@ -245,7 +245,7 @@ class Episode(LastOutcome, EpisodeSession):
     async def _command(self, index: int, kind: int, payload: bytes, timeout: float) -> Any:
         answer, writer = self._put(index, kind, payload, timeout)
         if writer is not None:
-            await self._write_alone(writer, answer)
+            writer.begin_writing()
         return await answer
 
     def _put(
@@ -263,13 +263,6 @@ class Episode(LastOutcome, EpisodeSession):
             trace_command(self.trace, kind, index, answer)
         alone = connection.put(self._handle, index, kind, payload)
         return answer, connection if alone else None
-
-    async def _write_alone(self, connection: HostConnection, answer: asyncio.Future[Any]) -> None:
-        try:
-            await connection.write()
-        except BaseException:  # a cancellation, mostly; whatever it is, it goes on to the caller
-            answer.cancel()  # or the next command would be told that somebody waits for this one
-            raise
 
     @property
     def awaited(self) -> bool:

@@ -27,6 +27,7 @@ from envmesh.client_settings import ClientSettings
 from envmesh.delivery import Delivery, Session
 from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
 from envmesh.frame_bounds import FRAME_HEAD_BYTES, LARGE_VALUE_BYTES, MOST_BYTES
+from envmesh.going_on import go_on
 from envmesh.lone_frames import read_outcome, spell_command
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
@@ -229,8 +230,8 @@ class HostConnection:
             self._wake.set()
 
     def put(self, handle: int, index: int, kind: int, payload: bytes) -> bool:
-        """Queue one command. Returns whether the caller is to ``write`` it: where hardly anybody else is about, a lone
-        step then costs no switch of tasks."""
+        """Queue one command. Returns whether the caller is to begin to write it: where hardly anybody else is about, a
+        lone step then costs no switch of tasks."""
         if (
             self._writing
             or self.rows
@@ -261,6 +262,11 @@ class HostConnection:
             await wake.wait()
             wake.clear()
             await self.write()
+
+    def begin_writing(self) -> None:
+        """Write what is queued: for who sends a lone command. What cannot be done at once goes on by itself, for gRPC
+        gives up the whole stream where a task that writes to it is cancelled, and the caller's may be."""
+        go_on(self.write())
 
     async def write(self, ahead: int = FRAMES_AHEAD) -> None:
         """Write what is queued, unless that is being done already."""
@@ -352,10 +358,11 @@ class HostConnection:
         self._note_lost(error)
 
     def _defect(self, handle: int, session: Session, error: Exception) -> None:
-        """A defect of ours in what an event led to ends the episode that it was for, and nothing else."""
+        """A defect of ours in what an event led to ends the episode that it was for, and nothing else. Whoever is bound
+        by now hears of it: the event may have ended a rebuilding, which is over then and deaf."""
         log.error("a defect in an event of %r from %s", session, self.address, exc_info=error)
         self.send(handle, 0, CLOSE, b"")
-        session.fell(_defective(error))
+        self.sessions.get(handle, session).fell(_defective(error))
 
     def _heard(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.challenge:
