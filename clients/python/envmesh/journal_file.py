@@ -23,6 +23,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from envmesh import values
 from envmesh.errors import InvalidRequest
 
 __all__ = ["EpisodeLog", "JournalFile", "Unfinished"]
@@ -30,10 +31,11 @@ __all__ = ["EpisodeLog", "JournalFile", "Unfinished"]
 log = logging.getLogger("envmesh.client")
 
 MAGIC = b"envmesh-journal-1\n"
-OWNER, BEGIN, OUTCOME, ACT, CHECKPOINT, PLACE, END, DONE = range(1, 9)
+OWNER, BEGIN, OUTCOME, ACT, CHECKPOINT, PLACE, END, DONE, ANNOTATION = range(1, 10)
 
 _HEAD = Struct("<IIBQ")  # length of the body, its CRC-32, kind, key
 _ROW = Struct("<dIQI")  # reward, flags, digest, length of the info; then info and payload
+_STEP = Struct("<I")  # the step that an annotation is of; then its Value
 _MOST_BODY_BYTES = 1 << 30
 
 OutcomeRow = tuple[bytes, float, int, int, bytes]
@@ -44,14 +46,15 @@ class Unfinished:
     """An episode that the last owner of a journal left, as far as it came.
 
     ``beginning`` says how it began (environment, episode_id, seed, task, split, options, number, run); ``rows`` and
-    ``actions`` are what happened, the last action perhaps without an outcome; ``ended`` is what its end said, where it
-    had ended but nobody had taken it.
+    ``actions`` are what happened, the last action perhaps without an outcome, ``annotations`` those of actions, by
+    step; ``ended`` is what its end said, where it had ended but nobody had taken it.
     """
 
     key: int
     beginning: dict[str, Any]
     rows: list[OutcomeRow] = field(default_factory=list)
     actions: list[bytes] = field(default_factory=list)
+    annotations: dict[int, Any] = field(default_factory=dict)
     checkpoint: bytes = b""
     host: tuple[str, str, tuple[tuple[str, str], ...]] = ("", "", ())
     ended: dict[str, Any] | None = None
@@ -199,6 +202,8 @@ class JournalFile:
         elif kind == ACT:
             del episode.actions[len(episode.rows) - 1 :]  # sent again
             episode.actions.append(body)
+        elif kind == ANNOTATION:
+            episode.annotations[_STEP.unpack_from(body)[0]] = values.decode(body[_STEP.size :])
         elif kind == CHECKPOINT:
             episode.checkpoint = body
         elif kind == PLACE:
@@ -234,6 +239,8 @@ class JournalFile:
                 episode_log.outcome(row)
             if len(episode.actions) >= len(episode.rows):
                 episode_log.act(episode.actions[-1])
+            for step, annotation in episode.annotations.items():
+                episode_log.annotate(step, annotation)
             if episode.checkpoint:
                 episode_log.checkpoint(episode.checkpoint)
             episode_log.place(*episode.host)
@@ -260,6 +267,14 @@ class EpisodeLog:
     def act(self, action: bytes) -> None:
         """This is about to be sent."""
         self._file._append(ACT, self._key, action)
+
+    def annotate(self, step: int, annotation: Any) -> None:
+        """The annotation of the action at a step. One that has no form on the wire is not kept here."""
+        try:
+            packed = values.encode(annotation)
+        except (TypeError, ValueError):
+            return
+        self._file._append(ANNOTATION, self._key, _STEP.pack(step) + packed)
 
     def checkpoint(self, sealed: bytes) -> None:
         """The state at some step."""

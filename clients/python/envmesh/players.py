@@ -151,6 +151,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         if self.trajectory.annotations is None:
             self.trajectory.annotations = {}
         self.trajectory.annotations[self.index + 1] = act.annotation
+        if self.log is not None:
+            self.log.annotate(self.index + 1, act.annotation)
         return act.action
 
     def _special(self, payload: bytes, flags: int) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from envmesh.errors import written_failure
+from envmesh.env import RewardResult
+from envmesh.errors import read_failure, written_failure
 from envmesh.groups import Group
 from envmesh.journal_file import EpisodeLog
 from envmesh.outcome import Trajectory
@@ -16,7 +18,25 @@ from envmesh.recording import Recorder
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
 
-__all__ = ["RolloutResults"]
+__all__ = ["RolloutResults", "read_end"]
+
+
+def written_end(trajectory: Trajectory) -> dict[str, Any]:
+    """What a journal keeps of an episode's end, as JSON."""
+    grade = trajectory.grade
+    return {
+        "flags": trajectory.flags, "failure": written_failure(trajectory.failure), "seconds": trajectory.seconds,
+        "grade": None if grade is None else asdict(grade),
+    }  # fmt: skip
+
+
+def read_end(ended: dict[str, Any], trajectory: Trajectory) -> None:
+    """And back."""
+    trajectory.flags = ended["flags"]
+    trajectory.failure = read_failure(ended["failure"])
+    trajectory.seconds = ended.get("seconds", 0.0)
+    if (grade := ended.get("grade")) is not None:
+        trajectory.grade = RewardResult(**grade)
 
 
 class RolloutResults:
@@ -95,7 +115,7 @@ class RolloutResults:
         if meters is not None:
             meters.ended(trajectory)
         if player.log is not None:
-            player.log.end({"flags": trajectory.flags, "failure": written_failure(trajectory.failure)})
+            player.log.end(written_end(trajectory))
             self._logs.setdefault(id(trajectory) if number is None else -1 - number, []).append(player.log)
         if number is None:
             self._ready.append(trajectory)

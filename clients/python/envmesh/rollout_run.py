@@ -19,7 +19,7 @@ from envmesh.batch_players import BatchPlayers
 from envmesh.beginnings import beginning_of
 from envmesh.env import Task
 from envmesh.episode import Beginning
-from envmesh.errors import MeshUnavailable, read_failure
+from envmesh.errors import MeshUnavailable
 from envmesh.groups import check_counts
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
@@ -29,7 +29,7 @@ from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
 from envmesh.rollout_plan import RolloutPlan
-from envmesh.rollout_results import RolloutResults
+from envmesh.rollout_results import RolloutResults, read_end
 from envmesh.slot import FormerHost, Slot, StandInBinding
 from envmesh.stream import HostConnection
 from envmesh.task_player import TaskPlayer
@@ -218,6 +218,7 @@ class RolloutRun:
                 self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
                 split=beginning.split, group=beginning.group,
             )  # fmt: skip
+            trajectory.annotations = unfinished.annotations or None
             self._plan.take_up(beginning)
             slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
             if unfinished.ended is None:
@@ -230,8 +231,7 @@ class RolloutRun:
             else:
                 player = PolicyPlayer(self, slot, self.spec, beginning, trajectory, self._retries, None)
                 trajectory.fill(unfinished.rows, unfinished.actions)
-                trajectory.flags = unfinished.ended["flags"]
-                trajectory.failure = read_failure(unfinished.ended["failure"])
+                read_end(unfinished.ended, trajectory)
                 player.log = journal.log_of(unfinished)
                 self._deliver(player, trajectory)
 

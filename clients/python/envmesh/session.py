@@ -301,7 +301,7 @@ class Episode(LastOutcome, EpisodeSession):
         """The awaited reset or step succeeded."""
         self._out, sent = None, self.pending
         self.settle(index, flags, digest)
-        if self._mesh.journal is not None:
+        if self._mesh.journal is not None and (self.log is not None or not index):
             self._write((payload, reward, flags, digest, info))
         candidate = self._candidate
         if candidate is not None and candidate.index <= index:
@@ -341,7 +341,8 @@ class Episode(LastOutcome, EpisodeSession):
             self._resolve(payload, None)
 
     def _write(self, row: tuple[bytes, float, int, int, bytes]) -> None:
-        """Put an outcome into the client's journal on disk."""
+        """Put an outcome into the client's journal on disk. Branches, and episodes that were attached, are not there:
+        their beginning is another's."""
         assert self._mesh.journal is not None
         if self.log is None:
             self.log = self._mesh.journal.begin(self.beginning.written(self.spec, self.episode_id))

@@ -1,0 +1,64 @@
+"""What a client's journal on disk keeps of episodes, for the process that goes on with them after a crash."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import envmesh
+from envmesh.policies import Act
+from tests.integration.command_line import Running
+
+
+def annotated(observation):
+    return Act("a", {"logprob": -0.5, "version": 3})
+
+
+async def test_grades_annotations_and_seconds_are_those_of_the_first_life(host: Running, tmp_path: Path):
+    asked = {"episodes": 4, "concurrency": 1, "seed": 4, "grade": True}
+    async with asyncio.timeout(30):
+        async with envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+            rollouts = mesh.rollouts("talks", annotated, **asked)
+            first = await anext(rollouts)
+            shutil.copy(tmp_path / "journal", tmp_path / "as it was")  # and here the first client crashes
+        assert first.grade is not None
+        assert first.annotations
+        async with envmesh.connect(host.address, journal=tmp_path / "as it was") as mesh:
+            again = [trajectory async for trajectory in mesh.rollouts("talks", annotated, **asked)]
+    assert len(again) == 4
+    (same,) = [trajectory for trajectory in again if trajectory.seed == first.seed]
+    assert (same.grade, same.annotations, same.seconds) == (first.grade, first.annotations, first.seconds)
+    assert all(trajectory.annotations.keys() == set(range(1, len(trajectory) + 1)) for trajectory in again)
+
+
+async def test_an_annotation_that_has_no_form_is_no_reason_to_stop(host: Running, tmp_path: Path):
+    async with envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+        odd = object()
+        rollouts = mesh.rollouts("talks", lambda observation: Act("a", odd), episodes=1)
+        (trajectory,) = [each async for each in rollouts]
+        assert set(trajectory.annotations.values()) == {odd}
+
+
+async def test_branches_are_not_in_the_journal(host: Running, tmp_path: Path):
+    async with (
+        envmesh.connect(host.address, journal=tmp_path / "journal") as mesh,
+        mesh.episode("cartpole", seed=3) as episode,
+    ):
+        await episode.step(0)
+        (branch,) = await episode.fork()
+        await branch.step(1)
+        shutil.copy(tmp_path / "journal", tmp_path / "as it was")
+        await branch.close()
+    async with envmesh.connect(host.address, journal=tmp_path / "as it was") as mesh:
+        assert [unfinished.index for unfinished in mesh.unfinished] == [1]
+
+
+async def test_a_detached_episode_is_in_nobodys_journal(host: Running, tmp_path: Path):
+    async with envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+        episode = mesh.episode("cartpole", seed=3)
+        await episode.begin()
+        await episode.step(0)
+        detached = await episode.detach()
+    async with envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+        assert not mesh.unfinished
+        async with await mesh.attach(detached) as episode:
+            assert (await episode.step(1)).index == 2
