@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import takewhile
 
-import grpc
-
-from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_autoscaler.backends import Backend, BackendRefused
 from envmesh_autoscaler.demand import Demand, Terms
+from envmesh_autoscaler.fleet import LOOK_SECONDS, Fleet
 from envmesh_autoscaler.meters import Meters, PoolView
-from envmesh_autoscaler.observation import FleetHost, Observation, PoolRecord, vanished_hosts
-from envmesh_autoscaler.picture import Picture, read_picture
+from envmesh_autoscaler.observation import (
+    FleetHost,
+    Observation,
+    PoolRecord,
+    serving_though_marked,
+    vanished_hosts,
+)
 from envmesh_autoscaler.plan import HostFacts, Phase, Plan, Planner, PoolFacts, allot, answer, hold_reason
 from envmesh_autoscaler.pools import ScaledPool
 from envmesh_service.clock import Clock
@@ -25,74 +28,7 @@ __all__ = ["Autoscaler", "Fleet"]
 
 log = logging.getLogger("envmesh.autoscaler")
 
-LOOK_SECONDS = 1.0
-CALL_SECONDS = 5.0
 REFUSED_SECONDS = 0.25
-MOST_BACK_OFF = 1.0
-
-
-class Fleet:
-    """The broker, as far as the autoscaler speaks to it. ``channel`` gives the channel of now."""
-
-    def __init__(
-        self,
-        channel: Callable[[], grpc.aio.Channel],
-        metadata: Callable[[], Sequence[tuple[str, str]]],
-        clock: Clock,
-    ) -> None:
-        self._channel, self._metadata, self._clock = channel, metadata, clock
-        self.picture = Picture()
-        self.heard_at = float("-inf")
-        self.changed = asyncio.Event()
-
-    async def watch(self) -> None:
-        """Keep the picture new, until cancelled."""
-        request = fleet_pb2.WatchFleetRequest(brief=True)
-        request.interval.FromNanoseconds(int(LOOK_SECONDS * 1e9))
-        request.gap.FromNanoseconds(100_000_000)
-        back_off = 0.1
-        while True:
-            try:
-                call = self._stub().WatchFleet(request, metadata=self._metadata())
-                while (answer := await asyncio.wait_for(call.read(), 4 * LOOK_SECONDS)) is not grpc.aio.EOF:
-                    self.picture, self.heard_at = read_picture(answer.fleet), self._clock()
-                    self.changed.set()
-                    back_off = 0.1
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
-                why = error.details() if isinstance(error, grpc.aio.AioRpcError) else "it is silent"
-                log.warning("the broker cannot be watched", extra={"why": why})
-            await asyncio.sleep(back_off)
-            back_off = min(2 * back_off, MOST_BACK_OFF)
-
-    async def drain(self, hosts: Iterable[str], drain: bool) -> list[str]:
-        """Order hosts to drain, or to take their drains back. Returns those that were told."""
-        stub, told = self._stub(), []
-        for host_id in hosts:
-            try:
-                if drain:
-                    call = stub.Drain(fleet_pb2.DrainRequest(host_id=host_id), **self._options())
-                else:
-                    call = stub.CancelDrain(fleet_pb2.CancelDrainRequest(host_id=host_id), **self._options())
-                await call
-                told.append(host_id)
-            except grpc.aio.AioRpcError as error:
-                log.warning("a host could not be told", extra={"host": host_id, "why": error.details()})
-        return told
-
-    async def forget(self, hosts: Iterable[str]) -> None:
-        """Say that silent hosts are gone for good."""
-        stub = self._stub()
-        for host_id in hosts:
-            try:
-                await stub.Forget(fleet_pb2.ForgetRequest(host_id=host_id), **self._options())
-            except grpc.aio.AioRpcError as error:
-                log.warning("a lost host is not forgotten", extra={"host": host_id, "why": error.details()})
-
-    def _options(self) -> dict[str, Any]:
-        return {"metadata": self._metadata(), "timeout": CALL_SECONDS}
-
-    def _stub(self) -> Any:
-        return fleet_pb2_grpc.FleetServiceStub(self._channel())
 
 
 @dataclass(slots=True)
@@ -102,6 +38,8 @@ class _Pool:
     settings: ScaledPool
     record: PoolRecord
     planner: Planner
+    since: float
+    """When this began to be remembered: nothing is lowered on the word of a look-back that is not over."""
     demand: Demand | None = None
     said: str = ""
     refused: bool = False
@@ -110,6 +48,18 @@ class _Pool:
     """Sealed hosts that an answer to KEDA left out; a new leader takes every sealed one for such. None: not known."""
     not_before: float = float("-inf")
     """After a refusal nothing is done for a moment: what was refused may be so still."""
+
+    def follow(self, settings: ScaledPool) -> bool:
+        """Scale it so from now on. False: these settings are about other hosts or other demand, and what is remembered
+        says nothing of it."""
+        if (settings.environments, settings.target) != (self.settings.environments, self.settings.target):
+            return False
+        self.settings, self.planner.policy = settings, settings.policy
+        if self.demand is not None:
+            self.demand.policy = settings.policy
+        if settings.mode != "keda":
+            self.left_out = None
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +71,8 @@ class _Look:
     plan: Plan
     vanished: tuple[str, ...] = ()
     """Hosts that the broker hears no more, and of which the backend knows that nothing is left."""
+    marked: tuple[str, ...] = ()
+    """Hosts that serve, and whose marks say that they may go."""
 
 
 class Autoscaler:
@@ -149,16 +101,19 @@ class Autoscaler:
         self.replace(pools, cap)
 
     def replace(self, pools: Sequence[ScaledPool], cap: int) -> None:
-        """Scale these pools from now on; what is remembered of those that stay as they are is kept."""
+        """Scale these pools from now on; what is remembered of those that were there is kept."""
         kept = {pool.settings.name: pool for pool in self._pools}
         self._cap = cap
         self._pools = []
         for settings in pools:
             before = kept.get(settings.name)
-            same = before is not None and before.settings == settings
-            self._pools.append(before if same and before is not None else _fresh(settings))
+            known = before is not None and before.follow(settings)
+            self._pools.append(before if known and before is not None else _fresh(settings, self._clock()))
             self._meters.pool(settings.name)
-        names = {pool.name for pool in pools}
+        self._forget_removed()
+
+    def _forget_removed(self) -> None:
+        names = {pool.settings.name for pool in self._pools}
         for views in (self._meters.views, self.answers):
             for gone in views.keys() - names:
                 del views[gone]
@@ -177,8 +132,8 @@ class Autoscaler:
                 self._leading_since = None
                 continue
             if self._leading_since is None:
-                self._leading_since = self._clock()
-                self._pools = [_fresh(pool.settings) for pool in self._pools]
+                now = self._leading_since = self._clock()
+                self._pools = [_fresh(pool.settings, now) for pool in self._pools]
                 log.info("leading")
             await self.step()
 
@@ -212,6 +167,7 @@ class Autoscaler:
             self._export(look, now)
         await self._fleet.forget(host for look in looks for host in look.vanished)
         await asyncio.gather(*(self._act(look) for look in looks))
+        self._forget_removed()  # the pools may have been replaced meanwhile
         self.answered_at = now
         self.answered.set()
         self.answered = asyncio.Event()
@@ -231,7 +187,8 @@ class Autoscaler:
             waits = replace(waits, admissible=waits.relocating, oldest=0.0)
             reserved = 0
         signals = pool.record.signals(hosts, seen, waits, reserved, now)
-        signals = replace(signals, bounded=picture.bounded(settings.environments))
+        bounded = picture.bounded(settings.environments, signals, retiring=settings.retiring)
+        signals = replace(signals, bounded=bounded)
         if pool.demand is None:
             pool.demand = Demand(policy, now, idle=not seen.replicas and not hosts)
         terms = pool.demand.terms(signals, now)
@@ -240,18 +197,21 @@ class Autoscaler:
             complete=picture.complete,
             age=now - self._fleet.heard_at,
             uptime=picture.uptime,
-            leading=now - (self._leading_since if self._leading_since is not None else now),
+            leading=now - max(self._leading_since if self._leading_since is not None else now, pool.since),
             look_back=policy.look_back,
             disagreement=disagreement,
             oldest=signals.oldest,
         )
         left = self._left_out(pool, facts)
         staying = tuple(host for host in facts if host.host_id not in left)
+        # Replicas that are lowered already, with the hosts still there, do not count those that were left out.
+        counted = max(0, len(left) - max(0, len(seen.instances) - seen.replicas))
         whole = PoolFacts(
-            replicas=seen.replicas - len(left), hosts=staying, hold=hold, unsettled=seen.unsettled
+            replicas=seen.replicas - counted, hosts=staying, hold=hold, unsettled=seen.unsettled
         )
         vanished = () if seen.hold else vanished_hosts(hosts, seen)
-        return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now), vanished)
+        marked = serving_though_marked(staying, seen, now - self._fleet.heard_at)
+        return _Look(pool, seen, whole, terms, pool.planner.plan(terms, whole, now), vanished, marked)
 
     def _left_out(self, pool: _Pool, facts: Sequence[HostFacts]) -> set[str]:
         if pool.settings.mode != "keda":
@@ -314,46 +274,70 @@ class Autoscaler:
 
     async def _act(self, look: _Look) -> None:
         pool, plan, seen = look.pool, look.plan, look.seen
-        settings, now, before = pool.settings, self._clock(), look.facts.replicas
-        if now < pool.not_before:
+        settings = pool.settings
+        if self._clock() < pool.not_before:
             return
         if self._dry_run or seen.dry_run or seen.paused or settings.mode == "hpa":
             self.answers[settings.name] = seen.replicas
             return
         try:
-            if plan.replicas > before:
-                await self._scale(look)
-            if plan.take_back:
-                await self._backend.unmark(settings, plan.take_back)
-                told = await self._fleet.drain(plan.take_back, False)
-                for host_id in told:
-                    pool.record.order(host_id, False, self._clock())
-                    self._meters.decisions.add(1, settings.name, "take_back")
-            if plan.drain:
-                await self._backend.mark(settings, plan.drain)
-                told = await self._fleet.drain(plan.drain, True)
-                for host_id in told:  # which may be long after `now`: a thousand marks take a while
-                    pool.record.order(host_id, True, self._clock())
-                    self._meters.decisions.add(1, settings.name, "drain")
-            await self._seal(look, now)
-            await self._backend.tend(settings)
-            if plan.replicas < before:
-                await self._scale(look)
+            for act in (self._raise, self._take_back, self._drain, self._seal, self._tend, self._lower):
+                if not self._backend.leading:
+                    break  # what takes long may outlive the Lease, and another acts by now
+                await act(look)
         except BackendRefused as refused:
             self._meters.refused.add(1, settings.name)
             pool.not_before = self._clock() + max(REFUSED_SECONDS, refused.retry_after)
             log.warning("planned anew", extra={"pool": settings.name, "why": str(refused)})
         settled = not (look.facts.hold or look.facts.unsettled)
-        left = pool.left_out or set()
         self.answers[settings.name] = answer(
-            plan, replicas=seen.replicas, left_out=len(left), settled=settled
+            plan, replicas=seen.replicas, left_out=seen.replicas - look.facts.replicas, settled=settled
         )
         if settings.mode == "keda" and settled:
-            pool.left_out = left | set(plan.count_out)
+            pool.left_out = (pool.left_out or set()) | set(plan.count_out)
 
-    async def _seal(self, look: _Look, now: float) -> None:
+    async def _raise(self, look: _Look) -> None:
+        if look.plan.replicas > look.facts.replicas:
+            await self._scale(look)
+
+    async def _take_back(self, look: _Look) -> None:
+        """Told first, unmarked then: one that was not told keeps its marks, so its drain stays ours to take back. What
+        is lost between the two leaves marks on a host that serves, and the next look finds those."""
+        pool, plan = look.pool, look.plan
+        vain = [host_id for host_id in look.marked if host_id not in plan.drain]
+        if vain:
+            log.info(
+                "hosts that serve are protected again", extra={"pool": pool.settings.name, "hosts": vain}
+            )
+        told = await self._order((*plan.take_back, *vain), False, pool)
+        self._meters.decisions.add(len({*told} & {*plan.take_back}), pool.settings.name, "take_back")
+        if told:
+            await self._backend.unmark(pool.settings, told)
+
+    async def _drain(self, look: _Look) -> None:
+        pool, plan = look.pool, look.plan
+        if plan.drain:
+            await self._backend.mark(pool.settings, plan.drain)
+            told = await self._order(plan.drain, True, pool)
+            self._meters.decisions.add(len(told), pool.settings.name, "drain")
+
+    async def _order(self, hosts: Iterable[str], drain: bool, pool: _Pool) -> list[str]:
+        """Order hosts to drain or not to, as long as we lead. Returns those that were told."""
+        told = await self._fleet.drain(takewhile(lambda _: self._backend.leading, hosts), drain)
+        for host_id in told:  # which may be long after the plan: a thousand orders take a while
+            pool.record.order(host_id, drain, self._clock())
+        return told
+
+    async def _tend(self, look: _Look) -> None:
+        await self._backend.tend(look.pool.settings)
+
+    async def _lower(self, look: _Look) -> None:
+        if look.plan.replicas < look.facts.replicas:
+            await self._scale(look)
+
+    async def _seal(self, look: _Look) -> None:
         """Hosts that have sealed themselves since the last look."""
-        pool = look.pool
+        pool, now = look.pool, self._clock()
         drained = pool.drained_at if pool.drained_at is not None else {}
         phases = {host.host_id: host.phase for host in look.facts.hosts}
         for host_id, phase in phases.items():
@@ -384,5 +368,5 @@ class Autoscaler:
             self._meters.decisions.add(len(plan.count_out), settings.name, "count_out")
 
 
-def _fresh(pool: ScaledPool) -> _Pool:
-    return _Pool(pool, PoolRecord(), Planner(pool.policy))
+def _fresh(pool: ScaledPool, now: float) -> _Pool:
+    return _Pool(pool, PoolRecord(), Planner(pool.policy), now)

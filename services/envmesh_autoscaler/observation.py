@@ -12,7 +12,16 @@ from typing import NamedTuple
 from envmesh_autoscaler.demand import Signals
 from envmesh_autoscaler.plan import HostFacts, Phase
 
-__all__ = ["FleetHost", "Instance", "Observation", "PoolRecord", "Starts", "Waits", "vanished_hosts"]
+__all__ = [
+    "FleetHost",
+    "Instance",
+    "Observation",
+    "PoolRecord",
+    "Starts",
+    "Waits",
+    "serving_though_marked",
+    "vanished_hosts",
+]
 
 RESIDENCE_SECONDS = 600.0
 ORDER_SECONDS = 5.0
@@ -209,3 +218,13 @@ def vanished_hosts(hosts: Mapping[str, FleetHost], seen: Observation) -> tuple[s
     """Silent hosts of which the backend has nothing any more: their ids are of pods or processes that are gone."""
     known = seen.going | {instance.host_id for instance in seen.instances}
     return tuple(h.host_id for h in hosts.values() if h.phase is Phase.SILENT and h.host_id not in known)
+
+
+def serving_though_marked(facts: Iterable[HostFacts], seen: Observation, age: float) -> tuple[str, ...]:
+    """Hosts that serve though their marks say that they may go: one that had sealed itself and was started again, or
+    one that never heard of its drain. ``age`` is the picture's, in seconds: it must be newer than the orders that are
+    not reckoned with any more."""
+    if age > ORDER_SECONDS:
+        return ()
+    marked = {instance.host_id for instance in seen.instances if instance.ours or instance.sealed}
+    return tuple(h.host_id for h in facts if h.phase is Phase.READY and h.host_id in marked)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envmesh.v1 import fleet_pb2
+from envmesh_autoscaler.demand import Signals
 from envmesh_autoscaler.observation import FleetHost, Waits
 from envmesh_autoscaler.plan import Phase
 
@@ -52,13 +53,15 @@ class Picture:
             if starts_in <= within and _served(name, environments)
         )
 
-    def bounded(self, environments: Sequence[str]) -> int:
-        """Hosts needed by the environment of which a host may have the fewest, for what is taken and waits."""
+    def bounded(self, environments: Sequence[str], signals: Signals, *, retiring: bool = False) -> int:
+        """Hosts that a pool needs for an environment of which a host may have only a few: for what is taken, of which
+        the pool has at most what is leased there, and for what waits. A retiring pool gets only what moves."""
         needed = 0
         for name, (taken, host_slots) in self.use.items():
-            if host_slots and _served(name, environments):
-                queued = sum(w.admissible for key, w in self.queues.items() if _served(key, (name,)))
-                needed = max(needed, math.ceil((taken + queued) / host_slots))
+            if host_slots and host_slots < (signals.slots or math.inf) and _served(name, environments):
+                waits = self.waits((name,))
+                queued = waits.relocating if retiring else waits.admissible
+                needed = max(needed, math.ceil((min(taken, signals.leased) + queued) / host_slots))
         return needed
 
 

@@ -245,8 +245,9 @@ def hold_reason(
     oldest: float,
 ) -> str:
     """Why nothing may be lowered: blindness is not idleness. Times in seconds; ``age`` is the picture's, ``uptime`` the
-    broker's, ``leading`` for how long this autoscaler has led, ``disagreement`` for how long broker and backend have
-    disagreed about the ready hosts, ``oldest`` the age of the oldest request that could be met. Empty: it may."""
+    broker's, ``leading`` for how long this autoscaler has led and known the pool, ``disagreement`` for how long broker
+    and backend have disagreed about the ready hosts, ``oldest`` the age of the oldest request that could be met. Empty:
+    it may."""
     if age > STALE_SECONDS:
         return f"the broker was last heard {age:.0f} s ago"
     if not complete:
@@ -254,7 +255,7 @@ def hold_reason(
     if disagreement > DISAGREEMENT_SECONDS:
         return "the broker and the backend disagree about the ready hosts"
     if min(uptime, leading) < look_back:
-        who = "the broker" if uptime < leading else "this autoscaler"
+        who = "the broker" if uptime < leading else "what this autoscaler remembers"
         return f"{who} is younger than the look-back of {look_back:g} s"
     if oldest > IMPATIENT_SECONDS:
         return f"a request has waited for {oldest:.1f} s"

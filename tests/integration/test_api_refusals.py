@@ -105,6 +105,26 @@ async def test_what_was_watched_is_not_trusted_when_hosts_are_counted_out(tmp_pa
         assert server.objects[f"{DEPLOYMENTS}/walk"]["spec"]["replicas"] == 1
 
 
+async def test_a_plan_that_was_made_of_another_number_of_replicas_is_not_carried_out(tmp_path):
+    async with backend(tmp_path, pod("a", "walk"), pod("b", "walk", sealed=True)) as (server, _, made):
+        for replicas, gone in ((0, ["b"]), (1, []), (2, ["b"])):  # there are two
+            with pytest.raises(BackendRefused, match="somebody else set replicas to 2"):
+                await made.scale(POOL, replicas, gone)
+        assert ("PUT", SCALE) not in server.calls
+
+
+async def test_a_pod_that_goes_while_it_is_marked_does_not_come_back(tmp_path):
+    async with backend(tmp_path) as (server, _, made):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(made.mark(POOL, ["b"]), name="mark")
+            await asyncio.sleep(0)  # it is under way
+            made._pods._take("DELETED", server.objects[f"{PODS}/b"])
+        assert ("PATCH", f"{PODS}/b") in server.calls
+        seen = made.observe(POOL, monotonic())
+        assert seen is not None
+        assert [instance.host_id for instance in seen.instances] == ["a"]
+
+
 async def test_a_list_that_is_refused_is_asked_for_again(tmp_path):
     async with backend(tmp_path, refusals=[(500, 0), (429, 1)]) as (_, api, made):
         seen = made.observe(POOL, monotonic())

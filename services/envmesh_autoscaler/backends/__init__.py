@@ -44,7 +44,7 @@ class Backend(Protocol):
         ...
 
     async def unmark(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
-        """These drains are about to be taken back. Raises: BackendRefused."""
+        """These hosts serve on: their drains were taken back. Raises: BackendRefused."""
         ...
 
     async def seal(self, pool: ScaledPool, hosts: Sequence[str]) -> None:

@@ -173,7 +173,7 @@ class KubernetesBackend:
             path = f"{self._deployments_path}/{quote(pool.target)}"
             patch = kube.roll_patch(pause)
             changed = await self._call("PATCH", path, patch, content="application/merge-patch+json")
-            self._deployments.objects[pool.target] = changed
+            self._deployments.answered(pool.target, changed)
 
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """Write ``/scale``. Raises: BackendRefused: somebody else was first, or it is not sure who would go."""
@@ -181,6 +181,8 @@ class KubernetesBackend:
         if deployment is None:
             raise BackendRefused(f"there is no Deployment {pool.target}")
         before = deployment["spec"]["replicas"]
+        if max(0, before - replicas) != len(gone):  # the plan was made of another number, and more would go
+            raise BackendRefused(f"somebody else set replicas to {before}")
         path = f"{self._deployments_path}/{quote(pool.target)}/scale"
         if replicas < before:
             deployment = await self._judge(pool, deployment, gone)
@@ -253,7 +255,7 @@ class KubernetesBackend:
                 changed = await self._call(
                     "PATCH", f"{self._pods_path}/{quote(name)}", body, content="application/merge-patch+json"
                 )
-            self._pods.objects[name] = changed
+            self._pods.answered(name, changed)
 
         done = await asyncio.gather(*(one(host_id) for host_id in hosts), return_exceptions=True)
         for result in done:

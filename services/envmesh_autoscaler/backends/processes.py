@@ -70,26 +70,26 @@ class ProcessBackend:
 
     async def mark(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
         """Remember whose drain it is."""
-        for host_id in hosts:
-            self._hosts[host_id].marked = True
+        for host in self._there(hosts).values():
+            host.marked = True
 
     async def unmark(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
         """Its drain is taken back."""
-        for host_id in hosts:
-            self._hosts[host_id].marked = self._hosts[host_id].sealed = False
+        for host in self._there(hosts).values():
+            host.marked = host.sealed = False
 
     async def seal(self, pool: ScaledPool, hosts: Sequence[str]) -> None:
         """It is empty."""
-        for host_id in hosts:
-            self._hosts[host_id].sealed = True
+        for host in self._there(hosts).values():
+            host.sealed = True
 
     async def tend(self, pool: ScaledPool) -> None:
         """Processes are not rolled."""
 
     async def scale(self, pool: ScaledPool, replicas: int, gone: Sequence[str]) -> None:
         """End those that are counted out, and start what is missing."""
-        for host_id in gone:
-            self._hosts[host_id].going = True
+        for host_id, host in self._there(gone).items():
+            host.going = True
             self._launcher.end(host_id)
         staying = sum(host.pool == pool.name and not host.going for host in self._hosts.values())
         for _ in range(replicas - staying):
@@ -97,6 +97,10 @@ class ProcessBackend:
 
     async def announce(self, pool: ScaledPool, before: int, replicas: int, reason: str) -> None:
         """The log is where operators of processes look."""
+
+    def _there(self, hosts: Sequence[str]) -> dict[str, _Host]:
+        """Those of them that have not ended meanwhile, as they may at any time; the others need nothing more."""
+        return {host_id: self._hosts[host_id] for host_id in hosts if host_id in self._hosts}
 
     def _start(self, pool: str) -> None:
         host_id = self._new_id(pool)

@@ -66,6 +66,15 @@ class Collection:
             change(copy)
             self.objects[name] = copy
 
+    def answered(self, name: str, item: Mapping[str, Any]) -> None:
+        """This was the answer to a write of ours: see it so at once, unless the watch was faster. What it has told of
+        since may be newer, or that the object is gone."""
+        known = self.objects.get(name)
+        if known is None or known["metadata"]["uid"] != item["metadata"]["uid"]:
+            return
+        if not older(item["metadata"], known["metadata"]):
+            self.objects[name] = item
+
     def _keep(self, loop: asyncio.AbstractEventLoop) -> None:
         back_off = LEAST_BACK_OFF
         version, listed_at = "", 0.0
@@ -141,7 +150,8 @@ class Collection:
 
 
 def older(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Whether the watch tells of an object as it was before a write of ours, whose answer is ``known``.
+    """Whether an object is told of as it was before ``known``: the watch and the answers to our writes overtake one
+    another.
 
     Only one of the same uid can be. Versions grow where they are numbers, as those of every API server are today.
     """

@@ -179,7 +179,7 @@ CALM = {
         ({"complete": False}, "not complete"),
         ({"age": 6.0}, "last heard 6 s ago"),
         ({"uptime": 60.0}, "the broker is younger"),
-        ({"leading": 60.0}, "this autoscaler is younger"),
+        ({"leading": 60.0}, "what this autoscaler remembers is younger"),
         ({"disagreement": 6.0}, "disagree"),
         ({"oldest": 1.5}, "waited for 1.5 s"),
     ],

@@ -1,12 +1,12 @@
-"""What a watch tells late, of an object that we have written meanwhile, is not believed."""
+"""A watch and the answers to our own writes overtake one another: what is told late is not believed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from envmesh_autoscaler.backends.reflector import older
+from envmesh_autoscaler.backends.reflector import Collection, older
 
 
 def metadata(version: str, uid: str = "a", generation: int = 1) -> dict[str, Any]:
@@ -32,3 +32,23 @@ def test_what_is_older_than_what_we_wrote(
     told: dict[str, Any], known: dict[str, Any], expected: bool
 ) -> None:
     assert older(told, known) is expected
+
+
+@pytest.mark.parametrize(
+    ("known", "answer", "kept"),
+    [
+        (metadata("9"), metadata("10"), "10"),
+        (metadata("11"), metadata("10"), "11"),
+        (None, metadata("10"), None),  # it has gone meanwhile
+        (metadata("9", uid="b"), metadata("10"), "9"),  # another one has taken its name
+    ],
+)
+def test_the_answer_to_a_write_is_seen_at_once_unless_the_watch_was_faster(
+    known: dict[str, Any] | None, answer: dict[str, Any], kept: str | None
+) -> None:
+    collection = Collection(cast(Any, None), "/pods", lambda: None, lambda: 0.0)
+    if known is not None:
+        collection.objects["walk"] = {"metadata": known}
+    collection.answered("walk", {"metadata": answer})
+    seen = {name: item["metadata"]["resourceVersion"] for name, item in collection.objects.items()}
+    assert seen == ({"walk": kept} if kept is not None else {})
