@@ -6,7 +6,10 @@ cluster's ServiceAccounts; the file says which tenant it belongs to.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -123,7 +126,9 @@ class Credentials:
         """
         token = bearer_token(metadata)
         caller = self._now.of_token(token)
-        if caller is None and self._reviews is not None and token.count(".") == 2:
+        if caller is not None:
+            caller = replace(caller, credential=_credential_in(caller.tenant, caller.credential))
+        elif self._reviews is not None and token.count(".") == 2:
             account = await self._reviews.account(token)
             if account is not None:
                 tenant = self._now.of_account(account.namespace, account.name)
@@ -132,7 +137,8 @@ class Credentials:
                         f"the ServiceAccount {account.namespace}/{account.name} belongs to no tenant here",
                         reason="CREDENTIAL_INVALID",
                     )
-                caller = Caller(tenant, fleet=False, credential=account.credential)
+                caller = Caller(tenant, fleet=False, credential=_credential_in(tenant, account.credential))
+                self._revoked.pop(caller.credential, None)
         if caller is None:
             raise Refusal("the bearer token is not known here", reason="CREDENTIAL_INVALID")
         return caller
@@ -157,10 +163,8 @@ class Credentials:
         now = self._clock()
         if self._reviews is not None:
             for account in await self._reviews.review_again():
-                self._revoked[account.credential] = now
-            for account in self._reviews.accounts():
-                if self._now.of_account(account.namespace, account.name) is None:
-                    self._revoked[account.credential] = now
+                tenant = self._now.of_account(account.namespace, account.name)
+                self._revoked |= dict.fromkeys(_told(tenant, account.credential), now)
         for credential in [c for c, since in self._revoked.items() if now - since > _REMEMBERED]:
             del self._revoked[credential]
 
@@ -174,14 +178,31 @@ class Credentials:
         return frozenset(self._revoked)
 
     def _renewed(self, tokens: Tokens) -> None:
-        before, self._now = self._now, tokens
+        before, after = self._counting(self._now), self._counting(tokens)
+        self._now = tokens
         self._ever |= set(tokens.tenants)
-        now = self._clock()
-        counts = {caller.credential: caller for caller in tokens.callers.values()}
-        for caller in before.callers.values():
-            if counts.get(caller.credential) != caller:
-                self._revoked[caller.credential] = now
-        for credential in counts:
-            if credential in {caller.credential for caller in before.callers.values()}:
-                continue
+        self._revoked |= dict.fromkeys(before - after, self._clock())
+        for credential in after:
             self._revoked.pop(credential, None)
+
+    def _counting(self, tokens: Tokens) -> set[bytes]:
+        """What hosts would be told of every credential that counts by this file, were it revoked."""
+        accounts = self._reviews.accounts() if self._reviews is not None else ()
+        told = [_told(caller.tenant, caller.credential) for caller in tokens.callers.values()]
+        told += [
+            _told(tokens.of_account(account.namespace, account.name), account.credential)
+            for account in accounts
+        ]
+        return set(itertools.chain.from_iterable(told))
+
+
+def _told(tenant: str | None, credential: bytes) -> tuple[bytes, ...]:
+    """What hosts are told when this credential no longer counts for this tenant: as passes say it, and as they said it
+    before credentials were bound to tenants, for a broker is replaced by a newer one while passes of the older last."""
+    return () if tenant is None else (_credential_in(tenant, credential), credential)
+
+
+def _credential_in(tenant: str, credential: bytes) -> bytes:
+    """A credential of a tenant, in 8 bytes: one that is moved to another tenant is another there, so that it can be
+    revoked here and count there."""
+    return hashlib.sha256(b"envmesh credential of a tenant" + credential + tenant.encode()).digest()[:8]

@@ -34,6 +34,7 @@ class Catalog:
     def __init__(self, ledger: Ledger, pools: Iterable[DeclaredPool]) -> None:
         self._ledger = ledger
         self._meanings: dict[str, str | None] = {}
+        self._most: dict[tuple[str, bool], int | None] = {}
         self._open: set[str] = set()
         self._seen = -1
         self.replace(pools)
@@ -54,6 +55,7 @@ class Catalog:
             return False
         self._seen = self._ledger.catalog_version
         self._meanings.clear()
+        self._most.clear()
         self._open = self._ledger.staying() | self._declared
         return True
 
@@ -80,14 +82,22 @@ class Catalog:
         """Every environment that takes new episodes or has a host, sorted."""
         return sorted(self._ledger.served() | self._declared)
 
-    def most(self, key: str) -> int | None:
-        """The most slots that a name@version can ever have at once for what is new; None: nobody can tell."""
+    def most(self, key: str, relocation: bool = False) -> int | None:
+        """The most slots that a name@version can ever have at once, for what is new or for episodes on the move; None:
+        nobody can tell."""
+        if (key, relocation) not in self._most:
+            self._most[key, relocation] = self._count_most(key, relocation)
+        return self._most[key, relocation]
+
+    def _count_most(self, key: str, relocation: bool) -> int | None:
         pools: dict[str, list[Host]] = {}
         for record in self._ledger.serving(key):
-            if not record.retiring:
+            if relocation or not record.retiring:
                 pools.setdefault(record.host.pool, []).append(record.host)
         declared = {
-            pool.name: pool for pool in self.pools.values() if key in pool.environments and not pool.retiring
+            pool.name: pool
+            for pool in self.pools.values()
+            if key in pool.environments and (relocation or not pool.retiring)
         }
         if not pools and not declared:
             return None

@@ -180,7 +180,7 @@ class Core:
                 f"{reservation.slots} slots are more than the quota of tenant {reservation.tenant}, which is {quota}",
                 self.retry_after(0),
             )
-        if not self.reservations.put(reservation):
+        if not self.reservations.put(reservation, now):
             return Refused("QUEUE_FULL", "there are too many reservations", self.retry_after(len(self.queue)))
         self.moved = True
         return None
@@ -231,20 +231,24 @@ class Core:
 
     def tick(self, now: float) -> list[Refused]:
         """Once a second or so: promises lapse, silent hosts are forgotten, recalls are planned. Returns the requests
-        that are sent away, because it has turned out that nobody serves what they want."""
+        that are sent away, because it has turned out that they can never be served: hosts and quotas change while they
+        wait."""
         self.lapsed += sum(grant.count for grant in self.ledger.tick(now))
         self._orders = {host: order for host, order in self._orders.items() if host in self.ledger.hosts}
         self.usage.advance(self.ledger.held, now)
         self._look_at_catalog()
         away = []
+        # A host that is away for a moment makes no gang impossible.
+        complete = len(self.queue) > 0 and self.ledger.complete(now)
         for waiting in list(self.queue.all()) if self.ledger.settled(now) else ():
             request = waiting.request
             refused = self._nobody(request.environment, now, request.relocation, request.arrival)
+            refused = refused or (self._impossible(request, now) if complete else None)
             if refused is not None:
                 self.queue.remove(request.arrival)
                 away.append(refused)
         wants = self.wants()
-        recalls = plan_recalls(self.ledger, wants, self.tenant, self._recalls) if wants else {}
+        recalls = plan_recalls(self.ledger, wants, self.tenant, self.usage, self._recalls) if wants else {}
         self._recalls = recalls | plan_retirement(self.ledger.retiring(), now)
         return away
 
@@ -261,7 +265,7 @@ class Core:
                 quota = self.tenant(request.tenant).quota
                 if quota and not request.relocation:
                     slots = min(slots, max(0, quota - held.get(request.tenant, 0)))
-                    if slots < (waiting.remaining if request.whole else request.group_size):
+                    if slots < request.least:
                         continue
                     held[request.tenant] = held.get(request.tenant, 0) + slots
                 wants.append(
@@ -286,7 +290,7 @@ class Core:
         quota = self.tenant(request.tenant).quota
         if quota and not request.relocation:
             held = self.ledger.held.get(request.tenant, 0)
-            if held + (waiting.remaining if request.whole else request.group_size) > quota:
+            if held + request.least > quota:
                 return f"held back by the quota of tenant {request.tenant}: {held} of {quota} slots are taken"
         records = self.ledger.placeable(environment, relocation=request.relocation)
         if not records:
@@ -295,9 +299,8 @@ class Core:
         free = sum(record.free(environment) for record in records)
         slots = sum(record.host.slots for record in records)
         hosts = f"{len(records)} host{'s' if len(records) > 1 else ''}"
-        least = waiting.remaining if request.whole else request.group_size
-        if least > 1:
-            return f"waits for {least} slots at once: {free} of {slots} are free on {hosts}"
+        if request.least > 1:
+            return f"waits for {request.least} slots at once: {free} of {slots} are free on {hosts}"
         if free:
             return f"{free} of {slots} slots are free on {hosts}, but others go first"
         return f"all {slots} slots on {hosts} are taken"
@@ -308,27 +311,9 @@ class Core:
 
     def _judge(self, request: Request, now: float) -> Refused | None:
         refused = self._nobody(request.environment, now, request.relocation, request.arrival)
+        refused = refused or self._impossible(request, now)
         if refused is not None:
             return refused
-        environment = self.meaning(request.environment)
-        least = request.count if request.whole else request.group_size
-        quota = self.tenant(request.tenant).quota
-        if quota and not request.relocation and least > quota:
-            return Refused(
-                "QUOTA_EXCEEDED",
-                f"{least} slots at once are more than the quota of tenant {request.tenant}, which is {quota}; "
-                f"{self.queue.of_tenant(request.tenant)} of its requests wait",
-                self.retry_after(len(self.queue)),
-            )
-        most = (
-            self.catalog.most(environment)
-            if environment is not None and least > 1 and self.ledger.settled(now)
-            else None
-        )
-        if most is not None and least > most:
-            return Refused(
-                "GANG_IMPOSSIBLE", f"{least} slots at once can never be had: {environment} has {most} at most"
-            )
         if not self.queue.room_for(request.tenant):
             return Refused(
                 "QUEUE_FULL",
@@ -337,6 +322,25 @@ class Core:
                 self.retry_after(len(self.queue)),
             )
         return None
+
+    def _impossible(self, request: Request, now: float) -> Refused | None:
+        """Why the slots that a request takes at once can never be had; None: they can, or it is too early to tell."""
+        least = request.least
+        quota = self.tenant(request.tenant).quota
+        if quota and not request.relocation and least > quota:
+            return Refused(
+                "QUOTA_EXCEEDED",
+                f"{least} slots at once are more than the quota of tenant {request.tenant}, which is {quota}; "
+                f"{self.queue.of_tenant(request.tenant)} of its requests wait",
+                self.retry_after(len(self.queue)),
+                request.arrival,
+            )
+        environment = self.meaning(request.environment) if least > 1 and self.ledger.settled(now) else None
+        most = self.catalog.most(environment, request.relocation) if environment is not None else None
+        if most is None or least <= most:
+            return None
+        message = f"{least} slots at once can never be had: {environment} has {most} at most"
+        return Refused("GANG_IMPOSSIBLE", message, arrival=request.arrival)
 
     def _nobody(
         self, environment: str, now: float, relocation: bool = False, arrival: int = 0

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from envmesh_service.tenants import Tenant
 
-__all__ = ["Tenant", "Usage", "shares"]
+__all__ = ["HORIZON", "Tenant", "Usage", "shares"]
+
+HORIZON = 60.0
+"""Seconds for which a slot is expected to be held, when tenants are compared."""
 
 
 class Usage:
@@ -34,14 +37,20 @@ class Usage:
             if (used := self._used.get(tenant, 0.0) * decay + held.get(tenant, 0) * lived) > 1e-3
         }
 
-    def of(self, tenant: str) -> float:
-        """What a tenant has used, in slot-seconds."""
-        return self._used.get(tenant, 0.0)
+    def of(self, tenant: str, held: int = 0) -> float:
+        """What a tenant has used, in slot-seconds, and will use of the slots that it holds."""
+        return self._used.get(tenant, 0.0) + held * HORIZON
 
 
-def shares(capacity: int, demand: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
+def shares(
+    capacity: int, demand: Mapping[str, int], weights: Mapping[str, float], had: Mapping[str, float]
+) -> dict[str, int]:
     """What each tenant may have of ``capacity`` slots: by weight, none more than it wants, nothing left over while
-    somebody wants more. Fractions are cut off."""
+    somebody wants more.
+
+    Fractions are cut off, and the slots that this leaves go to those who have ``had`` the least for their weight, in
+    slot-seconds, one each. So they go round: a tenant whose share is less than a slot has its turn too.
+    """
     entitled: dict[str, int] = {}
     left = float(capacity)
     open_ = {tenant: wanted for tenant, wanted in demand.items() if wanted > 0}
@@ -50,9 +59,17 @@ def shares(capacity: int, demand: Mapping[str, int], weights: Mapping[str, float
         unit = left / total
         modest = {t: wanted for t, wanted in open_.items() if wanted <= unit * weights.get(t, 1.0) + 1e-9}
         if not modest:
-            return entitled | {tenant: int(unit * weights.get(tenant, 1.0) + 1e-9) for tenant in open_}
+            entitled |= {tenant: int(unit * weights.get(tenant, 1.0) + 1e-9) for tenant in open_}
+            break
         for tenant, wanted in modest.items():
             entitled[tenant] = wanted
             left -= wanted
             del open_[tenant]
+
+    def standing(tenant: str) -> tuple[float, str]:
+        used = had.get(tenant, 0.0) + entitled[tenant] * HORIZON
+        return used / weights.get(tenant, 1.0), tenant
+
+    for tenant in sorted(open_, key=standing)[: capacity - sum(entitled.values())]:
+        entitled[tenant] += 1
     return entitled

@@ -43,6 +43,15 @@ class Sessions:
         """By pool, the whole identity of the host that registered last."""
         self.contexts: dict[str, Any] = {}
 
+    def begin(self, identity: fleet_pb2.HostIdentity) -> fleet_pb2.HostIdentity:
+        """A host registers. Until it reports, what it said in a session before is what is known of it, here as in the
+        ledger: its totals must not seem to begin anew. Returns its slim identity, which is kept with what it says."""
+        _, before = self.said.get(identity.host_id, (None, _EMPTY_REPORT))
+        slim = views.slim(identity)
+        self.said[identity.host_id] = slim, before
+        self.pools[identity.pool] = identity
+        return slim
+
     def prune(self, core: Core) -> None:
         """Drop what is said of hosts that the ledger has forgotten."""
         hosts = core.ledger.hosts
@@ -86,9 +95,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         host = views.host_of(first.identity)
         await self._supersede(host.host_id, context)
         session = core.register(host, desk.clock())
-        self._sessions.pools[host.pool] = first.identity
-        identity = views.slim(first.identity)
-        said[host.host_id] = (identity, _EMPTY_REPORT)
+        identity = self._sessions.begin(first.identity)
         try:
             gap, keys = self._gap(), self._signer.public_keys
             await context.write(self._greeted(gap))
@@ -107,7 +114,7 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 ):  # for the page, and for nobody who looks at the fleet
                     request.report.ClearField(told_once)
                 said[host.host_id] = (identity, request.report)
-                self._losses.heard()
+                self._losses.heard(host.host_id)
                 desk.moved()
                 if core.freed:
                     desk.freed()

@@ -63,6 +63,7 @@ class Ledger:
         if before is not None:
             self._unlist(before)
             record.grants, record.report, record.arriving = before.grants, before.report, before.arriving
+            record.leaving = before.leaving
         self.hosts[host.host_id] = record
         self._registered_at = now
         self.catalog_version += 1
@@ -142,6 +143,7 @@ class Ledger:
             return True
         if record.connected and now - record.heard_at <= self.bounds.liveness:
             return False
+        record.silent = True  # it said no goodbye, and so took what it held along
         self._forget(record, now)
         return True
 

@@ -14,6 +14,8 @@ __all__ = ["Losses", "Verdict"]
 
 KEPT_SECONDS = 600.0
 KEPT_VERDICTS = 10_000
+LATE_SECONDS = 15.0
+"""So long after a loss some client may still find out, and ask: a silence is noticed after ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Losses:
         self._waiting = 0
 
     def report(self, host_id: str, cause: int, message: str) -> None:
-        """A witness tells. The last word counts; that a host is there again takes back what was said before."""
+        """A witness tells. The last word counts; that a host is there again takes back what was said before, and so
+        does a report of it, once nobody asks about that loss any more."""
         now = self._clock()
         self._verdicts.pop(host_id, None)
         if cause != placement_pb2.LOSS_CAUSE_ALIVE:
@@ -45,10 +48,16 @@ class Losses:
             del self._verdicts[old]
         while len(self._verdicts) > KEPT_VERDICTS:
             del self._verdicts[next(iter(self._verdicts))]
-        self.heard()
+        self._tell()
 
-    def heard(self) -> None:
-        """Something was heard of some host."""
+    def heard(self, host_id: str) -> None:
+        """A host has reported. A container that was started again has the host id of its pod, as the one before it."""
+        verdict = self._verdicts.get(host_id)
+        if verdict is not None and self._clock() - verdict.at >= LATE_SECONDS:
+            del self._verdicts[host_id]
+        self._tell()
+
+    def _tell(self) -> None:
         if self._waiting:
             self._news.set()
             self._news = asyncio.Event()

@@ -159,13 +159,14 @@ class Meters:
 
     def _count_said(self) -> None:
         """What hosts say they interrupted and how their drains ended, and what of class NONE was on a host that is gone
-        without a word."""
+        without a word, or begins anew."""
         hosts, tallies = self._core.ledger.hosts, self._tallies
         for host_id, (identity, report) in self._said.items():
             tally = tallies.get(host_id)
             if tally is None or tally.identity is not identity:
                 tally = tallies[host_id] = Tally.of(identity, before=tally)
             tally.record = hosts.get(host_id) or tally.record
+            self._interrupted.add(tally.lost_since(report), "HOST_LOST")
             tally.live = sum(
                 load.live for load in report.environments if load.environment in tally.class_none
             )

@@ -35,6 +35,11 @@ class Request:
     avoid: frozenset[str] = frozenset()
 
     @property
+    def least(self) -> int:
+        """The fewest slots that it takes at a time: all of a gang, or one group."""
+        return self.count if self.whole else self.group_size
+
+    @property
     def rank(self) -> Rank:
         """The order within a lane."""
         return (not self.retried, -self.priority, self.arrival)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from envmesh_broker.fairness import Tenant, shares
+from envmesh_broker.fairness import Tenant, Usage, shares
 from envmesh_broker.hosts import HostRecord, LeaseRow
 from envmesh_broker.ledger import Ledger
 
@@ -56,12 +56,18 @@ def plan_recalls(
     ledger: Ledger,
     wants: Iterable[Want],
     tenant: Callable[[str], Tenant],
+    usage: Usage,
     before: Mapping[str, Mapping[bytes, int]],
 ) -> Recalls:
     """What to ask back. ``before`` is the plan so far: a lease that is being recalled is recalled further first, so
     that as few clients as possible are disturbed."""
     plan: Recalls = {}
     by_environment: dict[str, list[Want]] = {}
+
+    def had(name: str, without: int) -> float:
+        # As the scheduler compares tenants: what comes free must go to those for whom it was asked back.
+        return usage.of(name, ledger.held.get(name, 0) - without)
+
     for want in wants:
         by_environment.setdefault(want.environment, []).append(want)
     for environment, waiting in by_environment.items():
@@ -72,7 +78,7 @@ def plan_recalls(
             continue
         leases = _leases(records, plan)
         leases.sort(key=lambda lease: lease.row.lease_id not in before.get(lease.record.host.host_id, ()))
-        missing -= _shrink_unfair(leases, records, waiting, free, tenant)
+        missing -= _shrink_unfair(leases, records, waiting, free, tenant, had)
         _shrink_idle(leases, {want.client_id for want in waiting}, missing)
         for lease in leases:
             if lease.keep < lease.row.in_use + lease.row.idle:
@@ -118,8 +124,10 @@ def _shrink_unfair(
     waiting: list[Want],
     free: int,
     tenant: Callable[[str], Tenant],
+    had: Callable[[str, int], float],
 ) -> int:
-    """Take from tenants above their share for those below theirs. Returns how many slots will come."""
+    """Take from tenants above their share for those below theirs. ``had`` says what a tenant has had, but for so many
+    of the slots that it holds. Returns how many slots will come."""
     held: dict[str, int] = {}
     for record in records:
         for name, slots in record.load.tenants.items():
@@ -129,7 +137,8 @@ def _shrink_unfair(
         wanted[want.tenant] = wanted.get(want.tenant, 0) + want.slots
     capacity = sum(record.host.slots for record in records)
     demand = {name: held.get(name, 0) + wanted.get(name, 0) for name in held.keys() | wanted.keys()}
-    entitled = shares(capacity, demand, {name: tenant(name).weight for name in demand})
+    weights = {name: tenant(name).weight for name in demand}
+    entitled = shares(capacity, demand, weights, {name: had(name, held.get(name, 0)) for name in demand})
     due = sum(max(0, min(slots, entitled.get(name, 0) - held.get(name, 0))) for name, slots in wanted.items())
     need = max(0, due - free)
     came = 0

@@ -43,8 +43,9 @@ class Reservations:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, bytes], Reservation] = {}
 
-    def put(self, reservation: Reservation) -> bool:
+    def put(self, reservation: Reservation, now: float) -> bool:
         """Note one, in the place of what had its id. False: there are too many already."""
+        self._forget_those_over(now)
         key = reservation.tenant, reservation.reservation_id
         if not reservation.slots:
             self._kept.pop(key, None)
@@ -65,7 +66,7 @@ class Reservations:
         """What is missing, soonest first. ``taken`` says by client and environment what is held and waited for;
         ``room`` how many slots a tenant may still take, None: no bound."""
         left = {}
-        self._kept = {key: kept for key, kept in self._kept.items() if kept.ends_at > now}
+        self._forget_those_over(now)
         for kept in sorted(self._kept.values(), key=lambda kept: kept.starts_at):
             environment = meaning(kept.environment) or kept.environment
             if kept.tenant not in left:
@@ -77,3 +78,6 @@ class Reservations:
                 left[kept.tenant] = bound - slots
             if slots:
                 yield Missing(environment, slots, max(0.0, kept.starts_at - now))
+
+    def _forget_those_over(self, now: float) -> None:
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.ends_at > now}

@@ -5,7 +5,8 @@ so far, and what it holds now as if for ``HORIZON`` seconds more); within a tena
 While several tenants want the same slots each is served in small portions, so that they come out even.
 
 A gang that does not fit is overtaken for ``patience`` seconds at most. Then every host that it could use is kept for
-it: what comes free there collects until the gang fits, and nobody behind it starves it.
+it: what comes free there collects until the gang fits, and nobody behind it starves it. Where its tenant's quota holds
+it back, what comes free of that is kept for it likewise.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from envmesh_broker.fairness import Tenant, Usage
+from envmesh_broker.fairness import HORIZON, Tenant, Usage
 from envmesh_broker.hosts import Grant
 from envmesh_broker.ledger import Ledger
 from envmesh_broker.queue import Lane, Queue, Waiting
 
-__all__ = ["HORIZON", "Decision", "SchedulerBounds", "schedule"]
-
-HORIZON = 60.0
-"""Seconds for which a slot is expected to be held, when tenants are compared."""
+__all__ = ["Decision", "SchedulerBounds", "schedule"]
 
 _PORTIONS = 64
 """A pass gives a tenant at least one in so many of the free slots at a time."""
@@ -136,7 +134,7 @@ class _Pass:
                 heapq.heappush(order, (*self._standing(line), name, line))
 
     def _had(self, name: str) -> float:
-        return self._usage.of(name) + self._ledger.held.get(name, 0) * HORIZON
+        return self._usage.of(name, self._ledger.held.get(name, 0))
 
     def _standing(self, line: _Line) -> tuple[float, int]:
         name = line.tenant or ""
@@ -155,7 +153,8 @@ class _Pass:
         limit = waiting.remaining
         if line.tenant is not None and (quota := self._tenant(line.tenant).quota):
             limit = min(limit, max(0, quota - self._ledger.held.get(line.tenant, 0)))
-            if limit == 0:  # all of its lanes are held back alike
+            # All of its lanes are held back alike; and what quota is left is kept for a gang that has been patient.
+            if limit == 0 or (limit < waiting.request.least and self._is_over(waiting)):
                 line.cursors.clear()
                 return
         if not self._place(waiting, limit, portion):
@@ -168,13 +167,13 @@ class _Pass:
         """Place up to ``limit`` slots of a request, in whole groups. Returns whether there were any."""
         request = waiting.request
         shelves = self._ledger.shelves(waiting.environment, relocation=request.relocation)
-        least = waiting.remaining if request.whole else request.group_size
+        least = request.least
         if limit < least:
             return False
         without = self._kept | request.avoid if self._kept or request.avoid else frozenset()
         free = sum(shelf.free(without) for shelf in shelves)
         if free < least:
-            if least > 1 and self._now - request.entered_at >= self._bounds.patience:
+            if least > 1 and self._is_over(waiting):
                 self._kept.update(
                     host for shelf in shelves for host in shelf.rooms if host not in request.avoid
                 )
@@ -192,6 +191,10 @@ class _Pass:
                     self._give(waiting, host_id, slots)
                     count -= slots
         return True
+
+    def _is_over(self, waiting: Waiting) -> bool:
+        """Whether the time is over for which a gang may be overtaken."""
+        return self._now - waiting.request.entered_at >= self._bounds.patience
 
     def _give(self, waiting: Waiting, host_id: str, slots: int) -> None:
         """Grant slots on one host; what this pass has given the request there before becomes one lease with it."""

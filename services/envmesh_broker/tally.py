@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from envmesh.v1 import environment_pb2, fleet_pb2
 from envmesh_broker.hosts import HostRecord
@@ -14,7 +14,8 @@ __all__ = ["Tally"]
 @dataclass(slots=True)
 class Tally:
     """What has been counted of one host. Its reports say everything since its start, and what of that an earlier broker
-    has heard of; ``class_none`` names its environments whose episodes nobody can rebuild, ``live`` counts those."""
+    has heard of; ``class_none`` names its environments whose episodes nobody can rebuild, ``live`` counts those.
+    ``totals`` are of its last report, by environment: they only rise while its process lives."""
 
     identity: fleet_pb2.HostIdentity
     class_none: frozenset[str]
@@ -22,6 +23,7 @@ class Tally:
     drains: int
     live: int = 0
     record: HostRecord | None = None
+    totals: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, identity: fleet_pb2.HostIdentity, before: Tally | None) -> Tally:
@@ -33,7 +35,30 @@ class Tally:
         )
         if before is None:
             return cls(identity, class_none, {}, 0)
-        return cls(identity, class_none, before.interrupted, before.drains, before.live, before.record)
+        return replace(before, identity=identity, class_none=class_none)
+
+    def lost_since(self, report: fleet_pb2.HostReport) -> int:
+        """Episodes that were lost with the process before this one, where a container was started again: the host has
+        the id of its pod, as before, but its totals have fallen. What it says is counted from nothing then."""
+        totals = {
+            load.environment: (load.begun, load.ended, load.failed, load.steps)
+            for load in report.environments
+        }
+        fallen = any(
+            now < before
+            for environment, row in totals.items()
+            for now, before in zip(row, self.totals.get(environment, row), strict=True)
+        ) or any(
+            row.episodes < self.interrupted.get((load.environment, row.reason), 0)
+            for load in report.environments
+            for row in load.interrupted
+        )
+        self.totals = totals
+        if not fallen:
+            return 0
+        lost, self.live, self.drains = self.live, 0, 0
+        self.interrupted.clear()
+        return lost
 
     def interrupted_since(self, report: fleet_pb2.HostReport) -> Iterator[tuple[int, int]]:
         """(reason, episodes) that are new in a report."""

@@ -92,7 +92,7 @@ class TokenReviews:
         stale = [(d, v) for d, v in self._verdicts.items() if now >= v.fresh_until]
         for digest, verdict in stale[:MOST_AT_ONCE]:
             if verdict.account is None or self._wall() >= verdict.expires_at:
-                del self._verdicts[digest]
+                self._verdicts.pop(digest, None)  # others came while the one before was asked about
                 continue
             try:
                 again = await self._reviewed(digest, verdict.token)
@@ -137,6 +137,6 @@ class TokenReviews:
         return _Verdict(account, token, now + self._keep, reviewed.expires_at)
 
     def _remember(self, digest: bytes, verdict: _Verdict) -> None:
-        if len(self._verdicts) >= self._most:
+        if digest not in self._verdicts and len(self._verdicts) >= self._most:
             self._verdicts.pop(next(iter(self._verdicts)))
         self._verdicts[digest] = verdict

@@ -97,6 +97,24 @@ async def test_a_host_that_registers_anew_ends_its_older_session():
         assert "registered anew" in await other.details()
 
 
+async def test_what_a_host_has_counted_stays_in_the_picture_while_it_registers_anew():
+    async with mesh() as broker:
+        host = SimulatedHost("h0", slots=4)
+        for _ in range(2):  # the second session is looked at before its first report
+            call = broker.fleet.Register()
+            await call.write(fleet_pb2.RegisterRequest(identity=host.identity))
+            await call.read()
+            before = await broker.fleet.GetFleet(fleet_pb2.GetFleetRequest())
+            report = fleet_pb2.HostReport(state=fleet_pb2.HOST_STATE_READY, sequence=1)
+            report.environments.add(environment="cartpole@1", ended=100_000)
+            await call.write(fleet_pb2.RegisterRequest(report=report))
+            await call.read()
+        call.cancel()
+    assert [(status.ended, len(status.report.environments)) for status in before.fleet.hosts] == [
+        (100_000, 1)
+    ]
+
+
 async def test_an_identity_or_report_that_cannot_be_is_refused():
     async with mesh() as broker:
         await broker.hosts(1)

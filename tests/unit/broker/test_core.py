@@ -329,6 +329,19 @@ def test_drain_orders_are_told_until_they_are_heeded():
     assert world.report("h").drain is None
 
 
+def test_nothing_is_placed_on_a_host_that_is_to_drain_though_it_registers_anew_meanwhile():
+    world = World()
+    world.host("h")
+    assert world.core.order_drain("h", True, world.now)
+    waiting = world.ask(1).request.arrival
+    world.sessions["h"] = world.core.register(world.core.ledger.hosts["h"].host, world.now)
+    assert world.granted() == {}
+    assert world.report("h").drain is True
+    assert world.granted() == {}
+    world.core.order_drain("h", False, world.now)
+    assert world.granted() == {waiting: 1}
+
+
 def test_positions():
     world = World()
     world.host("h", slots=1)

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from envmesh.v1 import environment_pb2, error_reason_pb2, fleet_pb2
 from envmesh_broker.core import Core
+from envmesh_broker.fleet import Sessions
 from envmesh_broker.hosts import Host, HostState, LeaseRow, Report
 from envmesh_broker.meters import Meters
 from envmesh_broker.scheduler import Decision
@@ -18,7 +19,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.said: dict[str, tuple[fleet_pb2.HostIdentity, fleet_pb2.HostReport]] = {}
+        self.sessions = Sessions()
+        self.said = self.sessions.said
         self.core = Core(0.0, new_id=lambda: b"x" * 16)
         self.registry = Registry()
         self.meters = Meters(self.registry, self.core, LoopLag(), lambda: self.now, self.said)
@@ -31,12 +33,13 @@ class Fleet:
         info = environment_pb2.EnvironmentInfo(
             name="echo", version="1", recovery=environment_pb2.RECOVERY_CLASS_NONE
         )
-        self.said[name] = (fleet_pb2.HostIdentity(environments=[info]), fleet_pb2.HostReport())
+        identity = fleet_pb2.HostIdentity(host_id=name, pool=pool, environments=[info])
+        self.sessions.begin(identity)
         self.core.report(name, session, Report(state, rows), self.now)
         return session
 
-    def says(self, name: str, live: int = 0, **interrupted: int) -> None:
-        load = fleet_pb2.EnvironmentLoad(environment="echo@1", live=live)
+    def says(self, name: str, live: int = 0, begun: int = 0, **interrupted: int) -> None:
+        load = fleet_pb2.EnvironmentLoad(environment="echo@1", live=live, begun=begun)
         for reason, count in interrupted.items():
             load.interrupted.add(
                 reason=error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}"), episodes=count
@@ -129,6 +132,66 @@ def test_what_cannot_be_rebuilt_is_lost_with_its_host():
     fleet.core.tick(fleet.now)  # and forgotten
     fleet.meters.tick()
     assert fleet.found()["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 7
+
+
+def test_what_cannot_be_rebuilt_is_lost_with_a_host_that_is_said_to_be_gone_before_anybody_noticed():
+    fleet = Fleet()
+    session = fleet.host("a", "pool", (LeaseRow(b"l" * 16, "t", "echo@1", 7, 0, b""),))
+    fleet.says("a", live=7)
+    fleet.meters.tick()
+    fleet.core.disconnected("a", session, fleet.now)
+    fleet.now = 0.2
+    assert fleet.core.gone("a", fleet.now)
+    fleet.meters.tick()
+    assert fleet.found()["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 7
+
+
+def test_a_container_that_is_started_again_under_its_id_has_lost_what_it_held_and_counts_from_nothing():
+    fleet = Fleet()
+    session = fleet.host("a", "pool", (LeaseRow(b"l" * 16, "t", "echo@1", 7, 0, b""),))
+    fleet.says("a", live=7, begun=50, LIMIT_EXCEEDED=5)
+    fleet.meters.tick()
+    fleet.core.disconnected("a", session, 1.0)  # killed for its memory
+    fleet.host("a", "pool")
+    fleet.meters.tick()  # it has not said anything yet
+    found = fleet.found()
+    assert found["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 0
+    fleet.says("a", live=1, begun=1)
+    fleet.meters.tick()
+    fleet.says("a", live=2, begun=9, LIMIT_EXCEEDED=3)
+    fleet.meters.tick()
+    fleet.meters.tick()
+    found = fleet.found()
+    assert found["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 7
+    assert found["envmesh_interrupted_episodes_total", ("reason", "LIMIT_EXCEEDED")] == 8
+
+
+def test_drains_of_a_container_that_is_started_again_are_counted():
+    fleet = Fleet()
+    fleet.host("a", "pool")
+    fleet.says("a", begun=50)
+    fleet.said["a"][1].drains.add(number=1, outcome=fleet_pb2.DRAIN_OUTCOME_TAKEN_BACK)
+    fleet.meters.tick()
+    fleet.host("a", "pool")
+    fleet.says("a", begun=1)
+    fleet.said["a"][1].drains.add(number=1, outcome=fleet_pb2.DRAIN_OUTCOME_EMPTIED)
+    fleet.meters.tick()
+    found = fleet.found()
+    assert found["envmesh_drains_total", ("outcome", "taken_back")] == 1
+    assert found["envmesh_drains_total", ("outcome", "emptied")] == 1
+
+
+def test_a_host_that_only_registers_again_has_lost_nothing():
+    fleet = Fleet()
+    fleet.host("a", "pool")
+    for begun in (50, 51):
+        fleet.says("a", live=7, begun=begun, LIMIT_EXCEEDED=5)
+        fleet.meters.tick()
+        fleet.host("a", "pool")
+        fleet.meters.tick()
+    found = fleet.found()
+    assert found["envmesh_interrupted_episodes_total", ("reason", "HOST_LOST")] == 0
+    assert found["envmesh_interrupted_episodes_total", ("reason", "LIMIT_EXCEEDED")] == 5
 
 
 def test_waits_are_told_apart_by_whether_there_was_room():

@@ -17,6 +17,7 @@ class Judge:
         self.ends = 1e9
         self.good, self.asked = {"ppo"}, 0
         self.away = False
+        self.slow: dict[str, asyncio.Event] = {}
         self.reviews = TokenReviews(
             self.ask, keep=keep, clock=lambda: self.now, wall=lambda: self.now, **bounds
         )
@@ -24,6 +25,8 @@ class Judge:
     async def ask(self, token: str) -> ReviewedToken | None:
         self.asked += 1
         await asyncio.sleep(0)  # others come meanwhile
+        if token in self.slow:
+            await self.slow[token].wait()
         if self.away:
             raise ApiRefused("review a token", 0, "it does not answer")
         return ReviewedToken("rl", token, self.ends) if token in self.good else None
@@ -95,6 +98,32 @@ async def test_while_the_api_server_is_away_nobody_is_revoked_and_nobody_new_com
     with pytest.raises(Refusal) as refused:
         await judge.name("newcomer")
     assert (refused.value.reason, refused.value.retry_after) == ("UNREACHABLE", 1.0)
+
+
+async def test_newcomers_may_take_the_place_of_what_is_being_reviewed_again():
+    judge = Judge(most=4)
+    await judge.name("ppo")
+    judge.now += 55.0
+    for number in range(3):
+        await judge.name(f"stranger-{number}")
+    judge.now += 10.0  # nothing is fresh any more
+    judge.slow["ppo"] = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        again = tasks.create_task(judge.reviews.review_again())
+        for number in range(3):
+            assert await judge.name(f"newcomer-{number}") is None
+        judge.slow["ppo"].set()
+    assert again.result() == []
+
+
+async def test_a_second_look_at_a_token_takes_no_other_ones_place():
+    judge = Judge(most=2)
+    judge.good.add("sweep")
+    await judge.name("ppo")
+    await judge.name("sweep")
+    judge.now += 61.0
+    assert await judge.name("sweep") == "sweep"
+    assert {account.name for account in judge.reviews.accounts()} == {"ppo", "sweep"}
 
 
 async def test_what_is_remembered_is_bounded():
