@@ -18,7 +18,7 @@ from envmesh.digest import LONG_BYTES, digest_of, suffix
 from envmesh.env import Definition, Isolation, Recovery
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.shown import said, shown
+from envmesh_host.shown import raised, said, shown
 from envmesh_host.task_table import TaskTable
 
 __all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome", "size_of"]
@@ -71,41 +71,71 @@ class Served:
         Raises:
             Refusal: ENVIRONMENT_RAISED or ENVIRONMENT_RETURNED when it cannot be created or is no environment.
         """
-        declaration = definition.declaration
+        doing = "creating"
         try:
             instance = definition.factory()
-        except Exception as error:
-            raise Refusal(
-                f"{definition.target}: creating the environment raised {type(error).__name__}: {error}",
-                reason="ENVIRONMENT_RAISED",
-            ) from error
+            doing = "looking at"
+            served = cls._found(definition, instance)
+            doing = "closing"
+            close = getattr(instance, "close", None)
+            if close is not None and not inspect.iscoroutinefunction(close):
+                close()
+        except Refusal:
+            raise
+        except (Exception, SystemExit) as error:
+            raise raised(f"{definition.target}: {doing} the environment", error) from error
+        return served
+
+    @classmethod
+    def _found(cls, definition: Definition, instance: Any) -> Served:
         missing = [name for name in ("reset", "step") if not callable(getattr(instance, name, None))]
         if missing:
             raise Refusal(
                 f"{definition.target} is no environment: it has no {' and no '.join(missing)}()",
                 reason="ENVIRONMENT_RETURNED",
             )
+        declaration = definition.declaration
         observation_space = _space(declaration.observation_space, instance, "observation_space")
         action_space = _space(declaration.action_space, instance, "action_space")
         asynchronous = any(inspect.iscoroutinefunction(getattr(instance, name)) for name in ("reset", "step"))
         seeded = declaration.seeded if declaration.seeded is not None else _accepts(instance.reset, "seed")
-        agent_spaces = action_space if declaration.agents and isinstance(action_space, Mapping) else None
-        served = cls(
+        info = _info(definition, instance, observation_space, action_space, seeded)
+        return cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
+
+    @classmethod
+    def as_found(cls, definition: Definition, info: pb.EnvironmentInfo, asynchronous: bool) -> Served:
+        """The same without an instance, from what ``prepare`` found in another process."""
+        declaration = definition.declaration
+        observation_space, action_space = declaration.observation_space, declaration.action_space
+        if observation_space is None and info.HasField("observation_space"):
+            observation_space = spaces.from_proto(info.observation_space)
+        if action_space is None and info.HasField("action_space"):
+            action_space = spaces.from_proto(info.action_space)
+        return cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
+
+    @classmethod
+    def _with_spaces(
+        cls,
+        definition: Definition,
+        info: pb.EnvironmentInfo,
+        asynchronous: bool,
+        observation_space: Any,
+        action_space: Any,
+    ) -> Served:
+        agents = definition.declaration.agents
+        by_agent = action_space if agents and isinstance(action_space, Mapping) else None
+        return cls(
             definition=definition,
-            info=_info(definition, instance, observation_space, action_space, seeded),
+            info=info,
             asynchronous=asynchronous,
-            seeded=seeded,
-            observation=spaces.codec(None if declaration.agents else observation_space),
-            action=spaces.codec(None if declaration.agents else action_space, action=True),
+            seeded=info.seeded,
+            observation=spaces.codec(None if agents else observation_space),
+            action=spaces.codec(None if agents else action_space, action=True),
             agent_actions={
-                agent: spaces.codec(agent_spaces[agent] if agent_spaces else action_space, action=True)
-                for agent in declaration.agents
+                agent: spaces.codec(by_agent[agent] if by_agent else action_space, action=True)
+                for agent in agents
             },
         )
-        close = getattr(instance, "close", None)
-        if close is not None and not inspect.iscoroutinefunction(close):
-            close()
-        return served
 
     def forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
         """How to read this instance's actions, and how to write its outcomes."""

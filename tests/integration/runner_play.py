@@ -72,7 +72,8 @@ class Episode:
     async def reset(self, seed=None):
         request = pb.ResetRequest() if seed is None else pb.ResetRequest(seed=seed)
         row = await self.play.carry_out(self.seat, pb.COMMAND_KIND_RESET, payload=request.SerializeToString())
-        self.first = values.decode(row[0])
+        if not row[2] & pb.OUTCOME_FLAG_AGENTS:
+            self.first = values.decode(row[0])
         return row
 
     def begin_step(self, action, limit=None):

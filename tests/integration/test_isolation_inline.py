@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from envmesh import values
 from envmesh.errors import Refusal
 from envmesh_host.isolation.inline import InlineRunner
 from envmesh_host.served import Served
@@ -57,6 +58,18 @@ async def test_a_step_that_refuses_to_be_cancelled_is_answered_and_counted(inlin
         assert await good.step("relent") == "relent"
         await bad.close()
         assert play.runner.stuck == 0
+
+
+async def test_the_limit_of_a_command_in_doubt_counts_from_when_it_may_begin(inline):
+    async with playing(inline, "MisbehavingInline") as play:
+        doubted, other = await play.episode(), await play.episode()
+        play.runner.hold(doubted.seat, True)
+        step = doubted.begin_step("well", limit=0.05)
+        with pytest.raises(Refusal, match="and was cancelled"):
+            await other.step("wait long", limit=0.3)
+        assert not step.done()
+        play.runner.hold(doubted.seat, False)
+        assert values.decode((await step)[0]) == "well"
 
 
 async def test_closing_an_episode_cancels_its_step(inline):

@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from envmesh.errors import Refusal
@@ -179,6 +180,18 @@ async def test_the_end_of_the_forkserver_loses_every_copy_and_a_new_one_begins()
     assert not alive(int(idle.first))
 
 
+async def test_an_episode_that_begins_before_the_end_of_the_forkserver_is_seen_is_answered():
+    async with playing(pool(), "Misbehaving") as play, asyncio.timeout(20):
+        idle = await play.episode()
+        forkserver = play.runner._nursery.process_id
+        os.kill(forkserver, signal.SIGKILL)
+        os.waitid(os.P_PID, forkserver, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop is not to turn
+        with pytest.raises(Refusal, match="WORKER_LOST"):
+            await play.episode()
+        assert [seat for seat, _ in play.lost] == [idle.seat]
+        assert await (await play.episode()).step("well") == "well"
+
+
 async def test_closing_an_episode_whose_step_runs_cancels_the_step():
     async with playing(pool(), "Misbehaving") as play:
         episode = await play.episode()
@@ -271,6 +284,17 @@ async def test_episodes_beyond_the_workers_wait_their_turn():
 
 
 @pytest.mark.parametrize(
+    ("target", "action"),
+    [("InPlace", np.ones(2, np.float32)), ("InPlaceOfTwo", {"left": [1.0, 1.0], "right": [1.0, 1.0, 1.0]})],
+)
+async def test_every_worker_gives_the_environment_actions_that_it_may_write_to(target, action):
+    async with playing(pool(slots=3), f"tests.environments.in_place:{target}") as play:
+        episodes = [await play.episode() for _ in range(3)]
+        outcomes = {(await episode.begin_step(action))[0] for episode in episodes}
+        assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize(
     ("target", "reason", "words"),
     [
         ("RaisesWhenMade", "ENVIRONMENT_RAISED", "OSError: no display"),
@@ -289,6 +313,22 @@ async def test_an_environment_that_cannot_be_made_is_refused_at_the_start(target
     assert refused.value.reason == reason
     assert words in str(refused.value)
     assert descendants() <= others
+
+
+CARELESS = {
+    "RaisesWhenClosed": "closing the environment raised RuntimeError: the browser is gone",
+    "ExitsWhenMade": "creating the environment raised SystemExit: no licence",
+    "RaisesWhenAsked": "looking at the environment raised LookupError: not yet connected",
+}
+
+
+@pytest.mark.parametrize("target", CARELESS)
+async def test_what_an_environment_raises_while_it_is_looked_at_is_said_with_its_traceback(target):
+    with pytest.raises(Refusal, match=CARELESS[target]) as refused:
+        async with playing(pool(), f"tests.environments.careless:{target}"):
+            pass
+    assert refused.value.reason == "ENVIRONMENT_RAISED"
+    assert "careless.py" in refused.value.detail
 
 
 async def test_a_module_that_cannot_be_imported_is_refused_at_the_start(others):

@@ -6,7 +6,9 @@ import threading
 import pytest
 
 from envmesh.errors import Refusal
+from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.thread import ThreadRunner
+from tests.environments.blocking import CLOSED, GATE
 from tests.integration.runner_play import playing
 
 
@@ -99,6 +101,39 @@ async def test_a_blocked_loop_is_left_behind():
         assert play.runner.stuck == 2
         fresh = await play.episode()
         assert await fresh.step("open the gate") == "open the gate"
+
+
+async def test_a_blocked_loop_closes_its_episodes_and_ends_once_its_code_returns():
+    async with playing(threads(), "tests.environments.blocking:BlockingLater") as play, asyncio.timeout(30):
+        (blocked,) = threads_of("BlockingLater@1 loop")
+        bad = await play.episode()
+        with pytest.raises(Refusal, match="and blocks its event loop"):
+            await bad.step("wait for the gate", limit=0.2)
+        fresh = await play.episode()
+        assert not CLOSED.is_set()
+        await fresh.step("open the gate")
+        await asyncio.to_thread(blocked.join, 10.0)
+        assert not blocked.is_alive()
+        assert CLOSED.is_set()
+        assert play.runner.stuck == 0
+        assert await fresh.step("well") == "well"
+
+
+async def test_no_episode_begins_while_stuck_threads_hold_every_slot():
+    async with playing(threads(slots=2, most=2), "tests.environments.blocking:Blocking") as play:
+        steps = [(await play.episode()).begin_step("wait for the gate", limit=0.2) for _ in range(2)]
+        for step in steps:
+            with pytest.raises(Refusal, match="LIMIT_EXCEEDED"):
+                await step
+        for kind in (pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_RESUME):
+            with pytest.raises(Refusal, match=r"holds 2 of 2 slots of .*:Blocking@1") as refused:
+                await play.carry_out(play.runner.seat(), kind)
+            assert refused.value.reason == "NO_CAPACITY"
+        GATE.set()
+        for thread in threads_of("Blocking"):
+            await asyncio.to_thread(thread.join, 10.0)
+        assert play.runner.stuck == 0
+        assert await (await play.episode()).step("well") == "well"
 
 
 async def test_global_generators_need_process_isolation():

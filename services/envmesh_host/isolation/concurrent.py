@@ -58,7 +58,7 @@ CANCEL_GRACE_SECONDS = 1.0
 
 
 class Command:
-    """One command under way, and its task."""
+    """One command under way, and its task. ``started`` and ``timer`` are there once it has begun."""
 
     __slots__ = ("answered", "index", "key", "kind", "limit_seconds", "overran", "started", "task", "timer")
 
@@ -71,7 +71,22 @@ class Command:
         self.overran = False
         self.answered = False
         self.task: asyncio.Task[None]
-        self.timer: asyncio.TimerHandle
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running_seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.started if self.started else 0.0
+
+    def set_timer(self, limit_seconds: float, overrun: Callable[[Command], None]) -> None:
+        """Have ``overrun`` called after this limit, counted from now on."""
+        self.stop_timer()
+        self.timer = asyncio.get_running_loop().call_later(limit_seconds, overrun, self)
+
+    def stop_timer(self) -> None:
+        """No limit counts any more."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Episode:
@@ -131,7 +146,6 @@ class AsyncEpisodes:
         else:
             episode.command = command
             work = self._run(episode, command, payload)
-        command.timer = asyncio.get_running_loop().call_later(limit_seconds, self._overrun, command)
         command.task = self._spawn(work, name=f"{during(kind, index)} of an episode")
 
     def close_all(self, limit_seconds: float) -> None:
@@ -145,7 +159,7 @@ class AsyncEpisodes:
         try:
             while not self._may_begin(command.key):  # noqa: ASYNC110 - told by a host that may be in another process
                 await asyncio.sleep(LOOK_SECONDS)
-            command.started = time.monotonic()
+            self._begin(command)
             self._note(command.key, command.started)
             result = await self._play(episode, command, payload)
         except Refusal as refusal:
@@ -159,12 +173,17 @@ class AsyncEpisodes:
         except BaseException as error:  # sys.exit() in an environment is its own failure only
             result = raised(during(command.kind), error)
         finally:
-            command.timer.cancel()
+            command.stop_timer()
             self._note(command.key, 0.0)
             self._stuck.discard(command)
             if episode.command is command:
                 episode.command = None
         self._settle(command, result)
+
+    def _begin(self, command: Command) -> None:
+        """It may begin now, and its limit counts from now on: not while it was in doubt."""
+        command.started = time.monotonic()
+        command.set_timer(command.limit_seconds, self._overrun)
 
     async def _play(self, episode: Episode, command: Command, payload: bytes) -> Row:
         player, kind = episode.player, command.kind
@@ -201,15 +220,14 @@ class AsyncEpisodes:
                 return
             await asyncio.sleep(0)
             if not command.overran:
-                command.timer.cancel()
-                command.timer = loop.call_later(command.limit_seconds, self._overrun, command)
+                command.set_timer(command.limit_seconds, self._overrun)
                 self._note(command.key, time.monotonic())
             end = loop.time() + STRETCH_SECONDS
 
         return turn
 
     async def _close(self, episode: Episode, command: Command, running: Command | None) -> None:
-        command.started = time.monotonic()
+        self._begin(command)
         result: Row | Refusal = EMPTY_ROW
         noted = False
         try:
@@ -229,7 +247,7 @@ class AsyncEpisodes:
         except BaseException as error:  # as above
             result = raised("close", error)
         finally:
-            command.timer.cancel()
+            command.stop_timer()
             self._stuck.discard(command)
             self._episodes.pop(command.key, None)
             if noted:
@@ -237,8 +255,7 @@ class AsyncEpisodes:
             if running is not None and not running.task.done():
                 self._stuck.add(running)
             elif running is not None:
-                running.timer.cancel()  # it may have been cancelled before it ever began
-                running.answered = True
+                running.answered = True  # it may have been cancelled before it ever began
         self._settle(command, result)
 
     def _overrun(self, command: Command) -> None:
@@ -249,8 +266,7 @@ class AsyncEpisodes:
             return
         command.overran = True
         command.task.cancel()
-        loop = asyncio.get_running_loop()
-        command.timer = loop.call_later(CANCEL_GRACE_SECONDS, self._overrun, command)
+        command.set_timer(CANCEL_GRACE_SECONDS, self._overrun)
 
     def _settle(self, command: Command, result: Row | Refusal) -> None:
         if command.answered:
@@ -259,7 +275,7 @@ class AsyncEpisodes:
         if command.overran:
             outcome = "and could not be cancelled" if command in self._stuck else "and was cancelled"
             result = limit_exceeded(command.kind, command.index, command.limit_seconds, outcome)
-        self._answer(command.key, command.kind, result, time.monotonic() - command.started)
+        self._answer(command.key, command.kind, result, command.running_seconds)
 
 
 class WorkerLoop:

@@ -11,6 +11,7 @@ kills whatever processes they leave behind. It ends when its host does, and they
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -149,16 +150,16 @@ class ForkServer:
     def _start(self, worker: int, files: list[int]) -> None:
         parent = os.getpid()
         try:
-            connection, record = (
-                files  # ValueError: there was no room for them among this process's open files
-            )
+            if len(files) < 2:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # as recvmsg does not say
+            connection, record = files
             reading, writing = os.pipe()
             files += (reading, writing)
             pid = os.fork()
-        except (OSError, ValueError) as error:
+        except OSError as error:
             for file in files:
                 os.close(file)
-            self._tell("exited", worker=worker, status=0, tail=f"cannot fork: {error}")
+            self._tell("no_room", worker=worker, message=f"cannot fork: {error}")
             return
         if pid == 0:
             self._be_worker(parent, connection, record, reading, writing)

@@ -35,6 +35,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: asyncio.Event
         self._episodes: AsyncEpisodes
+        self._left = False
         self.ended = False
         self.seats: set[LocalSeat] = set()
         self.running: dict[LocalSeat, float] = {}
@@ -57,6 +58,11 @@ class LoopThread:
                 pass  # the loop has ended
         if job is not None:
             self.seats.add(job.seat)
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: once its code returns it closes its episodes, plays nothing else, and ends."""
+        self._left = True
+        self.submit(None)
 
     def finished(self) -> list[Finished]:
         """The commands that are done; to be asked in the host's loop."""
@@ -93,6 +99,8 @@ class LoopThread:
             if job is None:
                 self._last.set()
                 return
+            if self._left:
+                continue
             self._episodes.submit(job.seat, job.kind, job.index, job.payload, job.limit_seconds)
 
     def _note(self, seat: LocalSeat, since: float) -> None:

@@ -50,6 +50,10 @@ class Parent(Protocol):
         """The forkserver has ended, and with it every worker; or it never began."""
         ...
 
+    def worker_unborn(self, number: int, error: OSError) -> None:
+        """There was no room for a worker that was asked for."""
+        ...
+
     def worker_exited(self, number: int, status: int, last_words: str) -> None:
         """A worker ended: its exit code, or minus the signal's number."""
         ...
@@ -127,10 +131,7 @@ class Nursery:
 
     def close(self) -> None:
         """End the forkserver and every worker, and wait until it is gone."""
-        if self._control is not None:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._control.close()
-            self._control = None
+        self._hang_up()
         for _, connection, record in self._due:
             connection.close()
             os.close(record)
@@ -188,6 +189,10 @@ class Nursery:
             case {"event": "started", "worker": number}:
                 self._unconfirmed.discard(number)
                 self._send_due()
+            case {"event": "no_room", "worker": number, "message": message}:
+                self._unconfirmed.discard(number)
+                self._parent.worker_unborn(number, OSError(message))
+                self._send_due()
             case {"event": "exited", "worker": number, "status": status, "tail": tail}:
                 self._unconfirmed.discard(number)
                 self._parent.worker_exited(number, status, tail)
@@ -203,9 +208,19 @@ class Nursery:
             case {"event": "refused", "reason": reason, "message": message, "detail": detail}:
                 self._refusal = Refusal(message, reason=reason, detail=detail)
 
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
+            self._control = None
+
     def _lose(self) -> None:
-        if self._control is None:
-            return
+        """The forkserver is gone. The parent hears of it in a turn of its own, not while it begins or ends a worker."""
+        if self._control is not None:
+            self._hang_up()
+            asyncio.get_running_loop().call_soon(self._lost)
+
+    def _lost(self) -> None:
         process = self._process
         self.close()
         status = "" if process is None else f" (exit status {process.returncode})"

@@ -58,8 +58,9 @@ class OpenJobs:
         self.jobs: set[Job] = set()
         self.stopping = False
 
-    def admit(self, job: Job) -> bool:
-        """Whether a job is to be carried out; one that is not will be answered."""
+    def admit(self, job: Job, full: Refusal | None = None) -> bool:
+        """Whether a job is to be carried out; one that is not will be answered. ``full`` says why an episode may not
+        begin just now."""
         seat: LocalSeat = job.seat
         refusal = None
         if self.stopping:
@@ -72,8 +73,8 @@ class OpenJobs:
             seat.closing = job
         elif seat.job is not None or seat.closing is not None:
             refusal = Refusal("the episode has another command under way", reason="INTERNAL")
-        elif seat.refusal is not None:
-            refusal = seat.refusal
+        elif seat.refusal is not None or full is not None:
+            refusal = seat.refusal or full
         else:
             seat.job = job
         self.jobs.add(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -283,6 +283,14 @@ class WorkerLink:
             self.on_hello(pb.EnvironmentInfo.FromString(payload), bool(flags))
 
     # ---- the end
+
+    def vacate(self) -> Iterator[tuple[Seat, Job | None, Job | None]]:
+        """Empty the seats of a worker that is gone: each episode's, with the command and the close that ran there."""
+        for seat in self.seats:
+            if seat is not None:
+                job, closing = seat.job, seat.closing
+                seat.worker, seat.job, seat.closing = None, None, None
+                yield seat, job, closing
 
     def close_files(self) -> None:
         """Let go of everything this side holds. Again: does nothing."""

@@ -14,6 +14,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.isolation.death import Death, blame_for
 from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded, stopped
+from envmesh_host.isolation.leaving import Leaving
 from envmesh_host.isolation.nursery import Nursery, in_time
 from envmesh_host.isolation.out_of_memory import OutOfMemory
 from envmesh_host.isolation.pool import READ_BYTES, ROWS_AT_ONCE, Seat, WorkerLink, abandon, place_for
@@ -30,9 +31,6 @@ log = logging.getLogger("envmesh.host")
 
 CONNECTION_GRACE_SECONDS = 0.25
 """How long a worker may outlive its connection."""
-
-LEAVING_GRACE_SECONDS = 10.0
-"""How long a worker that is no longer needed may take to close its environments."""
 
 
 class ProcessRunner:
@@ -73,7 +71,9 @@ class ProcessRunner:
         self._watch = LimitWatch(
             lambda: list(self._workers.values()), self._end_overrun, shared=self._seats_each > 1
         )
-        self._idle: asyncio.TimerHandle | None = None
+        self._leaving = Leaving(
+            self._workers, self._processes, self._nursery.kill_worker, self._settings.idle_seconds
+        )
         self._replacing: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ready: asyncio.Future[None]
@@ -141,8 +141,7 @@ class ProcessRunner:
         """Have each worker do what it has and close its environments; then end whatever is left."""
         self._stopping = True
         self._watch.cancel()
-        if self._idle is not None:
-            self._idle.cancel()
+        self._leaving.cancel()
         ending = stopped()
         self._waiting.refuse(ending)
         for worker in list(self._workers.values()):
@@ -231,7 +230,10 @@ class ProcessRunner:
         self._replace_later()
         if not self._workers:
             words = f"no worker of {self._definition.key} can be begun here: {error}"
-            self._waiting.refuse(Refusal(words, reason="NO_CAPACITY", retry_after=1.0))
+            refusal = Refusal(words, reason="NO_CAPACITY", retry_after=1.0)
+            self._waiting.refuse(refusal)
+            if not self._hello.done():
+                self._hello.set_exception(refusal)
 
     def _new_worker(self) -> WorkerLink:
         self._numbers += 1
@@ -266,31 +268,10 @@ class ProcessRunner:
         if self._stopping:
             return
         if worker.retired and not worker.episodes:
-            self._dismiss(worker)
+            self._leaving.dismiss(worker)
         self._place_waiting()
-        if not worker.episodes and self._idle is None:
-            self._idle = self._loop.call_later(self._settings.idle_seconds, self._dismiss_idle)
-
-    def _dismiss_idle(self) -> None:
-        self._idle = None
-        before = self._loop.time() - self._settings.idle_seconds + 0.001
-        empty = [worker for worker in self._workers.values() if not worker.episodes]
-        spare = 0 if len(empty) < len(self._workers) else 1
-        for worker in empty[spare:]:
-            if worker.empty_since <= before:
-                self._dismiss(worker)
-        if len(empty) > spare and any(worker.empty_since > before for worker in empty):
-            self._idle = self._loop.call_later(self._settings.idle_seconds, self._dismiss_idle)
-
-    def _dismiss(self, worker: WorkerLink) -> None:
-        """Let a worker without episodes go."""
-        self._workers.pop(worker.number, None)
-        worker.finish()
-        self._loop.call_later(LEAVING_GRACE_SECONDS, self._kill_number, worker.number)
-
-    def _kill_number(self, number: int) -> None:
-        if number in self._processes:
-            self._nursery.kill_worker(number)
+        if not worker.episodes:
+            self._leaving.wake()
 
     # ---- limits
 
@@ -314,6 +295,26 @@ class ProcessRunner:
         self._bury(worker, blame, others)
 
     # ---- deaths
+
+    def worker_unborn(self, number: int, error: OSError) -> None:
+        """There was no room for a worker's process: the episodes that were to begin in it wait for another."""
+        worker = self._processes.pop(number, None)
+        if worker is not None:
+            self._workers.pop(number, None)
+            worker.close_files()
+            for seat, job, closing in worker.vacate():
+                if closing is not None:
+                    closing.done(closing, EMPTY_ROW)
+                elif job is not None:
+                    seat.job = job
+                    self._waiting.add(job)
+            if self._stopping:
+                self._waiting.refuse(stopped())
+            else:
+                self._no_room(error)
+                self._place_waiting()
+        if not self._processes:
+            self._all_gone.set()
 
     def worker_exited(self, number: int, status: int, last_words: str) -> None:
         """A worker process is gone."""
@@ -349,11 +350,8 @@ class ProcessRunner:
             return
         worker.close_files()
         idle: list[Any] = []
-        for seat in worker.seats:
-            if seat is None:
-                continue
-            job, closing = seat.job, seat.closing
-            seat.worker, seat.job, seat.closing, seat.refusal = None, None, None, others
+        for seat, job, closing in worker.vacate():
+            seat.refusal = others
             if job is not None:
                 seat.refusal = refusal = blame(job) if seat in running else others
                 job.done(job, refusal)

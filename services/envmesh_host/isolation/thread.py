@@ -12,7 +12,7 @@ from typing import Any
 from envmesh.env import Definition
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.isolation.job import CLOSE, during, limit_exceeded
+from envmesh_host.isolation.job import CLOSE, RESET, RESUME, during, limit_exceeded
 from envmesh_host.isolation.loop_thread import LoopThread
 from envmesh_host.isolation.open_jobs import LocalBreath, LocalSeat, OpenJobs
 from envmesh_host.isolation.runner import CopiesLost, Job
@@ -32,7 +32,8 @@ class ThreadRunner(LocalBreath):
     """Plays the episodes of one environment in threads.
 
     A thread cannot be ended. One whose command overran its limit is given up: the command is answered at once, another
-    thread takes its place, and until it returns it counts as ``stuck``, for it still holds what it holds.
+    thread takes its place, and until it returns it counts as ``stuck``, for it still holds what it holds. Once there
+    are as many of those as slots, no further episode begins.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ThreadRunner(LocalBreath):
     ):
         self._definition = definition
         self._copies_lost = copies_lost
+        self._slots = slots
         self._most = threads or min(slots, 256)
         self._open = OpenJobs()
         self._pool: ThreadPool | None = None
@@ -106,7 +108,7 @@ class ThreadRunner(LocalBreath):
 
     def submit(self, job: Job) -> None:
         """Begin a command."""
-        if not self._open.admit(job):
+        if not self._open.admit(job, self._all_stuck() if job.kind in (RESET, RESUME) else None):
             return
         self._seats.add(job.seat)
         if self._loops is not None:
@@ -120,12 +122,20 @@ class ThreadRunner(LocalBreath):
         if self._watch is None:
             self._watch = self._loop.call_later(self._shortest, self._look)
 
+    def _all_stuck(self) -> Refusal | None:
+        """Why no further episode may begin, where none may."""
+        stuck = self.stuck
+        if stuck < self._slots:
+            return None
+        words = f"code that does not return holds {stuck} of {self._slots} slots of {self._definition.key}"
+        return Refusal(words, reason="NO_CAPACITY", retry_after=1.0)
+
     @property
     def stuck(self) -> int:
         """Threads that were given up and still run; of a stuck loop, its episodes."""
         if self._pool is not None:
             return len(self._pool.given_up)
-        self._stuck_loops = [loop for loop in self._stuck_loops if loop.running]
+        self._stuck_loops = [loop for loop in self._stuck_loops if not loop.ended]
         stuck = sum(len(loop.seats) for loop in self._stuck_loops)
         return stuck + (self._loops.stuck if self._loops is not None else 0)
 
@@ -133,7 +143,7 @@ class ThreadRunner(LocalBreath):
         """Close every episode, and end the threads; one that is stuck stays, as a daemon, until the process ends."""
         if self._watch is not None:
             self._watch.cancel()
-        for seat in self._seats:
+        for seat in list(self._seats):
             if seat.closing is None and self._loops is None and not self._open.stopping:
                 self.submit(Job(CLOSE, seat, 0, b"", grace_seconds, lambda job, result: None))
         self._open.stopping = True
@@ -150,8 +160,9 @@ class ThreadRunner(LocalBreath):
             self._watch.cancel()
         for thread in self._pool.end() if self._pool is not None else ():
             thread.join(timeout=1.0)
-        if self._loops is not None and self._loops.ended:
-            self._loops.thread.join(timeout=1.0)
+        for loop in self._loop_threads():
+            if loop.ended:
+                loop.thread.join(timeout=1.0)
         self._open.refuse_all(Refusal("the host stopped", reason="PREEMPTED"))
 
     # ---- answers
@@ -239,6 +250,7 @@ class ThreadRunner(LocalBreath):
         what, limit = during(culprit.kind, culprit.index), culprit.limit_seconds
         self._loops = LoopThread(self._served, self._wake, self._may_begin)
         self._stuck_loops.append(loop)
+        loop.leave()
         message = f"its event loop is blocked, for another episode's {what} overran its limit of {limit:g} s"
         others = Refusal(message, reason="WORKER_LOST")
         idle = []

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from envmesh import spaces
 from envmesh.env import Definition
 from envmesh.errors import Refusal
 from envmesh.target import load
@@ -111,24 +110,7 @@ def _served(definition: Definition, hello: pb.StreamRequest) -> Served:
     if not hello.payloads[0]:
         return Served.prepare(definition)
     info = pb.EnvironmentInfo.FromString(hello.payloads[0])
-    declaration = definition.declaration
-    observation, action = declaration.observation_space, declaration.action_space
-    if observation is None and info.HasField("observation_space"):
-        observation = spaces.from_proto(info.observation_space)
-    if action is None and info.HasField("action_space"):
-        action = spaces.from_proto(info.action_space)
-    by_agent = action if declaration.agents and isinstance(action, Mapping) else None
-    return Served(
-        definition=definition,
-        info=info,
-        asynchronous=bool(hello.indices[0]),
-        seeded=info.seeded,
-        observation=spaces.codec(None if declaration.agents else observation),
-        action=spaces.codec(None if declaration.agents else action),
-        agent_actions={
-            agent: spaces.codec(by_agent[agent] if by_agent else action) for agent in declaration.agents
-        },
-    )
+    return Served.as_found(definition, info, asynchronous=bool(hello.indices[0]))
 
 
 class Worker:
