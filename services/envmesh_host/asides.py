@@ -1,4 +1,5 @@
-"""Commands that are no step: grading and saving. They run alone; a step that comes meanwhile waits behind them."""
+"""Commands that are no step: grading and saving. They run alone; a step that comes meanwhile waits behind them, and so
+does a grading that comes while the episode is saved, which a host may do unasked."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from envmesh_host.counting import note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
 from envmesh_host.overrun import StepOverrun
-from envmesh_host.refusals import overran
+from envmesh_host.refusals import overran, too_large
 from envmesh_host.roster import Roster
-from envmesh_host.served import Row
+from envmesh_host.served import Row, size_of
 from envmesh_host.testimony import BEGAN, LIMIT
 
 __all__ = ["CHECKPOINT", "REPLIES", "REWARD", "Asides", "answer"]
@@ -22,18 +23,23 @@ __all__ = ["CHECKPOINT", "REPLIES", "REWARD", "Asides", "answer"]
 REWARD, CHECKPOINT = pb.COMMAND_KIND_REWARD, pb.COMMAND_KIND_CHECKPOINT
 NAMES: dict[int, str] = {REWARD: "the grading", CHECKPOINT: "the checkpoint"}
 REPLIES: dict[int, int] = {REWARD: pb.EVENT_KIND_REWARD, CHECKPOINT: pb.EVENT_KIND_CHECKPOINT}
+AGAIN = b"again"
+"""What a grading that waits has for its action, where it is not to be answered from what is known."""
 
 
 class Asides(Roster):
     """Grading, and what it has in common with saving."""
 
     def grade(self, copy: EpisodeCopy, again: bool, waiter: Waiter) -> None:
-        """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs."""
+        """Grade an episode as it stands. Raises: Refusal UNSUPPORTED, STEP_INDEX while a step runs or waits."""
         if not copy.environment.info.grades:
             raise Refusal(f"{copy.environment.key} has no reward()", reason="UNSUPPORTED")
         if copy.grade is not None and copy.grade[0] == copy.index and not again:
             self.traffic.note_command(REWARD)
             waiter[0].reply(waiter[1], waiter[2], pb.EVENT_KIND_REWARD, copy.grade[1])
+            return
+        if copy.running is not None and copy.running.name == NAMES[CHECKPOINT]:
+            _wait_behind(copy.running, REWARD, copy.index, AGAIN if again else b"", waiter)
             return
         running = self._aside(copy, REWARD, waiter)
         if running is not None:
@@ -44,7 +50,7 @@ class Asides(Roster):
         while its outcome is held back. Returns whether it does.
 
         Raises:
-            Refusal: STEP_CONFLICT when another action waits at this index.
+            Refusal: STEP_CONFLICT when another action waits at this index, STEP_INDEX when a grading waits.
         """
         running = copy.running
         if running is None or running.name not in NAMES.values():
@@ -56,13 +62,7 @@ class Asides(Roster):
             return True
         if index != copy.index + 1 or copy.ended:
             return False
-        following = running.following
-        if following is None:
-            running.following = (kind, index, action, [waiter])
-        elif following[2] != action:
-            raise conflict(index)
-        else:
-            following[3].append(waiter)
+        _wait_behind(running, kind, index, action, waiter)
         return True
 
     # ---- carrying out
@@ -125,13 +125,17 @@ class Asides(Roster):
         if kind == REWARD:
             copy.environment.observed.reward_seconds.append(seconds)
             if not isinstance(result, Refusal):
-                self._note_grade(copy, result)
+                bound = self._bound(copy)
+                if size_of(result) > bound:
+                    result = too_large(copy, result, bound)
+                else:
+                    self._note_grade(copy, result)
         if copy.trace is not None:
             copy.trace.note(copy, kind, running.index, running.begun, seconds, result)
         self._aside_over(copy, kind, running, result)
 
     def _aside_over(self, copy: EpisodeCopy, kind: int, running: RunningStep, result: Row | Refusal) -> None:
-        """Answer those who wait, and take the step that waits behind."""
+        """Answer those who wait, and take what waits behind."""
         copy.running = None
         if copy.play is not None and not copy.ended:
             copy.open_to_steps()
@@ -145,10 +149,13 @@ class Asides(Roster):
         running.waiters = []
         if running.following is None:
             return
-        (step, index, action, behind), running.following = running.following, None
+        (next_kind, index, action, behind), running.following = running.following, None
         for waiter in behind:
             try:
-                self.step(copy, step, index, action, waiter)
+                if next_kind == REWARD:
+                    self.grade(copy, action == AGAIN, waiter)
+                else:
+                    self.step(copy, next_kind, index, action, waiter)
             except Refusal as refusal:
                 answer([waiter], pb.EVENT_KIND_FAILURE, refusal)
 
@@ -156,12 +163,35 @@ class Asides(Roster):
         """Carry out a reset or step (the engine does)."""
         raise NotImplementedError
 
+    def _bound(self, copy: EpisodeCopy) -> int:
+        """How many bytes a reply to this episode's client may have."""
+        connection = copy.connection
+        return self.max_value_bytes if connection is None else int(connection.max_value_bytes)
+
     def _note_grade(self, copy: EpisodeCopy, row: Row) -> None:
         copy.grade = (copy.index, row)
         observed, reply = copy.environment.observed, pb.RewardResponse.FromString(row[0])
         observed.grades[reply.valid] = observed.grades.get(reply.valid, 0) + 1
         for component in reply.components:
             observed.components.setdefault(component.name, []).append(component.value)
+
+
+def _wait_behind(running: RunningStep, kind: int, index: int, action: bytes, waiter: Waiter) -> None:
+    """Let a step or grading wait until what runs is over. There is room for one of them, whoever asks for it.
+
+    Raises:
+        Refusal: STEP_CONFLICT when a step with another action waits, STEP_INDEX when it is the other that waits.
+    """
+    following = running.following
+    if following is None:
+        running.following = (kind, index, action, [waiter])
+        return
+    if following[0] != kind:
+        waits = NAMES.get(following[0], f"step {following[1]}")
+        raise Refusal(f"{waits} waits behind {running}; wait for it", reason="STEP_INDEX")
+    if kind != REWARD and following[2] != action:
+        raise conflict(index)
+    following[3].append(waiter)
 
 
 def answer(waiters: list[Any], kind: int, result: Row | Refusal) -> None:

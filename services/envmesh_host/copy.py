@@ -174,8 +174,8 @@ Record = tuple[Sequence[bytes], tuple[Sequence[Any], ...]]
 class RunningStep:
     """The command that is under way, and who waits for it: a reset or step, or with a ``name`` something else, whose
     ``request`` may be sent again meanwhile. ``begun`` is when, on the performance counter; 0 where nobody measures.
-    ``following`` is the step that waits behind it, ``held`` who waits for an outcome that is held back until this is
-    done, ``base`` the step that a resumption begins at."""
+    ``following`` is the step or grading that waits behind it, ``held`` who waits for an outcome that is held back until
+    this is done, ``base`` the step that a resumption begins at."""
 
     __slots__ = ("action", "base", "begun", "following", "held", "index", "job", "name", "request", "waiters")
 
@@ -244,7 +244,10 @@ class Dropped(tuple):  # type: ignore[type-arg]
 
 
 def acknowledge(copy: EpisodeCopy) -> None:
-    """The client holds the last reply: a large one is dropped, its flags are kept."""
+    """The client holds the last reply: a large one is dropped, its flags are kept. One of an episode that can be saved
+    stays, for a checkpoint carries it."""
+    if copy.environment.info.checkpoints:
+        return
     row = copy.row
     if isinstance(row, tuple) and len(row[0]) + len(row[4]) > LARGE_REPLY_BYTES:
         copy.row = Dropped((b"", row[1], row[2], row[3], b""))

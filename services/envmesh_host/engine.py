@@ -14,7 +14,7 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.asides import REPLIES, answer
 from envmesh_host.contracts import Sink
-from envmesh_host.copy import EpisodeCopy, RunningStep, Verdict, judge_step
+from envmesh_host.copy import Dropped, EpisodeCopy, RunningStep, Verdict, judge_step
 from envmesh_host.counting import note_ended, note_failure
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
@@ -23,7 +23,7 @@ from envmesh_host.overrun import StepOverrun
 from envmesh_host.player import outcome_of_row, row_of_outcome
 from envmesh_host.refusals import overran, stale_copy, too_large, unknown_episode
 from envmesh_host.replays import Replays
-from envmesh_host.saving import Saving
+from envmesh_host.saving import Saving, saves_each_step
 from envmesh_host.served import ENDED, Row, size_of
 from envmesh_host.slots import Holding
 from envmesh_host.testimony import BEGAN, LIMIT
@@ -112,7 +112,7 @@ class Engine(Saving):
             or result[2] & ENDED
             or size_of(result) >= min(SMALL_VALUE_BYTES, self._bound(copy))
         )
-        if unusual or copy.trace is not None or (environment.saves and not environment.info.deterministic):
+        if unusual or copy.trace is not None or saves_each_step(environment):
             running = copy.running = running_step(0, payload, waiter)
             running.begun = started
             self.settled(copy, running, RESET, result, seconds)
@@ -159,7 +159,12 @@ class Engine(Saving):
             self._fence(copy, request.epoch)
         if self.draining:
             raise Refusal("this host drains; take a slot elsewhere", reason="DRAINING")
-        slot = holding(seen.environment)
+        try:
+            slot = holding(seen.environment)
+        except Refusal as refusal:
+            if refusal.reason == "LEASE_INVALID" and request.attach_token:
+                raise unknown_episode() from None  # who attaches to a copy brings no slot for another one
+            raise
         copy = self._new_copy(request, slot, sink, apart=request.apart)
         running = RunningStep(seen.last_index, seen.last_action, None, "the resumption", payload)
         running.waiters = [waiter]
@@ -215,7 +220,8 @@ class Engine(Saving):
         verdict = judge_step(copy, index, action)
         if verdict is Verdict.CACHED:
             self.traffic.note_command(kind)
-            waiter[0].reply(waiter[1], waiter[2], OUTCOME, copy.row)
+            if not (self.is_unsaved(copy) and self.hold_back(copy, [waiter], copy.row)):
+                waiter[0].reply(waiter[1], waiter[2], OUTCOME, copy.row)
         elif verdict is Verdict.WAIT:
             copy.running.waiters.append(waiter)
         else:
@@ -327,11 +333,6 @@ class Engine(Saving):
         elif copy.play is not None:
             copy.open_to_steps()
 
-    def _bound(self, copy: EpisodeCopy) -> int:
-        """How many bytes an outcome of this episode may have."""
-        connection = copy.connection
-        return self.max_value_bytes if connection is None else int(connection.max_value_bytes)
-
     def _note_time(self, copy: EpisodeCopy, running: RunningStep, kind: int, seconds: float) -> None:
         """A command has run for so long in its environment, and taken so long altogether."""
         total = time.perf_counter() - running.begun if running.begun else seconds
@@ -365,8 +366,14 @@ class Engine(Saving):
                 )
         if copy.failed or copy.row is None:
             return False
-        if seen is not None and not seen.describes(copy.index, copy.row[3]):
-            return False
+        if seen is not None:
+            if not seen.describes(copy.index, copy.row[3]):
+                return False
+            held = copy.client_id == sink.client_id and not request.attach_token
+            if isinstance(copy.row, Dropped) and not held:
+                return False  # the new owner has yet to see the last outcome, which is not here any more
+            if copy.index > seen.last_index and saves_each_step(copy.environment):
+                return False  # its last step comes with its checkpoint or not at all, and that is lost
         if copy.running is not None and copy.running.held is not None:
             return False  # nobody may hear of its last step before that is safe
         if copy.running is not None and request.epoch != copy.epoch:

@@ -10,9 +10,18 @@ from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import Hosted
-from envmesh_host.served import Row
+from envmesh_host.served import Row, size_of
 
-__all__ = ["defective", "overran", "parse", "stale_copy", "too_large", "unknown_episode"]
+__all__ = [
+    "defective",
+    "over",
+    "overran",
+    "parse",
+    "stale_copy",
+    "too_large",
+    "too_large_to_save",
+    "unknown_episode",
+]
 
 
 def defective(error: Exception, where: str = "") -> Refusal:
@@ -51,9 +60,18 @@ def parse(kind: Any, payload: bytes) -> Any:
 
 
 def too_large(copy: EpisodeCopy, row: Row, bound: int) -> Refusal:
-    """The refusal of an outcome over the bound on values."""
-    return Refusal(
-        f"{copy.environment.key} returned {len(row[0]) + len(row[4]):,} bytes; "
-        f"the bound is {bound:,} (max_value_bytes of the host, or what max_message_bytes of the client leaves)",
-        reason="MESSAGE_TOO_LARGE",
+    """The refusal of an outcome or grade over the bound on values."""
+    return Refusal(f"{copy.environment.key} returned {over(size_of(row), bound)}", reason="MESSAGE_TOO_LARGE")
+
+
+def too_large_to_save(copy: EpisodeCopy, why: str) -> Refusal:
+    """The refusal of a checkpoint that is too large."""
+    return Refusal(f"the checkpoint of {copy.environment.key} is too large: {why}", reason="UNSUPPORTED")
+
+
+def over(size: int, bound: int) -> str:
+    """That so many bytes are more than a value may have."""
+    return (
+        f"{size:,} bytes; the bound is {bound:,} "
+        "(max_value_bytes of the host, or what max_message_bytes of the client leaves)"
     )

@@ -19,12 +19,13 @@ from envmesh_host.asides import CHECKPOINT, Asides, answer
 from envmesh_host.checkpoint_store import CheckpointStore
 from envmesh_host.copy import EpisodeCopy, RunningStep
 from envmesh_host.counting import named
-from envmesh_host.hosted import Waiter
+from envmesh_host.hosted import Hosted, Waiter
 from envmesh_host.kept import Stored, known_from, retold, without_outdated
 from envmesh_host.player import outcome_of_row
-from envmesh_host.served import Row
+from envmesh_host.refusals import over, too_large_to_save
+from envmesh_host.served import Row, size_of
 
-__all__ = ["Saving"]
+__all__ = ["Saving", "saves_each_step"]
 
 log = logging.getLogger("envmesh.host")
 
@@ -41,26 +42,27 @@ NOT_SAVED = frozenset({"NO_CAPACITY", "UNSUPPORTED"})
 
 
 class Unasked:
-    """Whom a checkpoint is told that nobody asked for: the client, if it succeeds."""
+    """Whom a checkpoint is told that nobody asked for: the client that has the copy then, if it succeeds."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_copy",)
 
-    def __init__(self, connection: Any):
-        self._connection = connection
+    def __init__(self, copy: EpisodeCopy):
+        self._copy = copy
 
     def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
         """Tell the client."""
-        if not isinstance(result, Refusal):
-            self._connection.reply(handle, index, kind, result)
+        connection = self._copy.connection
+        if connection is not None and not isinstance(result, Refusal):
+            connection.reply(self._copy.handle, index, kind, result)
 
 
 class Released:
     """An outcome that is held back until its checkpoint is there, for steps that could not be replayed."""
 
-    __slots__ = ("_connection", "_row", "_waiters")
+    __slots__ = ("_copy", "_row", "_waiters")
 
-    def __init__(self, connection: Any, waiters: list[Waiter], row: Row):
-        self._connection = connection
+    def __init__(self, copy: EpisodeCopy, waiters: list[Waiter], row: Row):
+        self._copy = copy
         self._waiters = waiters
         self._row = row
 
@@ -70,7 +72,7 @@ class Released:
             answer(self._waiters, pb.EVENT_KIND_FAILURE, result)
             return
         answer(self._waiters, pb.EVENT_KIND_OUTCOME, self._row)
-        Unasked(self._connection).reply(handle, index, kind, result)
+        Unasked(self._copy).reply(handle, index, kind, result)
 
 
 def in_this_loop(seconds: float, work: Callable[[], None]) -> asyncio.TimerHandle:
@@ -128,21 +130,27 @@ class Saving(Asides):
     def hold_back(self, copy: EpisodeCopy, waiters: list[Waiter], row: Row) -> bool:
         """After a reset or step: keep its outcome back until the episode is saved, where it could not be replayed.
         Returns whether it is kept back."""
-        connection = copy.connection
-        if connection is None or copy.environment.info.deterministic:
+        if copy.environment.info.deterministic:
             return False
-        self.checkpoint(copy, (Released(connection, waiters, row), copy.handle, copy.index))
+        if copy.connection is None:
+            copy.saved_index = copy.index - 1
+            return False
+        self.checkpoint(copy, (Released(copy, waiters, row), copy.handle, copy.index))
         if copy.running is not None:
             copy.running.held = waiters
         return True
 
+    @staticmethod
+    def is_unsaved(copy: EpisodeCopy) -> bool:
+        """Whether the last outcome could not be replayed and is not saved, for nobody was there when it came."""
+        return saves_each_step(copy.environment) and copy.saved_index < copy.index and not copy.failed
+
     def save_if_due(self, copy: EpisodeCopy) -> None:
         """Save an episode of class STATE when it is time and there is room, and tell its client."""
-        connection = copy.connection
-        if connection is None or copy.running is not None or copy.ended or not self.due(copy):
+        if copy.connection is None or copy.running is not None or copy.ended or not self.due(copy):
             return
         if self._room_for(copy):
-            self.checkpoint(copy, (Unasked(connection), copy.handle, copy.index))
+            self.checkpoint(copy, (Unasked(copy), copy.handle, copy.index))
 
     def save_all(self) -> None:
         """The host drains: whatever has gone on since its last checkpoint is saved, at once if it is at a step's end
@@ -212,7 +220,7 @@ class Saving(Asides):
             if not isinstance(result, Refusal):
                 self._keep(copy, running, result)
             elif result.reason == "MESSAGE_TOO_LARGE":
-                self._not_saved(copy, running, unbearable(copy, str(result)))
+                self._not_saved(copy, running, too_large_to_save(copy, str(result)))
             else:
                 self.traffic.checkpoint_failures += 1
                 self._aside_over(copy, kind, running, result)
@@ -241,12 +249,12 @@ class Saving(Asides):
         data = content.SerializeToString(deterministic=True)
         sealed = self.rights.seal(copy, data)
         if store is None or len(data) <= store.inline_bytes:
-            if len(data) > self.max_value_bytes:
-                bound = f"{len(data):,} bytes; the bound is {self.max_value_bytes:,} (max_value_bytes)"
-                self._not_saved(copy, running, unbearable(copy, bound))
+            size, bound = size_of(row_of(sealed)), self._bound(copy)
+            if size > bound:
+                self._not_saved(copy, running, too_large_to_save(copy, over(size, bound)))
                 return
             self.traffic.note_checkpoint("journal", len(data))
-            self._aside_over(copy, CHECKPOINT, running, row_of(sealed))
+            self._tell(copy, running, sealed)
             return
         # A new message, for one whose content is taken out keeps its memory.
         sealed = pb.SealedCheckpoint(index=sealed.index, seal=sealed.seal)
@@ -281,7 +289,7 @@ class Saving(Asides):
             sealed.reference = reference
             self._note_stored(copy, reference)
             if waited_for:
-                self._aside_over(copy, CHECKPOINT, running, row_of(sealed))
+                self._tell(copy, running, sealed)
             else:
                 connection.reply(handle, at, pb.EVENT_KIND_CHECKPOINT, row_of(sealed))
 
@@ -289,6 +297,13 @@ class Saving(Asides):
             running.waiters = []
             self._aside_over(copy, CHECKPOINT, running, EMPTY)
         store.write(store.name(copy.tenant, copy.episode_id, at), data, stored)
+
+    def _tell(self, copy: EpisodeCopy, running: RunningStep, sealed: pb.SealedCheckpoint) -> None:
+        """Tell of a checkpoint whoever asked for it, or where those were sent away, for the copy has changed hands, the
+        client that has it now."""
+        if not running.waiters:
+            running.waiters = [(Unasked(copy), copy.handle, running.index)]
+        self._aside_over(copy, CHECKPOINT, running, row_of(sealed))
 
     def _note_stored(self, copy: EpisodeCopy, reference: str) -> None:
         """A checkpoint is in the store, and is told now; what it makes superfluous goes."""
@@ -357,9 +372,9 @@ class Saving(Asides):
 EMPTY: Row = (b"", 0.0, 0, 0, b"")
 
 
-def unbearable(copy: EpisodeCopy, why: str) -> Refusal:
-    """The refusal of a checkpoint that is too large."""
-    return Refusal(f"the checkpoint of {copy.environment.key} is too large: {why}", reason="UNSUPPORTED")
+def saves_each_step(environment: Hosted) -> bool:
+    """Whether an outcome is told only with its checkpoint, for a step could not be replayed."""
+    return environment.saves and not environment.info.deterministic
 
 
 def row_of(sealed: pb.SealedCheckpoint) -> Row:
