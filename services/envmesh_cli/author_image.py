@@ -27,7 +27,7 @@ def build(arguments: argparse.Namespace) -> int:
     here = Path.cwd()
     copied = [_below(here, path) for path in arguments.copy]
     requirements = None if arguments.requirements is None else _below(here, arguments.requirements)
-    targets = [split_target(text) for text in arguments.targets]
+    targets = [(name, placed(target, here)) for name, target in map(split_target, arguments.targets)]
     for _, target in targets:
         copied += sources(target, here, elsewhere=requirements is not None or bool(arguments.copy))
     said: dict[str, Any] = {
@@ -35,7 +35,7 @@ def build(arguments: argparse.Namespace) -> int:
         "copied": list(dict.fromkeys(copied)),
         "requirements": requirements,
     }
-    text = dockerfile(arguments.targets, **said)
+    text = dockerfile([target if name is None else f"{name}={target}" for name, target in targets], **said)
     if arguments.output == "-":
         sys.stdout.write(json.dumps({"file": None, **said, "text": text}) + "\n" if arguments.json else text)
         return OK
@@ -53,6 +53,16 @@ def build(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_next_steps(place, targets))
     return OK
+
+
+def placed(target: str, here: Path) -> str:
+    """The target as it is named from where its code is in the image: a file by its path below ``here``.
+
+    Raises:
+        CommandFailed: the file is not there, or not below.
+    """
+    file = split_arguments(target)[0].partition(":")[0]
+    return _below(here, file) + target[len(file) :] if file.endswith(".py") else target
 
 
 def sources(target: str, here: Path, *, elsewhere: bool) -> list[str]:
@@ -106,7 +116,10 @@ def dockerfile(targets: Sequence[str], *, base: str, copied: Sequence[str], requ
     return "\n".join(lines) + "\n"
 
 
-_LOAD = "import sys; from envmesh.target import load, split_target; [load(split_target(t)[1]) for t in sys.argv[1:]]"
+_LOAD = (
+    "import sys; from envmesh.target import load, split_target; "
+    "[load(target, name=name) for name, target in map(split_target, sys.argv[1:])]"
+)
 
 
 def _below(here: Path, text: str) -> str:

@@ -15,7 +15,7 @@ from envmesh_cli.connecting import open_mesh, run_until_interrupted
 from envmesh_cli.driving import Plan, drive
 from envmesh_cli.failures import FAILED, OK, USAGE, CommandFailed
 from envmesh_cli.progress_line import ProgressLine
-from envmesh_cli.tables import open_console, plain_table, rate, seconds
+from envmesh_cli.tables import marked, open_console, plain_table, rate, seconds
 from envmesh_cli.tally import Tally
 
 __all__ = ["bench"]
@@ -99,7 +99,10 @@ def _echo_policy() -> Any:
 
 def _print(console: Console, environment: str, concurrencies: list[int], results: list[Tally]) -> None:
     console.print(
-        f"[bold]{environment}[/]  [dim]server and client share this machine's cores; one trainer process[/]"
+        marked(
+            "[bold]{}[/]  [dim]server and client share this machine's cores; one trainer process[/]",
+            environment,
+        )
     )
     numbers = ("at once", "steps/s", "step p50", "p90", "p99", "reset p50", "episodes", "failed")
     table = plain_table(*numbers, right=numbers)

@@ -14,7 +14,7 @@ from envmesh.space_words import describe_message
 from envmesh.v1 import placement_pb2
 from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import OK
-from envmesh_cli.tables import open_console, plain_table, seconds
+from envmesh_cli.tables import marked, open_console, plain_table, seconds
 
 __all__ = ["describe", "envs"]
 
@@ -129,10 +129,10 @@ def described(spec: EnvironmentSpec, tasks: list[Task]) -> dict[str, Any]:
 def _print(spec: EnvironmentSpec, tasks: list[Task]) -> None:
     console = open_console()
     info, limits = spec.message, spec.limits
-    console.print(f"[bold]{spec.key}[/]  ", end="")
-    console.print(spec.target if spec.target != spec.name else "", style="dim", markup=False)
+    target = spec.target if spec.target != spec.name else ""
+    console.print(marked("[bold]{}[/]  [dim]{}[/]", spec.key, target))
     if spec.summary:
-        console.print(Padding(spec.summary, (0, 0, 0, 2)), markup=False)
+        console.print(Padding(spec.summary, (0, 0, 0, 2)))
     table = plain_table("", "")
     table.show_header = False
     table.columns[1].no_wrap = False
@@ -140,8 +140,9 @@ def _print(spec: EnvironmentSpec, tasks: list[Task]) -> None:
     table.add_row("action", _space(info, "action_space"))
     if spec.agents:
         table.add_row("agents", ", ".join(spec.agents))
-    table.add_row("isolation", f"{spec.isolation.value} [dim](where its code runs)[/]")
-    table.add_row("recovery", f"{spec.recovery.value} [dim](an episode {PROMISES[spec.recovery.value]})[/]")
+    recovery = spec.recovery.value
+    table.add_row("isolation", marked("{} [dim](where its code runs)[/]", spec.isolation.value))
+    table.add_row("recovery", marked("{} [dim](an episode {})[/]", recovery, PROMISES[recovery]))
     table.add_row("seed", "honoured" if spec.seeded else "refused")
     table.add_row("options", ", ".join(spec.options) or "none")
     extras = [word for word, there in (("reward()", spec.grades), ("checkpoint()", spec.checkpoints),
@@ -154,11 +155,11 @@ def _print(spec: EnvironmentSpec, tasks: list[Task]) -> None:
     table.add_row("build", spec.build[:16] or "unknown")
     console.print(Padding(table, (0, 0, 0, 2)))
     for task in tasks:
-        console.print(f"  [bold]task[/] {task.id} [dim]({task.split})[/]")
+        console.print(marked("  [bold]task[/] {} [dim]({})[/]", task.id, task.split))
         if task.prompt is not None:
             prompt = task.prompt if isinstance(task.prompt, str) else json.dumps(task.prompt, default=str)
             short = prompt if len(prompt) <= LONGEST_PROMPT else f"{prompt[:LONGEST_PROMPT]}…"
-            console.print(Padding(short, (0, 0, 0, 4)), markup=False)
+            console.print(Padding(short, (0, 0, 0, 4)))
 
 
 def _space(info: Any, field: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
+from rich.text import Text
 
 from envmesh_cli.check import render, run_check
 from envmesh_cli.tables import open_console
@@ -16,14 +16,14 @@ __all__ = ["check"]
 def check(arguments: argparse.Namespace) -> int:
     """Judge an environment, and print the report."""
     (definition,) = load_targets([arguments.target], declarations(arguments))
-    waiting = Console(stderr=True)
-    with waiting.status(f"checking {definition.key}") as status:
+    words = f"checking {definition.key}"
+    with open_console(stderr=True).status(Text(words)) as status:
         report = run_check(
             definition,
             episodes=arguments.episodes,
             seed=arguments.seed,
             seconds=arguments.seconds,
-            progress=lambda measure: status.update(f"checking {definition.key}: {measure}"),
+            progress=lambda measure: status.update(Text(f"{words}: {measure}")),
         )
     if arguments.json:
         print(report.to_json())

@@ -19,11 +19,13 @@ from typing import Any
 
 from envmesh_cli.failures import FAILED, CommandFailed
 
-__all__ = ["Backoff", "Child", "ChildFailed", "Line"]
+__all__ = ["Backoff", "Child", "ChildFailed", "Line", "complaint"]
 
 READ_BYTES = 64 * 1024
 LONGEST_LINE = 16 * 1024
 LAST_WORDS = 30
+LISTEN_ON_SECONDS = 1.0
+"""How long a child that has ended is listened to, where a process that it started holds its output open."""
 
 
 class ChildFailed(CommandFailed):
@@ -83,14 +85,14 @@ class Child:
         self._tell = tell
         self.backoff = backoff or Backoff()
         self.when_ready: Callable[[], None] = lambda: None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.SubprocessTransport | None = None
         self._ending = asyncio.Event()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
 
     @property
     def process_id(self) -> int | None:
         """The process, while there is one."""
-        return self._process.pid if self._process is not None else None
+        return self._process.get_pid() if self._process is not None else None
 
     @property
     def metrics(self) -> str:
@@ -138,7 +140,7 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self._process.get_returncode() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
@@ -146,23 +148,30 @@ class Child:
         """One life of the process. Returns its exit status."""
         self.starts += 1
         self._last_words.clear()
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "envmesh_cli.child_entry", str(os.getpid()), *self.command,
+        process, life = await asyncio.get_running_loop().subprocess_exec(
+            _Life, sys.executable, "-m", "envmesh_cli.child_entry", str(os.getpid()), *self.command,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **self.environ}, start_new_session=True,
         )  # fmt: skip
+        self._process = process
         try:
             if self._ending.is_set():
                 self._signal(signal.SIGTERM)
-            assert process.stdout is not None
-            await self._listen(process.stdout)
-            return await process.wait()
+            assert life.stdout is not None
+            async with asyncio.TaskGroup() as tasks:
+                listening = tasks.create_task(self._listen(life.stdout), name=f"output-{self.name}")
+                await life.ended.wait()
+                await asyncio.wait([listening], timeout=LISTEN_ON_SECONDS)
+                listening.cancel()
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await asyncio.shield(process.wait())
+            if not life.ended.is_set():
+                self._signal(signal.SIGKILL)
+                await asyncio.shield(life.ended.wait())
+            process.close()
             self._process = None
+        status = process.get_returncode()
+        assert status is not None
+        return status
 
     async def _listen(self, output: asyncio.StreamReader) -> None:
         rest = b""
@@ -192,9 +201,28 @@ class Child:
 
     def _obituary(self, status: int) -> str:
         words = [word for word in self._last_words if word.strip()]
-        said = [word for word in words if word.startswith("envmesh ")]
-        last = said[-1].partition(": ")[2] if said else "\n".join(words[-8:])
+        last = complaint(words) or "\n".join(words[-8:])
         return f"{self.name}: {last}" if last else f"{self.name} ended before it was ready ({_cause(status)})"
+
+
+class _Life(asyncio.subprocess.SubprocessStreamProtocol):
+    """One life of a process. Its end is told when it has ended, and not when its output has: a process that it
+    started may hold that open for longer."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=READ_BYTES, loop=asyncio.get_running_loop())
+        self.ended = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.ended.set()
+
+
+def complaint(lines: Sequence[str]) -> str:
+    """Why a command of envmesh could not go on, out of the lines it wrote: the last sentence that begins with its
+    name, without that, and what follows it. Empty where there is none."""
+    begins = [number for number, line in enumerate(lines) if line.startswith("envmesh ")]
+    return "\n".join(lines[begins[-1] :]).partition(": ")[2] if begins else ""
 
 
 def read_line(source: str, text: str) -> Line:

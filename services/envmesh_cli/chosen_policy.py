@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def load_policy(words: str) -> Any:
             f"--policy {words}: 'random', module:function or file.py:function is right", USAGE
         )
     try:
-        module = import_module(_module_name(where), f"--policy {words}")
+        module = _module(where, f"--policy {words}")
     except TargetError as error:
         raise CommandFailed(str(error), USAGE) from error
     found = getattr(module, name, None)
@@ -106,11 +107,19 @@ def load_policy(words: str) -> Any:
     return found
 
 
-def _module_name(where: str) -> str:
+def _module(where: str, words: str) -> ModuleType:
+    """The module of that name, or of that file: its directory comes before the working directory, so that another
+    module of its name there is not taken for it."""
     if not where.endswith(".py"):
-        return where
+        return import_module(where, words)
     path = Path(where)
     if not path.is_file():
-        raise CommandFailed(f"--policy: there is no file {where!r} in {Path.cwd()}", USAGE)
-    sys.path.insert(0, str(path.parent.resolve()))
-    return path.stem
+        raise TargetError(f"{words}: there is no file {where!r} in {Path.cwd()}")
+    sys.path[:0] = [str(path.parent.resolve()), str(Path.cwd())]
+    module = import_module(path.stem, words)
+    origin = getattr(module, "__file__", None)
+    if origin is None or Path(origin).resolve() != path.resolve():
+        raise TargetError(
+            f"{words}: another module named {path.stem!r} ({origin}) hides this file: rename it"
+        )
+    return module

@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from envmesh_cli.child import ChildFailed
+from envmesh_cli.child import ChildFailed, complaint
 from envmesh_cli.failures import USAGE
 
 __all__ = ["declared_environments"]
 
 PATIENCE = 120.0
+LONGEST_COMPLAINT = 2000
 
 
 async def declared_environments(targets: Sequence[str], flags: Sequence[str]) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ async def declared_environments(targets: Sequence[str], flags: Sequence[str]) ->
     )  # fmt: skip
     try:
         async with asyncio.timeout(PATIENCE):
-            said, complained = await process.communicate()
+            told, complained = await process.communicate()
     except TimeoutError:
         raise ChildFailed(f"{' '.join(targets)}: not loaded within {PATIENCE:g} s") from None
     finally:
@@ -37,8 +38,9 @@ async def declared_environments(targets: Sequence[str], flags: Sequence[str]) ->
             process.kill()
             await process.wait()
     if process.returncode:
-        raise ChildFailed(complained.decode(errors="replace").strip()[-2000:], USAGE)
-    return tuple(json.loads(said.splitlines()[-1]))
+        said = complained.decode(errors="replace").strip()
+        raise ChildFailed((complaint(said.splitlines()) or said)[-LONGEST_COMPLAINT:], USAGE)
+    return tuple(json.loads(told.splitlines()[-1]))
 
 
 def main() -> int:

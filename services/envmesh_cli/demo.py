@@ -32,7 +32,7 @@ from envmesh_cli.fleet_watch import watch_views
 from envmesh_cli.local_mesh import LocalMesh
 from envmesh_cli.pages import read_page
 from envmesh_cli.pools import PoolPlan
-from envmesh_cli.tables import open_console, plain_table, rate, seconds
+from envmesh_cli.tables import marked, open_console, plain_table, rate, seconds
 from envmesh_cli.tally import Tally, merged
 from envmesh_cli.up import LineWriter
 from envmesh_service.open_files import allow_open_files
@@ -123,12 +123,12 @@ async def _demo(arguments: argparse.Namespace) -> int:
         for act in ACTS
     ]
     hosts = sum(plan.hosts for plan in plans)
-    console.print(f"[bold]envmesh[/]: starting a broker and {hosts} hosts in {len(plans)} pools …")
+    console.print(marked("[bold]envmesh[/]: starting a broker and {} hosts in {} pools …", hosts, len(plans)))
     started = time.perf_counter()
     writer = LineWriter(open_console(stderr=True), verbose=arguments.verbose)
     async with LocalMesh(plans, tell=writer.tell, verbose=arguments.verbose) as local:
         console.print(
-            f"[dim]ready after {time.perf_counter() - started:.1f} s; listening on {local.address}[/]\n"
+            f"ready after {time.perf_counter() - started:.1f} s; listening on {local.address}\n", style="dim"
         )
         async with envmesh.connect(local.address, plaintext=True) as mesh:
             counts = {act.name: Tally(act.name, agent=act.agent) for act in ACTS}
@@ -219,7 +219,7 @@ def _progress(counts: Mapping[str, Tally], elapsed: float, length: float, here: 
     bar.add_row(
         ProgressBar(total=length, completed=min(elapsed, length), width=40),
         Text(f"{min(elapsed, length):.0f} of {length:.0f} s"),
-        Text.from_markup(f"[bold]{here:,}[/] episodes at once"),
+        marked("[bold]{}[/] episodes at once", f"{here:,}"),
     )
     return Group(Padding(table, (0, 0, 1, 2)), Padding(bar, (0, 0, 0, 2)))
 
@@ -248,7 +248,7 @@ def _results(counts: Mapping[str, Tally], whole: Tally) -> Group:
         report = tally.report()
         mean, latency = report["reward"]["mean"], report["step_seconds"]
         table.add_row(
-            f"[bold]{name}[/]", f"{tally.peak:,}", f"{tally.episodes:,}", f"{tally.all_steps:,}",
+            Text(name, style="bold"), f"{tally.peak:,}", f"{tally.episodes:,}", f"{tally.all_steps:,}",
             rate(tally.steps_per_second), seconds(latency["p50"]), seconds(latency["p99"]),
             f"{mean:.3g}" if mean is not None and tally is not whole else "", f"{tally.failed:,}",
         )  # fmt: skip
@@ -260,22 +260,28 @@ def _conclude(
     console: Any, proof: Proof, whole: Tally, counted: Mapping[str, float], local: LocalMesh
 ) -> None:
     console.print(
-        f"  [bold]At once[/]  {proof.open_here:,} episodes were open in this one process (after the start never "
-        f"fewer than {proof.least_here:,});"
+        marked(
+            "  [bold]At once[/]  {} episodes were open in this one process (after the start never fewer than {});",
+            f"{proof.open_here:,}",
+            f"{proof.least_here:,}",
+        )
     )
     console.print(
         f"           the hosts reported {proof.in_use_there:,} slots in use to the broker, on {proof.hosts} hosts."
     )
     console.print(
-        f"  [bold]Metrics[/]  the hosts' own count is {counted['steps']:,.0f} steps, "
-        f"{counted['failures']:,.0f} failures; for Prometheus at"
+        marked(
+            "  [bold]Metrics[/]  the hosts' own count is {} steps, {} failures; for Prometheus at",
+            f"{counted['steps']:,.0f}",
+            f"{counted['failures']:,.0f}",
+        )
     )
     for name, url in local.metrics.items():
-        console.print(f"           {url}  [dim]{name}[/]")
-    console.print("           [dim](while it runs; `make demo ARGUMENTS=--keep` keeps it up)[/]")
+        console.print(marked("           {}  [dim]{}[/]", url, name))
+    console.print("           (while it runs; `make demo ARGUMENTS=--keep` keeps it up)", style="dim")
     for cause, count in whole.failures.most_common():
-        console.print(f"  [red]Failed[/]   {count:,} × {cause}: ", end="")
-        console.print(whole.messages.get(cause, ""), markup=False)
+        message = whole.messages.get(cause, "")
+        console.print(marked("  [red]Failed[/]   {} × {}: {}", f"{count:,}", cause, message))
 
 
 def _status(whole: Tally, proof: Proof) -> int:

@@ -38,6 +38,8 @@ def tell(error: BaseException, command: str, *, verbose: bool = False) -> int:
     """Say on standard error what went wrong. Returns the exit status."""
     error = leaf(error)
     if isinstance(error, SystemExit):
+        if isinstance(error.code, str):
+            sys.stderr.write(f"envmesh {command}: {error.code}\n")
         return error.code if isinstance(error.code, int) else FAILED
     if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted\n")

@@ -61,6 +61,8 @@ class View:
     uptime_seconds: float
     alone: bool = False
     """A host without a broker: it knows of nothing else, and its rates are among its metrics."""
+    away: bool = False
+    """The broker does not answer: this is what it said last."""
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""

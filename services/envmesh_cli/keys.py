@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import math
 import re
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def _plan(arguments: argparse.Namespace) -> KeyPlan:
             for leaf, names in more.items()
         },
         days=arguments.days,
-        renew_days=int(renew),
+        renew_days=math.ceil(renew),  # rather a little early than never
         tenant=arguments.tenant,
     )
 
@@ -95,4 +96,4 @@ def _tell(arguments: argparse.Namespace, items: list[Item]) -> None:
     for item in items:
         table.add_row(item.name, item.done)
     console.print(table)
-    console.print(f"in {where}", markup=False, highlight=False)
+    console.print(f"in {where}")

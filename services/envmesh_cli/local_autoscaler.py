@@ -57,6 +57,8 @@ class LocalAutoscaler:
         self._ending = False
         self.registry = Registry()
         self._exporter = Exporter(self.registry)
+        self.running = asyncio.Event()
+        """Set once it has metrics."""
         pools = [
             ScaledPool(name=name, environments=tuple(keys), policy=policy)
             for name, keys in environments.items()
@@ -77,6 +79,7 @@ class LocalAutoscaler:
             meters = Meters(self.registry, lambda: True)
             autoscaler = Autoscaler(self._scaled, fleet, self._backend, meters, monotonic)
             self._exporter.start("127.0.0.1", 0)
+            self.running.set()
             try:
                 await autoscaler.run()
             finally:

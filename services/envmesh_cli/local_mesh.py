@@ -137,6 +137,7 @@ class LocalHost(_Processes):
         child = Child("host", self._command, self._settings, self.tell)
         self._begin(child)
         await child.ready.wait()
+        child.environ["ENVMESH_HOST_LISTEN"] = child.address  # the same port when it starts again
 
 
 class LocalMesh(_Processes):
@@ -269,7 +270,7 @@ class LocalMesh(_Processes):
         if self.broker.fleet_address:
             self.broker.environ["ENVMESH_BROKER_FLEET_LISTEN"] = self.broker.fleet_address
         if self._autoscale is not None:
-            self._scale(environments, self._autoscale, str(seal_key))
+            await self._scale(environments, self._autoscale, str(seal_key))
             return
         for pool in self.pools:
             for number in range(1, pool.hosts + 1):
@@ -278,7 +279,9 @@ class LocalMesh(_Processes):
             await child.ready.wait()
         await self._registered()
 
-    def _scale(self, environments: dict[str, tuple[str, ...]], policy: PoolPolicy, seal_key: str) -> None:
+    async def _scale(
+        self, environments: dict[str, tuple[str, ...]], policy: PoolPolicy, seal_key: str
+    ) -> None:
         def make(pool: PoolPlan, name: str, host_id: str) -> Child:
             child = self._host(pool, name, seal_key)
             child.environ["ENVMESH_HOST_HOST_ID"] = host_id
@@ -299,6 +302,7 @@ class LocalMesh(_Processes):
         address = self.broker.fleet_address or self.broker.address
         work = self.autoscaler.run(address, self._steering(address))
         self._scaling = self._tasks.create_task(work, name="autoscaler")
+        await self.autoscaler.running.wait()
 
     def _steering(self, address: str) -> Access:
         """The credentials with which the autoscaler speaks to the broker."""

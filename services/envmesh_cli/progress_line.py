@@ -45,7 +45,7 @@ class ProgressLine:
     async def _draw(self) -> None:
         by_time = self._episodes is None
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[rates]}"),

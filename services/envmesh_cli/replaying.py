@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from envmesh.recording import read
 from envmesh.replay import Difference
 from envmesh_cli.connecting import connected, run_until_interrupted
 from envmesh_cli.failures import FAILED, OK, USAGE, CommandFailed
-from envmesh_cli.tables import open_console
+from envmesh_cli.tables import marked, open_console
 
 __all__ = ["replay"]
 
@@ -90,7 +90,9 @@ async def _mesh_of(arguments: argparse.Namespace, trajectories: list[Trajectory]
     if not specs:
         raise CommandFailed(f"{arguments.file} holds no episode", USAGE)
     async with (
-        LocalHost([_served_as(spec) for spec in specs.values()]) as host,
+        LocalHost(
+            [_served_as(spec) for spec in specs.values()], flags=_version_of_targets(specs.values())
+        ) as host,
         envmesh.connect(host.address, plaintext=True) as mesh,
     ):
         yield mesh
@@ -98,6 +100,12 @@ async def _mesh_of(arguments: argparse.Namespace, trajectories: list[Trajectory]
 
 def _served_as(spec: EnvironmentSpec) -> str:
     return spec.target if spec.name == spec.target else f"{spec.name}@{spec.version}={spec.target}"
+
+
+def _version_of_targets(specs: Iterable[EnvironmentSpec]) -> tuple[str, ...]:
+    """The flags of a host for what is named by its target, and so cannot say its version there."""
+    versions = {spec.version for spec in specs if spec.name == spec.target}
+    return ("--version", *versions) if len(versions) == 1 else ()
 
 
 def _as_json(file: str, findings: _Findings) -> dict[str, object]:
@@ -122,12 +130,10 @@ def _as_json(file: str, findings: _Findings) -> dict[str, object]:
 def _print(file: str, findings: _Findings) -> None:
     console = open_console()
     same = findings.episodes - len(findings.different)
-    console.print(f"[bold]{file}[/]: {same:,} of {findings.episodes:,} episodes went the same way again")
+    counts = f"{same:,} of {findings.episodes:,} episodes went the same way again"
+    console.print(marked("[bold]{}[/]: {}", file, counts))
     for trajectory, difference in findings.different[:MOST_SHOWN]:
-        console.print(
-            f"[red]different[/]  {trajectory.spec.key}, seed {trajectory.seed}, "
-            f"episode {trajectory.episode_id.hex()[:8]}:"
-        )
-        console.print(str(difference), markup=False)
+        which = f"{trajectory.spec.key}, seed {trajectory.seed}, episode {trajectory.episode_id.hex()[:8]}"
+        console.print(marked("[red]different[/]  {}:\n{}", which, difference))
     if len(findings.different) > MOST_SHOWN:
         console.print(f"… and {len(findings.different) - MOST_SHOWN:,} more; --json tells all of them")

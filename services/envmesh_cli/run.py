@@ -13,7 +13,7 @@ from envmesh_cli.connecting import known_spec, open_mesh, run_until_interrupted
 from envmesh_cli.driving import Plan, drive
 from envmesh_cli.failures import FAILED, INTERRUPTED, OK, USAGE, CommandFailed
 from envmesh_cli.progress_line import ProgressLine
-from envmesh_cli.tables import open_console, plain_table, rate, seconds, tally
+from envmesh_cli.tables import marked, open_console, plain_table, rate, seconds, tally
 from envmesh_cli.tally import Tally
 from envmesh_cli.targets import looks_like_target
 
@@ -93,8 +93,8 @@ def print_tally(counts: Tally, *, interrupted: bool = False) -> None:
     """The table, for people."""
     console = open_console()
     report = counts.report()
-    title = f"[bold]{counts.environment}[/]"
-    console.print(f"{title}  [yellow]interrupted[/]" if interrupted else title)
+    words = "[bold]{}[/]  [yellow]interrupted[/]" if interrupted else "[bold]{}[/]"
+    console.print(marked(words, counts.environment))
     table = plain_table("", "", "")
     steps, resets, reward = report["step_seconds"], report["reset_seconds"], report["reward"]
     table.add_row(
@@ -119,5 +119,5 @@ def print_tally(counts: Tally, *, interrupted: bool = False) -> None:
     table.show_header = False
     console.print(table)
     for cause, count in counts.failures.most_common():
-        console.print(f"[red]failed[/]  {count:,} × {cause}: ", end="")
-        console.print(counts.messages[cause] or "no more is known", markup=False)
+        message = counts.messages[cause] or "no more is known"
+        console.print(marked("[red]failed[/]  {} × {}: {}", f"{count:,}", cause, message))

@@ -143,7 +143,7 @@ def announce(host: Host) -> None:
     """What is served and where, for people."""
     from rich.padding import Padding
 
-    from envmesh_cli.tables import open_console, plain_table
+    from envmesh_cli.tables import marked, open_console, plain_table
 
     console = open_console()
     table = plain_table("environment", "isolation", "recovery", "target")
@@ -157,23 +157,22 @@ def announce(host: Host) -> None:
     place = f"in pool {host.settings.pool} of {host.settings.broker}" if host.settings.broker else "alone"
     connect_to = host.settings.broker or host.address
     name = host.definitions[0].name
-    console.print(
-        f"  [bold]listening[/]  {host.address}, {place}; at most {host.settings.slots:,} episodes at once"
-    )
+    room = f"at most {host.settings.slots:,} episodes at once"
+    console.print(marked("  [bold]listening[/]  {}, {}; {}", host.address, place, room))
     if url := metrics_url(host):
-        console.print(f"  [bold]metrics[/]    {url}")
+        console.print(marked("  [bold]metrics[/]    {}", url))
     credentials, flags = ways_in(host.settings)
     console.print(
-        f'  [bold]connect[/]    async with envmesh.connect("{connect_to}"{credentials}) as mesh:', markup=True
+        marked('  [bold]connect[/]    async with envmesh.connect("{}"{}) as mesh:', connect_to, credentials)
     )
     console.print(
         f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
     )
     elsewhere = "" if connect_to == "127.0.0.1:7070" else f" --mesh {connect_to}"
-    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}{flags}")
+    console.print(marked("  [bold]try[/]        envmesh run {}{}{}", name, elsewhere, flags))
     console.print()
     for definition in host.definitions:
         if sentence := advice(definition):
-            console.print(f"  [yellow]note[/]       {sentence}")
+            console.print(marked("  [yellow]note[/]       {}", sentence))
             console.print()
-    console.print("  [dim]Ctrl-C drains; a second one ends at once.[/]")
+    console.print("  Ctrl-C drains; a second one ends at once.", style="dim")

@@ -6,20 +6,28 @@ import math
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["open_console", "plain_table", "rate", "seconds", "tally"]
+__all__ = ["marked", "open_console", "plain_table", "rate", "seconds", "tally"]
 
 WIDTH_ELSEWHERE = 200
 """Columns where the output is no terminal: nothing is cut for a pipe."""
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Where people read; numbers are not coloured."""
-    console = Console(stderr=stderr, highlight=False)
+    """Where people read; numbers are not coloured. What is printed as a string is shown as it is, brackets and all: it
+    may hold a target, a path or a space. ``marked`` makes words with styles."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH_ELSEWHERE
     return console
+
+
+def marked(words: str, *values: object) -> Text:
+    """``words`` with its markup, as ``[bold]{}[/]``; each ``{}`` is filled with a value, in which brackets are none."""
+    return Text.from_markup(words.format(*(escape(str(value)) for value in values)), emoji=False)
 
 
 def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from envmesh.env import Definition, Limits
+from envmesh.env import Definition, Limits, overlaid
 from envmesh.target import TargetError, load, split_target
 from envmesh_cli.failures import USAGE, CommandFailed
 
@@ -16,7 +17,7 @@ _FLAGS = ("isolation", "recovery", "slots", "version", "episodes_per_worker", "s
 
 
 def declarations(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the command line declares, as fields of ``Declaration``.
+    """What the command line declares, as fields of ``Declaration``; ``limits`` are those that it gives, by name.
 
     Raises:
         CommandFailed: the step limit is no duration in its bounds.
@@ -26,9 +27,11 @@ def declarations(arguments: argparse.Namespace) -> dict[str, Any]:
         from envmesh_service.settings import parse_duration
 
         try:
-            given["limits"] = Limits(step_seconds=parse_duration(text))
+            limits = {"step_seconds": parse_duration(text)}
+            Limits(**limits)
         except ValueError as error:
             raise CommandFailed(f"--step-limit {text}: {error}", USAGE) from None
+        given["limits"] = limits
     return given
 
 
@@ -53,7 +56,13 @@ def load_targets(texts: Sequence[str], declared: dict[str, Any]) -> list[Definit
         overrides = dict(declared)
         if name is not None and "@" in name:
             overrides.pop("version", None)
-        definitions.append(load(target, name=name, **overrides))
+        limits = overrides.pop("limits", {})
+        definition = load(target, name=name, **overrides)
+        if limits:
+            declared_limits = definition.declaration.limits
+            laid_over = {"limits": replace(declared_limits, **limits)}
+            definition = replace(definition, declaration=overlaid(definition.declaration, laid_over))
+        definitions.append(definition)
     keys = [definition.key for definition in definitions]
     for definition in definitions:
         if keys.count(definition.key) > 1:

@@ -15,7 +15,7 @@ from envmesh_cli.connecting import connected, mesh_address, run_until_interrupte
 from envmesh_cli.failures import OK
 from envmesh_cli.fleet_view import View
 from envmesh_cli.fleet_watch import watch_views
-from envmesh_cli.tables import open_console, plain_table, rate, seconds
+from envmesh_cli.tables import marked, open_console, plain_table, rate, seconds
 
 __all__ = ["top"]
 
@@ -58,13 +58,15 @@ async def _top(arguments: argparse.Namespace) -> int:
 def _drawn(view: View, where: str) -> Group:
     steps = sum(pool.steps_per_second for pool in view.pools)
     live = sum(pool.in_use for pool in view.pools)
-    title = Text.from_markup(f"[bold]envmesh[/] {where}   {live:,} slots in use   ")
+    title = marked("[bold]envmesh[/] {}   {} slots in use   ", where, f"{live:,}")
     if view.alone:
         title.append("a host alone; rates are among its metrics", style="dim")
     else:
-        title.append_text(Text.from_markup(f"{rate(steps)} steps/s   up {seconds(view.uptime_seconds)}"))
+        title.append(f"{rate(steps)} steps/s   up {seconds(view.uptime_seconds)}")
         if not view.hosts:
             title.append("   no host now", style="yellow")
+    if view.away:
+        title.append("   the broker does not answer; waiting for it", style="red")
     if not view.complete:
         title.append("   not every host has been heard", style="yellow")
     parts: list[Text | Table] = [title, Text(), _pools(view)]

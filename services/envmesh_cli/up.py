@@ -21,7 +21,7 @@ from envmesh_cli.child import Line
 from envmesh_cli.failures import INTERRUPTED, USAGE, CommandFailed
 from envmesh_cli.local_mesh import DRAIN_SECONDS, LocalMesh
 from envmesh_cli.pools import plan_pools
-from envmesh_cli.tables import open_console, plain_table
+from envmesh_cli.tables import marked, open_console, plain_table
 from envmesh_cli.targets import declaration_flags, declarations
 from envmesh_service.lifecycle import Process, run_process
 from envmesh_service.logs import configure
@@ -49,8 +49,8 @@ def up(arguments: argparse.Namespace) -> int:
     plans = plan_pools(arguments.targets, arguments.pool, hosts=arguments.hosts, flags=flags)
     settings: dict[str, str] = {}
     drain = DRAIN_SECONDS
-    if arguments.drain_deadline is not None:
-        drain = parse_duration(arguments.drain_deadline) + 10.0
+    if (deadline := _seconds(arguments.drain_deadline, "--drain-deadline")) is not None:
+        drain = deadline + 10.0
         settings["ENVMESH_HOST_DRAIN_DEADLINE"] = arguments.drain_deadline
     if arguments.workers is not None:
         settings["ENVMESH_HOST_WORKERS"] = str(arguments.workers)
@@ -109,7 +109,7 @@ async def _body(process: Process, mesh: LocalMesh, arguments: argparse.Namespace
     console = open_console(stderr=True)
     hosts = sum(pool.hosts for pool in mesh.pools)
     if not arguments.json:
-        console.print(f"[dim]starting a broker and {_hosts(hosts)} …[/]")
+        console.print(f"starting a broker and {_hosts(hosts)} …", style="dim")
     started = time.perf_counter()
     main = asyncio.current_task()
     assert main is not None
@@ -121,9 +121,9 @@ async def _body(process: Process, mesh: LocalMesh, arguments: argparse.Namespace
         else:
             announce(mesh, time.perf_counter() - started)
         await process.shutdown.wait()
-        console.print("\n[bold]draining[/]: running episodes may end; Ctrl-C again ends at once")
+        console.print(marked("\n[bold]draining[/]: running episodes may end; Ctrl-C again ends at once"))
         await mesh.drain(drain)
-    console.print("[dim]everything has ended[/]")
+    console.print("everything has ended", style="dim")
 
 
 async def _cancel_when(process: Process, main: asyncio.Task[Any]) -> None:
@@ -157,21 +157,27 @@ def announce(mesh: LocalMesh, took: float) -> None:
     console.print(Padding(table, (0, 0, 1, 2)))
     name = environment_name(mesh.pools[0].targets[0])
     elsewhere = "" if mesh.address == "127.0.0.1:7070" else f" --mesh {mesh.address}"
-    console.print(f"  [bold]listening[/]  {mesh.address} [dim](the broker; ready after {took:.1f} s)[/]")
+    ready = f"(the broker; ready after {took:.1f} s)"
+    console.print(marked("  [bold]listening[/]  {} [dim]{}[/]", mesh.address, ready))
     words = "".join(f', {name}="{value}"' for name, value in mesh.access.items() if name != "plaintext")
     if words:
         elsewhere += "".join(f" --{n.replace('_', '-')} {v}" for n, v in mesh.access.items())
-    console.print(f'  [bold]connect[/]    async with envmesh.connect("{mesh.address}"{words}) as mesh:')
+    console.print(
+        marked('  [bold]connect[/]    async with envmesh.connect("{}"{}) as mesh:', mesh.address, words)
+    )
     console.print(
         f'                 async for trajectory in mesh.rollouts("{name}", policy, episodes=1000): …'
     )
-    console.print(f"  [bold]try[/]        envmesh run {name}{elsewhere}      envmesh top{elsewhere}")
+    console.print(
+        marked("  [bold]try[/]        envmesh run {}{}      envmesh top{}", name, elsewhere, elsewhere)
+    )
     if mesh.page:
-        console.print(f"  [bold]page[/]       {mesh.page} [dim](the mesh at a glance, live)[/]")
+        console.print(marked("  [bold]page[/]       {} [dim](the mesh at a glance, live)[/]", mesh.page))
     urls = list(mesh.metrics.items())
     for number, (process, url) in enumerate(urls):
-        console.print(f"  [bold]{'metrics' if number == 0 else '':<9}[/]  {url}  [dim]{process}[/]")
-    console.print("\n  [dim]Ctrl-C drains; a second one ends at once.[/]\n")
+        title = "metrics" if number == 0 else ""
+        console.print(marked("  [bold]{}[/]  {}  [dim]{}[/]", f"{title:<9}", url, process))
+    console.print("\n  Ctrl-C drains; a second one ends at once.\n", style="dim")
 
 
 def environment_name(text: str) -> str:
@@ -187,6 +193,7 @@ class LineWriter:
         self._console = console
         self._verbose = verbose
         self._colours: dict[str, str] = {}
+        self._complaining: set[str] = set()
 
     def tell(self, line: Line) -> None:
         """Write a line, where it says something that a person wants to know."""
@@ -200,6 +207,10 @@ class LineWriter:
 
     def _wanted(self, line: Line) -> bool:
         if line.text.startswith("envmesh "):
+            self._complaining.add(line.source)
+        elif line.level:
+            self._complaining.discard(line.source)
+        if line.source in self._complaining:
             return False  # why a child could not start; the command says it itself
         return self._verbose or line.level not in ("debug", "info")
 

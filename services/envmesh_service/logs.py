@@ -6,7 +6,8 @@ What is the same in every line of a process, such as which host it is, ``identif
 an episode bear its ids, its lease's and its trace's; where they are made says so with ``extra``, so nothing is kept
 ready for lines that nobody writes.
 
-The level can be changed while a process runs: SIGUSR1 turns ``debug`` on, another one turns it off again.
+The level can be changed while a process runs: SIGUSR1 turns ``debug`` on, another one turns it off again. The record
+``ready`` is written at every level: whoever started the process learns from it where it listens.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, TextIO
 __all__ = ["LEVELS", "configure", "identify"]
 
 LEVELS = ("debug", "info", "warning", "error")
+READY = "ready"
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _IDENTITY: dict[str, str] = {}
@@ -50,11 +52,18 @@ def configure(level: str = "info", *, service: str, form: str = "auto", stream: 
     else:
         handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
+    least = logging.getLevelNamesMapping()[level.upper()]
+    usual = min(least, logging.INFO)
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= least or record.msg == READY or root.level == logging.DEBUG
+
+    handler.addFilter(wanted)
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(usual)
     logging.captureWarnings(True)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, lambda number, frame: _turn(root, level.upper()))
+        signal.signal(signal.SIGUSR1, lambda number, frame: _turn(root, usual))
 
 
 def identify(**fields: str) -> None:
@@ -62,7 +71,7 @@ def identify(**fields: str) -> None:
     _IDENTITY.update(fields)
 
 
-def _turn(root: logging.Logger, configured: str) -> None:
+def _turn(root: logging.Logger, configured: int) -> None:
     """Log everything, or as much as was configured again. Writes nothing itself: a signal may come amid a write."""
     root.setLevel(configured if root.level == logging.DEBUG else logging.DEBUG)
 

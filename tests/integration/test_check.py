@@ -185,6 +185,43 @@ def test_options_laid_over_the_declaration_are_judged():
     assert report.declaration["recovery"] == "none"
 
 
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [
+        ("Enumerated", "samples of its action space"),
+        pytest.param("PatternedWithExamples", "its example_actions", marks=pytest.mark.slow),
+    ],
+)
+def test_actions_that_a_schema_describes_are_found(name, origin):
+    report = check(f"tests.environments.schemas:{name}")
+    assert not found(report, Verdict.FAIL)
+    assert f"acting by {origin}" in found(report, Verdict.PASS)["plays"].evidence
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence", "advice"),
+    [
+        ("Patterned", "is in it; the last, at $.code: ", "Give it example_actions"),
+        ("BrokenExamples", "The check itself went wrong: TypeError", ""),
+    ],
+)
+def test_what_could_not_be_played_is_not_called_fit(name, evidence, advice):
+    report = check(f"tests.environments.schemas:{name}")
+    (finding,) = report.findings
+    assert (finding.name, finding.verdict) == ("plays", Verdict.SKIP)
+    assert evidence in finding.evidence
+    assert advice in finding.advice
+    assert report.exit_status == 1
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(report))
+    assert console.export_text().rstrip().endswith("not judged")
+
+
+def test_examples_outside_of_their_own_space_are_the_fault_of_the_environment():
+    report = check("tests.environments.schemas:WrongExamples")
+    assert "'abc' does not match" in found(report, Verdict.FAIL)["plays"].evidence
+
+
 @pytest.mark.slow
 def test_given_actions_are_taken():
     report = check("Undeclared", actions=[1, 2])

@@ -104,12 +104,21 @@ def test_an_address_that_is_none():
         ("tests.environments.countdown:not_a_policy", "a policy is a callable"),
         ("nowhere.py:act", "there is no file 'nowhere.py'"),
         ("no_such_module:act", "there is no module 'no_such_module'"),
+        ("tests/environments/tools.py:act", "has no 'act'"),
     ],
 )
 def test_a_wrong_policy(policy: str, sentence: str):
     done = envmesh("run", COUNTDOWN, "--policy", policy)
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_a_policy_whose_file_is_hidden_by_another_module_is_refused(tmp_path: Path):
+    (tmp_path / "json.py").write_text("def act(observation): return 'go'\n")
+    done = envmesh("run", COUNTDOWN, "--policy", f"{tmp_path}/json.py:act")
+    assert done.returncode == 2
+    assert "another module named 'json'" in done.stderr
+    assert "hides this file: rename it" in done.stderr
 
 
 def test_a_policy_that_raises(host: Running):
@@ -132,10 +141,28 @@ def test_a_wrong_setting():
     assert "ENVMESH_HOST_SLOT: there is no such setting; perhaps ENVMESH_HOST_SLOTS is meant" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "up"])
+def test_a_wrong_setting_of_a_process_of_its_own_is_told_once_and_in_full(command: str):
+    done = envmesh(command, COUNTDOWN, ENVMESH_HOST_SLOTS="many")
+    assert done.returncode == 2
+    assert (
+        "a mistake in the settings:\n  ENVMESH_HOST_SLOTS: got 'many'; a whole number is right" in done.stderr
+    )
+    assert done.stderr.count("ENVMESH_HOST_SLOTS") == 1
+
+
+def test_a_wrong_target_of_pools_that_scale_is_told_once():
+    done = envmesh("up", "no_such_module:Thing", "--autoscale", "--listen", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert "envmesh up: no_such_module:Thing: there is no module" in done.stderr
+    assert done.stderr.count("envmesh up:") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ([], "nothing to serve"),
+        ([COUNTDOWN, "--drain-deadline", "soon"], "--drain-deadline soon: a duration"),
         ([COUNTDOWN, "--listen", "0.0.0.0:0"], "a local mesh stays on this machine"),
         ([COUNTDOWN, "--listen", "7070"], "host:port is right"),
         (["--pool", "games"], "pool 'games' has no environment"),

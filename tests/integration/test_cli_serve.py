@@ -105,6 +105,15 @@ def test_run_with_a_policy_and_a_time(host: Running):
     assert timed["episodes"] > 0
 
 
+def test_the_policy_of_a_file_is_that_files(host: Running, tmp_path: Path):
+    (tmp_path / "policy.py").write_text("def act(observation): return 'wait'\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "policy.py").write_text("def act(observation): return 'go'\n")
+    asked = ("run", "countdown", "--episodes", "1", "--mesh", host.address, "--policy")
+    for policy, reward in (("sub/policy.py:act", 3.0), ("policy.py:act", 0.0), ("policy:act", 0.0)):
+        assert envmesh_json(*asked, policy, cwd=tmp_path)["reward"]["mean"] == reward
+
+
 def test_top_shows_a_lone_host_once(host: Running):
     told = envmesh_json("top", "--once", "--mesh", host.address)
     assert told["pools"][0]["environments"] == ["cartpole@1", "countdown@7"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from envmesh.spaces import ToolList
+from envmesh_cli.check.schema_samples import sample_schema
 from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, of_agent
 
 __all__ = ["Chooser", "NoAction", "bad_actions", "sample_schema"]
@@ -18,10 +19,12 @@ _TRIED: tuple[Any, ...] = (
     "go", 0, 0.0, "", {"role": "assistant", "content": "hello"}, {}, [], b"",
 )  # fmt: skip
 """What is tried where nothing says what an action is."""
+_DRAWS = 100
+"""How often an action is drawn before it counts as one that cannot be."""
 
 
 class NoAction(Exception):
-    """No action could be found that the environment takes."""
+    """The check found no action to try the environment with, and so cannot judge it."""
 
 
 class Chooser:
@@ -35,7 +38,7 @@ class Chooser:
         self._samplers: dict[str, Callable[[Any], Any]] = {}
         for agent in stage.agents or ("",):
             space = of_agent(stage.action_space, agent) if agent else stage.action_space
-            self._samplers[agent] = self._sampler(space)
+            self._samplers[agent] = self._sampler(agent, space)
         if pool:
             self.origin = "the given actions"
         elif self._pool:
@@ -59,12 +62,16 @@ class Chooser:
         """An agent that nobody declared acts as the first one does, so that the judge can go on."""
         return self._samplers.get(agent) or next(iter(self._samplers.values()))
 
-    def _sampler(self, space: Any) -> Callable[[Any], Any]:
+    def _sampler(self, agent: str, space: Any) -> Callable[[Any], Any]:
         if self._pool:
             return lambda mask: self._random.choice(self._pool)
         if space is None:
             found = _found(self._stage)
             return lambda mask: found
+        draw = self._drawing(space)
+        return lambda mask: self._contained(agent, lambda: draw(mask))
+
+    def _drawing(self, space: Any) -> Callable[[Any], Any]:
         if isinstance(space, ToolList):
             return lambda mask: _tool_call(space, self._random)
         if hasattr(space, "sample"):
@@ -73,6 +80,26 @@ class Chooser:
             return lambda mask: _sample(own, mask)
         schema = getattr(space, "schema", space)
         return lambda mask: sample_schema(schema, self._random)
+
+    def _contained(self, agent: str, draw: Callable[[], Any]) -> Any:
+        """What is drawn may be outside of the space, where this says more than can be drawn for (a pattern): that is
+        no fault of the environment.
+
+        Raises:
+            NoAction: it is outside again and again.
+        """
+        refused = ""
+        for _ in range(_DRAWS):
+            action = draw()
+            try:
+                self._stage.receive({agent: action} if agent else action)
+            except ActionRefused as error:
+                refused = str(error)
+            else:
+                return action
+        raise NoAction(
+            f"none of {_DRAWS} actions that were drawn for its action space is in it; the last, {refused}"
+        )
 
 
 def bad_actions(space: Any) -> list[Any]:
@@ -96,55 +123,9 @@ def bad_actions(space: Any) -> list[Any]:
     return wrong
 
 
-def sample_schema(schema: Any, chance: random.Random, depth: int = 0) -> Any:
-    """A value for the plainer JSON Schemas; what a schema cannot be sampled for is left to its check."""
-    if not isinstance(schema, Mapping) or depth > 8:
-        return "go"
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return chance.choice(list(schema["enum"]))
-    if schema.get("examples"):
-        return chance.choice(list(schema["examples"]))
-    for key in ("anyOf", "oneOf"):
-        if schema.get(key):
-            return sample_schema(chance.choice(list(schema[key])), chance, depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = chance.choice(kind)
-    match kind:
-        case "null":
-            return None
-        case "boolean":
-            return chance.random() < 0.5
-        case "integer":
-            low, high = (
-                int(schema.get("minimum", 0)),
-                int(schema.get("maximum", schema.get("minimum", 0) + 9)),
-            )
-            return chance.randint(low, high)
-        case "number":
-            least = float(schema.get("minimum", 0))
-            return chance.uniform(least, float(schema.get("maximum", least + 1)))
-        case "array":
-            length = max(int(schema.get("minItems", 0)), min(2, int(schema.get("maxItems", 2))))
-            return [sample_schema(schema.get("items", {}), chance, depth + 1) for _ in range(length)]
-        case "object":
-            properties = schema.get("properties", {})
-            return {name: sample_schema(properties[name], chance, depth + 1) for name in properties}
-        case _:
-            return _text(schema, chance)
-
-
-def _text(schema: Mapping[str, Any], chance: random.Random) -> str:
-    text = chance.choice(["[4]", "[0]", "[1 2]", "[up]", "hello", "<answer>42</answer>", "look around"])
-    text = text.ljust(int(schema.get("minLength", 0)), ".")
-    return text[: int(schema.get("maxLength", len(text)))]
-
-
 def _tool_call(tools: ToolList, chance: random.Random) -> dict[str, Any]:
     tool = chance.choice(list(tools.tools))
-    return {"name": tool.name, "arguments": sample_schema(tool.parameters, chance)}
+    return {"name": tool.name, "arguments": sample_schema({"type": "object", **tool.parameters}, chance)}
 
 
 def _sample(space: Any, mask: Any) -> Any:

@@ -73,11 +73,12 @@ def _load(opening: dict[str, Any]) -> Definition:
 
 
 def _told(error: BaseException) -> dict[str, str]:
-    """Whose fault it is: the environment's (it broke), the search for actions (none), or our own."""
-    if isinstance(error, EnvironmentBroke):
+    """Whose fault it is: the environment's (it broke, or its examples are no actions), nobody's (the check found no
+    action to try), or our own."""
+    if isinstance(error, EnvironmentBroke | ActionRefused | TargetError):
         return {"kind": "environment", "message": str(error)}
-    if isinstance(error, NoAction | ActionRefused | TargetError):
-        return {"kind": "environment", "message": str(error)}
+    if isinstance(error, NoAction):
+        return {"kind": "no action", "message": str(error)}
     where = where_of(error)
     return {
         "kind": "unexpected",

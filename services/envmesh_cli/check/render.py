@@ -44,6 +44,8 @@ def render(report: Report) -> RenderableType:
         f"{report.count(verdict)} {verdict.value}" for verdict in Verdict if report.count(verdict)
     )
     verdict = "do not train on it yet" if report.exit_status else "fit to train on"
+    if not report.judged:
+        verdict = "not judged"
     tail = Text(
         f"{counts} in {report.seconds:.1f} s: {verdict}",
         style="bold red" if report.exit_status else "bold green",

@@ -52,9 +52,14 @@ class Report:
         return sum(1 for finding in self.findings if finding.verdict is verdict)
 
     @property
+    def judged(self) -> bool:
+        """Whether anything was: an environment that could not even be played is neither fit nor unfit."""
+        return self.count(Verdict.SKIP) < len(self.findings)
+
+    @property
     def exit_status(self) -> int:
-        """1 where a finding failed, 0 otherwise: warnings do not stop a pipeline."""
-        return 1 if self.count(Verdict.FAIL) else 0
+        """1 where a finding failed or nothing was judged, 0 otherwise: warnings do not stop a pipeline."""
+        return 1 if self.count(Verdict.FAIL) or not self.judged else 0
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values."""

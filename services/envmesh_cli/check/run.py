@@ -228,6 +228,10 @@ class _Check:
         )
 
     def _failed(self, name: str, answer: Answer) -> None:
+        if answer.no_action:
+            advice = "Give it example_actions, a list or a method that gives one: the check then chooses from these."
+            self.findings.append(Finding(name, Verdict.SKIP, _sentence(answer.failure), advice))
+            return
         if answer.unexpected:
             self.findings.append(
                 Finding(name, Verdict.SKIP, f"The check itself went wrong: {answer.failure}.")

@@ -39,6 +39,8 @@ class Answer:
     """The process ended, or had to be ended."""
     unexpected: bool = False
     """The check itself went wrong."""
+    no_action: bool = False
+    """The check found no action to try."""
     printed: int = 0
     """Bytes the environment has written to standard output and error so far."""
 
@@ -96,7 +98,11 @@ class Subject:
             return Answer(reply["result"], printed=reply["printed"])
         broke = reply["broke"]
         return Answer(
-            {}, broke["message"], unexpected=broke["kind"] == "unexpected", printed=reply["printed"]
+            {},
+            broke["message"],
+            unexpected=broke["kind"] == "unexpected",
+            no_action=broke["kind"] == "no action",
+            printed=reply["printed"],
         )
 
     def end(self) -> None:

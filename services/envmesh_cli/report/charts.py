@@ -53,7 +53,8 @@ def values(found: Numbers, what: str, *, mean: bool = True) -> Element:
         width = math.ceil((high - low + 1) / MOST_BARS)  # whole numbers: every bar stands for as many of them
         bins = np.arange(low - 0.5, high + width + 0.5, width)
     elif low == high:
-        bins = np.array([low - 0.5, low + 0.5])
+        half = max(0.5, abs(low) * 1e-6)  # beside a large number, half of one is nothing
+        bins = np.array([low - half, low + half])
     else:
         bins = np.linspace(low, high, FEWER_BARS + 1)
     counts, _ = np.histogram(found, bins)

@@ -1,6 +1,8 @@
 """When a child is started again, and what its lines mean."""
 
-from envmesh_cli.child import Backoff, read_line
+import pytest
+
+from envmesh_cli.child import Backoff, complaint, read_line
 
 
 def test_short_lives_are_followed_by_longer_waits_and_then_by_none():
@@ -23,3 +25,17 @@ def test_anything_else_is_a_line_of_text():
     for text in ("Traceback (most recent call last):", "{not json", '{"json": "but no record"}', "[1]", "{}"):
         line = read_line("host", text)
         assert (line.level, line.text) == ("", text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["envmesh serve: it cannot"], "it cannot"),
+        (["a warning", "envmesh serve: 2 mistakes:", "  one", "  two"], "2 mistakes:\n  one\n  two"),
+        (["envmesh serve: first", "envmesh serve: second"], "second"),
+        (["Traceback", "ValueError: envmesh serve: no"], ""),
+        ([], ""),
+    ],
+)
+def test_a_complaint_is_its_sentence_and_all_that_follows(lines: list[str], said: str):
+    assert complaint(lines) == said

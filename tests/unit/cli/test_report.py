@@ -9,6 +9,7 @@ from envmesh.outcome import EnvironmentSpec, Resume, Trajectory
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import encode
 from envmesh_cli.failures import CommandFailed
+from envmesh_cli.report.charts import values
 from envmesh_cli.report.elements import readable
 from envmesh_cli.report.episodes import shown_steps
 from envmesh_cli.report.gather import Stay, gather, occupancy
@@ -84,3 +85,10 @@ def test_what_is_no_metrics_is_told(tmp_path: Path, text: str):
     (tmp_path / "m").write_text(text)
     with pytest.raises(CommandFailed, match="metrics"):
         measure([str(tmp_path / "m")])
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e17, -1e300])
+def test_one_value_however_large_is_one_bar(value: float):
+    drawing = values(np.full(3, value), "returns")
+    (bar,) = drawing.iter("rect")
+    assert float(bar.get("width", 0)) > 100
