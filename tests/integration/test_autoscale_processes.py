@@ -76,6 +76,8 @@ def test_up_autoscale_serves_whoever_comes_and_leaves_nothing():
     with started("up", "cartpole=gymnasium:CartPole-v1", "--autoscale", "--max-hosts", "2", "--listen",
                  "127.0.0.1:0") as running:  # fmt: skip
         assert set(running.announced["processes"]) == {"broker"}
+        with urllib.request.urlopen(running.announced["metrics"]["autoscaler"], timeout=PATIENCE) as page:
+            assert page.status == 200
         told = envmesh_json(
             "run", "cartpole", "--episodes", "20", "--concurrency", "4", "--mesh", running.address
         )

@@ -204,7 +204,8 @@ def policy(observation):
 async def main():
     async with envmesh.connect(sys.argv[1], journal=sys.argv[2], plaintext=True) as mesh:
         if len(sys.argv) > 4:
-            async for group in mesh.rollouts("walk", policy, episodes=12, concurrency=6, group_size=3, spares=1):
+            asked = {"episodes": 12, "concurrency": 6, "group_size": 3, "spares": 1, "measure": True}
+            async for group in mesh.rollouts("walk", policy, **asked):
                 print(*sorted(trajectory.seed for trajectory in group), flush=True)
             return
         async for trajectory in mesh.rollouts("walk", policy, episodes=12, concurrency=6, seed=4):

@@ -126,6 +126,48 @@ def test_use_before_after_and_inside(host):
     assert loop_threads() == []
 
 
+def test_a_client_that_could_not_be_entered_takes_nobody_elses_thread(host, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("something else")
+    with envmesh.connect_sync(host.address) as mesh:
+        useless = envmesh.connect_sync(host.address, journal=other)
+        with pytest.raises(envmesh.InvalidRequest):
+            useless.__enter__()
+        useless.close()
+        assert mesh.environments()
+
+
+def test_rollouts_end_with_the_client(host):
+    with (
+        envmesh.connect_sync(host.address) as mesh,
+        mesh.rollouts("cartpole", lambda _: 0, concurrency=2) as rollouts,
+    ):
+        next(rollouts)
+        mesh.close()
+
+
+def test_a_crash_gives_the_trajectory_at_hand_again_and_no_other(host, tmp_path):
+    program = (
+        "import envmesh, os, sys, time\n"
+        "with envmesh.connect_sync(sys.argv[1], journal=sys.argv[2]) as mesh:\n"
+        "    rollouts = mesh.rollouts('cartpole', lambda _: 0, episodes=60, concurrency=8, seed=4)\n"
+        "    for number, trajectory in enumerate(rollouts, 1):\n"
+        "        print(trajectory.seed, flush=True)\n"
+        "        time.sleep(0.01)\n"  # so that the next ones are there
+        "        if number == int(sys.argv[3]):\n"
+        "            os._exit(1)\n"
+    )
+    seen = [
+        subprocess.run(
+            [sys.executable, "-c", program, host.address, str(tmp_path / "journal"), crash],
+            capture_output=True, timeout=60, check=False, text=True,
+        ).stdout.split()
+        for crash in ("30", "0")
+    ]  # fmt: skip
+    assert len(set(seen[0] + seen[1])) == 60
+    assert set(seen[0]) & set(seen[1]) == {seen[0][-1]}
+
+
 @pytest.fixture
 def interruptible():
     """This process hears SIGINT, even where its shell made it deaf to it."""

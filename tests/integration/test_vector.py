@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import envmesh
+from envmesh import values
 from envmesh_environments.echo import observation_of
+from tests.integration.closed_parts import until
 from tests.integration.conftest import own_host
 
 
@@ -121,6 +123,64 @@ async def test_a_refused_action_is_told_and_harms_nobody(host):
         batch = (await vector.recv(3)).ordered()
         assert batch.ids.tolist() == [0, 1, 2]
         assert vector.journal(1).steps == 1
+
+
+async def test_a_step_never_gives_the_outcomes_of_an_earlier_one(host):
+    async with envmesh.connect(host.address) as mesh:
+        async with mesh.vector("falls", 3, seed=1) as vector:
+            await vector.reset(seed=[10, 12, 14])
+            with pytest.raises(envmesh.InvalidRequest, match="episode 0"):
+                await vector.step([7, 1, 1])
+            with pytest.raises(envmesh.InvalidRequest, match="reset first, or receive") as refused:
+                await vector.step([2, 2, 2])
+            assert refused.value.reason == "STEP_CONFLICT"
+            assert sorted((await vector.recv(2)).ids.tolist()) == [1, 2]
+            batch = await vector.step([2, 2, 2])
+            assert (batch.ids.tolist(), batch.rewards.tolist()) == ([0, 1, 2], [2, 2, 2])
+        async with mesh.vector("sticks", 2, step_timeout=0.05) as vector:
+            await vector.reset(timeout=20)
+            with pytest.raises(envmesh.DeadlineExceeded):
+                await vector.step(["stick", "a"])
+            with pytest.raises(envmesh.InvalidRequest, match="reset first, or receive"):
+                await vector.step(["b", "b"])
+            await vector.reset(timeout=20)
+            assert (await vector.step(["b", "c"], timeout=20)).observations == ["b", "c"]
+
+
+async def test_a_reset_forgets_what_its_episodes_were_refused_and_nothing_else(host):
+    async with envmesh.connect(host.address) as mesh, mesh.vector("cartpole", 3, seed=1) as vector:
+        await vector.reset()
+        for ids in ([0, 1, 2], [0, 2]):
+            await vector.send([7, 7, 1])
+            await until(lambda: not vector._outstanding)
+            assert (await vector.reset(ids=ids)).ids.tolist() == ids
+            if 1 not in ids:
+                with pytest.raises(envmesh.InvalidRequest, match="episode 1"):
+                    await vector.recv()
+        assert (await vector.step([0, 0, 0])).valid.all()
+
+
+async def test_reset_options_are_those_of_the_episodes_that_are_reset(host):
+    def topics() -> list[str]:
+        begun = [vector.journal(number).message().entries[0].reset for number in range(2)]
+        return [values.from_proto(entry.options)["topic"] for entry in begun]
+
+    async with envmesh.connect(host.address) as mesh, mesh.vector("talks", 2) as vector:
+        await vector.reset(options={"topic": "rain"})
+        await vector.reset(options={"topic": "snow"}, ids=[1])
+        assert topics() == ["rain", "snow"]
+        with pytest.raises(envmesh.InvalidRequest):
+            await vector.reset(options={"topic": "hail"}, seed=-1)
+        await vector.reset()
+        assert topics() == ["snow", "snow"], "a reset that was refused changes nothing"
+
+
+async def test_a_vector_that_could_not_begin_is_forgotten(host):
+    async with envmesh.connect(host.address) as mesh:
+        with pytest.raises(envmesh.NotFound):
+            async with mesh.vector("carthorse", 2):
+                pass
+        assert not mesh.vectors
 
 
 async def test_an_episode_that_is_being_stepped_is_not_stepped_again(host):

@@ -6,6 +6,8 @@ import pytest
 
 import envmesh
 from envmesh.integrations.gymnasium import MeshVectorEnv
+from tests.integration.command_line import started
+from tests.integration.conftest import ROOT
 from tests.integration.test_sync import loop_threads
 
 
@@ -77,6 +79,47 @@ def test_a_failed_episode_is_not_valid_and_never_a_reward(host):
         assert not (terminated | truncated).any()
     finally:
         environments.close()
+
+
+def test_a_step_after_one_that_was_refused_never_gives_its_outcomes(host):
+    environments = MeshVectorEnv(host.address, "falls", 2)
+    try:
+        environments.reset(seed=[10, 12])
+        with pytest.raises(envmesh.InvalidRequest, match="refuses the action"):
+            environments.step(np.array([7, 1]))
+        with pytest.raises(envmesh.InvalidRequest, match="reset first"):
+            environments.step(np.array([2, 2]))
+        environments.reset(seed=np.int64(20))  # type: ignore[arg-type] # as numpy's users have them
+        observations, rewards, *_ = environments.step(np.array([2, 1]))
+        assert observations.tolist() == [[20, 1], [21, 1]]
+        assert rewards.tolist() == [2, 1]
+    finally:
+        environments.close()
+
+
+def test_the_first_reset_may_have_a_mask(host):
+    environments = MeshVectorEnv(host.address, "falls", 2)
+    try:
+        observations, _ = environments.reset(seed=[20], options={"reset_mask": np.array([False, True])})
+        assert observations.tolist() == [[0, 0], [20, 0]]
+    finally:
+        environments.close()
+
+
+def test_a_masked_reset_that_fails_is_not_valid_whatever_the_space():
+    with started(
+        "serve", "nested=tests.environments.nested:Nested", "--listen", "127.0.0.1:0", cwd=ROOT
+    ) as host:
+        environments = MeshVectorEnv(host.address, "nested", 2)
+        try:
+            environments.reset(seed=[1, 2])
+            observations, infos = environments.reset(
+                seed=[13], options={"reset_mask": np.array([True, False])}
+            )
+            assert infos["valid"].tolist() == [False, True]
+            assert observations["place"].tolist() == [[0, 0], [2, 2]]
+        finally:
+            environments.close()
 
 
 def test_what_has_no_spaces_is_refused_and_leaves_nothing(host):

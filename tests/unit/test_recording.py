@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from envmesh.errors import InvalidRequest
 from envmesh.outcome import EnvironmentSpec, Resume, Trajectory
 from envmesh.recording import Recorder, read
 from envmesh.v1 import environment_pb2 as pb
@@ -15,10 +16,10 @@ RESUME = Resume(
 )
 
 
-def trajectory(**fields: object) -> Trajectory:
+def trajectory(rewards: tuple[float, float] = (1.0, 2.0), **fields: object) -> Trajectory:
     spec = EnvironmentSpec(pb.EnvironmentInfo(name="echo", version="1", build="b"))
     made = Trajectory(spec, bytes(16), seed=1, options=None)
-    rows = [(encode(f"row {n}"), float(n), 0, n, b"") for n in range(3)]
+    rows = [(encode(f"row {n}"), reward, 0, n, b"") for n, reward in enumerate((0.0, *rewards))]
     made.fill(rows, [encode("a"), encode("b")])
     for name, value in fields.items():
         setattr(made, name, value)
@@ -61,3 +62,24 @@ def test_a_recording_of_an_older_client_is_read(tmp_path: Path):
     (found,) = read(old)
     assert (found.ended_at, found.host, found.resumes, found.step_seconds) == (0.0, "", (), None)
     assert found.rewards == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_rewards_whose_sum_is_too_large_are_recorded(tmp_path: Path, suffix: str):
+    pytest.importorskip("pyarrow") if suffix == "parquet" else None
+    made = trajectory(rewards=(1.5e308, 1.5e308))
+    assert made.return_ == float("inf")
+    found = written(tmp_path / f"run.{suffix}", made)
+    assert (found.rewards, found.return_) == (made.rewards, made.return_)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_two_recordings_are_never_written_to_one_file(tmp_path: Path, suffix: str):
+    pytest.importorskip("pyarrow") if suffix == "parquet" else None
+    path = tmp_path / f"run.{suffix}"
+    first = Recorder.open(path)
+    with pytest.raises(InvalidRequest, match="exists"):
+        Recorder.open(path)
+    first.write(trajectory())
+    first.close()
+    assert len(list(read(path))) == 1

@@ -221,6 +221,9 @@ def test_every_mistake_in_a_target_is_told(here, target, says):
         ({"slots": 0}, "slots must be a whole number"),
         ({"limits": {"step_seconds": 0}}, "step_seconds must be more than 0"),
         ({"limits": {"step": 1}}, "step"),
+        ({"options": "start"}, "options must be a list of names, such as ['start']; got the text 'start'"),
+        ({"agents": "ab"}, "agents must be a list of names"),
+        ({"reward_components": "time"}, "reward_components must be a list of names"),
     ],
 )
 def test_every_mistake_in_an_option_is_told(here, arguments, says):
@@ -290,6 +293,59 @@ def test_a_package_counts_with_all_its_files(here):
     assert build_digest("package_here.inner") != before
     for name in ("package_here", "package_here.inner"):
         sys.modules.pop(name)
+
+
+def test_a_build_is_of_the_arguments_too(here):
+    plain, short, shorter = (
+        load(f"countdown_here:Countdown{query}").build for query in ("", "?start=2", "?start=1")
+    )
+    assert len({plain, short, shorter}) == 3
+
+
+@pytest.fixture
+def beside(here):
+    """A file, the module that it imports, the package that this one imports, and a package that nobody imports."""
+    (here / "maze_here.py").write_text("import tiles_here\n" + COUNTDOWN)
+    (here / "tiles_here.py").write_text("from walls_here.brick import wall\nimport maze_here\n")
+    for package in ("walls_here", "doors_here"):
+        (here / package).mkdir()
+        (here / package / "__init__.py").write_text("")
+    (here / "walls_here" / "brick.py").write_text("wall = 1\n")
+    yield here
+    for name in ("maze_here", "tiles_here", "walls_here", "walls_here.brick"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("changed", ["tiles_here.py", "walls_here/brick.py", "walls_here/__init__.py"])
+def test_a_build_is_of_the_modules_beside_it_that_it_imports(beside, changed):
+    before = load("maze_here.py:Countdown").build
+    (beside / "doors_here" / "__init__.py").write_text("door = 1\n")
+    assert build_digest("maze_here") == before, "nothing imports it"
+    with (beside / changed).open("a") as file:
+        file.write("more = 1\n")
+    assert build_digest("maze_here") != before
+
+
+def test_a_build_of_what_is_installed_is_of_its_version_and_not_of_its_neighbours(here):
+    installed = here / "site-packages"
+    installed.mkdir()
+    (installed / "maze_here.py").write_text("import tiles_here\n")
+    (installed / "tiles_here.py").write_text("")
+    sys.path.insert(0, str(installed))
+    before = build_digest("maze_here")
+    (installed / "tiles_here.py").write_text("more = 1\n")
+    assert build_digest("maze_here") == before
+
+
+def test_what_tools_leave_in_a_package_is_no_source(here):
+    package = here / "edited_here"
+    (package / ".venv").mkdir(parents=True)
+    (package / ".venv" / "site.py").write_text("")
+    (package / "__init__.py").write_text(COUNTDOWN)
+    (package / ".#__init__.py").symlink_to("somebody@a-machine.1234:5678")  # the lock of an editor
+    assert load("edited_here:Countdown").build
+    assert [file.name for file in source_files("edited_here")[1]] == ["__init__.py"]
+    sys.modules.pop("edited_here")
 
 
 def test_a_module_without_source_has_a_build_too():

@@ -9,9 +9,11 @@ from envmesh import values
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest
+from envmesh.outcome import EnvironmentSpec
+from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import value_pb2
 
-__all__ = ["beginning_of", "make_beginning"]
+__all__ = ["beginning_of", "make_beginning", "spec_as_written"]
 
 
 def make_beginning(
@@ -46,3 +48,12 @@ def beginning_of(written: Mapping[str, Any]) -> Beginning:
     )
     beginning.run, beginning.number = written["run"], written["number"]
     return beginning
+
+
+def spec_as_written(served: EnvironmentSpec, written: Mapping[str, Any]) -> EnvironmentSpec:
+    """The environment of an episode of a journal on disk: as it is served now, and of the build that wrote the
+    journal. Only that one is known to repeat it."""
+    message = pb.EnvironmentInfo()
+    message.CopyFrom(served.message)
+    message.build = written["build"]
+    return EnvironmentSpec(message)

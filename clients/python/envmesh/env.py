@@ -117,9 +117,8 @@ class Declaration:
         set_ = object.__setattr__
         set_(self, "recovery", _choice(Recovery, "recovery", self.recovery))
         set_(self, "isolation", _choice(Isolation, "isolation", self.isolation))
-        set_(self, "agents", tuple(self.agents))
-        set_(self, "options", tuple(self.options))
-        set_(self, "reward_components", tuple(self.reward_components))
+        for name in ("agents", "options", "reward_components"):
+            set_(self, name, _names(name, getattr(self, name)))
         if isinstance(self.limits, Mapping):
             set_(self, "limits", Limits(**self.limits))
         if self.name is not None:
@@ -241,6 +240,12 @@ def check_name(what: str, value: str) -> None:
     fits = isinstance(value, str) and 0 < len(value) <= 100
     if not fits or any(not (letter.isalnum() or letter in "._-:/") for letter in value):
         raise ValueError(f"{what} must be 1 to 100 characters of {allowed}; got {value!r}")
+
+
+def _names(what: str, value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):  # it would be taken for a list of its letters
+        raise ValueError(f"{what} must be a list of names, such as [{value!r}]; got the text {value!r}")
+    return tuple(value)
 
 
 def _choice(kind: type[enum.StrEnum], what: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from envmesh.beginnings import spec_as_written
 from envmesh.env import Recovery
 from envmesh.episode_session import ELSEWHERE
 from envmesh.episode_trace import begin_trace
@@ -41,6 +42,7 @@ async def take_over(episode: Episode, state: dict[str, Any]) -> None:
 
 async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) -> list[Episode]:
     """See ``Episode.fork``."""
+    episode._mesh.check_usable()
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InvalidRequest(f"n is a whole number of at least 1; got {n!r}")
     if episode.awaited:
@@ -62,10 +64,13 @@ async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) ->
             for branch in branches:
                 name = f"envmesh-fork-{branch.episode_id.hex()[:8]}"
                 group.create_task(_resume_in_new_slot(branch), name=name)
-    except BaseExceptionGroup as failures:
+        episode._mesh.check_usable()  # where the client was closed meanwhile, no branch has a slot
+    except BaseException as error:  # a cancellation too: none is left to nobody
         for branch in branches:
             await branch.close()
-        raise failures.exceptions[0] from None
+        if isinstance(error, BaseExceptionGroup):
+            raise error.exceptions[0] from None
+        raise
     return branches
 
 
@@ -98,12 +103,16 @@ async def _resume(episode: Episode, slot: Slot, attach_token: bytes = b"") -> No
         attach_token=attach_token,
         traceparent=begin_trace(episode, slot),
         journal=episode.journal.message() if episode.journaled and episode.journal is not None else None,
-    )
+    ).SerializeToString()
     limit = episode.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
     try:
-        data = await episode._command(
-            episode.index, pb.COMMAND_KIND_RESUME, request.SerializeToString(), limit
-        )
+        most = slot.connection.max_value_bytes
+        if len(request) > most:  # which would end the connection, for all that is on it
+            raise InvalidRequest(
+                f"its journal has {len(request):,} bytes; host {slot.connection.address} takes {most:,}",
+                reason="MESSAGE_TOO_LARGE",
+            )
+        data = await episode._command(episode.index, pb.COMMAND_KIND_RESUME, request, limit)
     except EnvmeshError as error:
         episode._leave(give_back=error.reason not in ELSEWHERE)
         raise
@@ -129,6 +138,7 @@ def take_up(episode: Episode, unfinished: Unfinished) -> None:
     """Go on with an episode that another process began (``mesh.resume``)."""
     journal = episode._mesh.journal
     assert journal is not None
+    episode.spec = spec_as_written(episode.spec, unfinished.beginning)
     episode.log = journal.log_of(unfinished)
     episode.episode_id, episode.epoch = unfinished.episode_id, journal.owner << 32
     episode.index = unfinished.index

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf import duration_pb2
 
-from envmesh.env import Recovery as RecoveryClass
 from envmesh.errors import EnvmeshError
 from envmesh.rebuild import Loss
 from envmesh.slot import AttachedSlot, LeaseBinding, Slot
@@ -78,14 +77,29 @@ class LostHost:
         """An episode stands at ``where``, or nowhere: its copy here is not wanted."""
         self.members.pop(rebuild, None)
         if where is None or where.host_id != self.host_id:
-            self.abandoned[rebuild.episode.episode_id] = rebuild.episode.epoch
+            self.abandon(rebuild)
+
+    def abandon(self, rebuild: Rebuild) -> None:
+        """A copy that it may have here is not wanted any more."""
+        self.abandoned[rebuild.episode.episode_id] = rebuild.episode.epoch
+
+    def inherit(self, before: LostHost) -> None:
+        """The host was lost again before everything was settled there: what is left to do is this one's."""
+        for rebuild in before.members:
+            rebuild.lost_host = self
+        self.members.update(before.members)
+        self.abandoned.update(before.abandoned)
+        self._bindings = [*before._bindings, *self._bindings]
+        before.members.clear()
+        before.abandoned.clear()
+        before._bindings = []
 
     def _gone(self, *, hopeless: bool) -> None:
         """It is not reached: what can be rebuilt is, elsewhere; the rest waits, or falls when ``hopeless``."""
         self._recovery.avoid(self.host_id)
         for rebuild in list(self.members):
             wanting = rebuild.slot is None and not rebuild.seeking and not rebuild.over
-            if wanting and (hopeless or rebuild.episode.spec.recovery is not RecoveryClass.NONE):
+            if wanting and (hopeless or self._recovery.standing(rebuild).rebuildable):
                 self._recovery.judge(rebuild, Loss.HOST_GONE)
 
     # ---- reaching it
@@ -151,8 +165,14 @@ class LostHost:
         for episode_id, epoch in self.abandoned.items():
             request = pb.CloseRequest(episode_id=episode_id, epoch=epoch)
             connection.send(connection.fresh_handle(), 0, pb.COMMAND_KIND_CLOSE, request.SerializeToString())
-        bindings = await asyncio.gather(*(self._show(connection, old) for old in self._bindings))
-        found = dict(zip(self._bindings, bindings, strict=True))
+        shown = self._bindings
+        bindings = await asyncio.gather(*(self._show(connection, old) for old in shown))
+        if (
+            connection.lost is not None
+        ):  # who lost it has inherited everything, unless it had drained, and is gone
+            self._gone(hopeless=True)
+            return
+        found = dict(zip(shown, bindings, strict=True))
         taken: dict[LeaseBinding, int] = {}
         for rebuild in list(self.members):
             if rebuild.over or rebuild.slot is not None:
@@ -165,7 +185,7 @@ class LostHost:
             elif isinstance(old, AttachedSlot):
                 rebuild.return_to(Slot(AttachedSlot(connection, rebuild.episode.spec)))
             else:
-                self._recovery.judge(rebuild, Loss.HOST_GONE)
+                self._recovery.judge(rebuild, Loss.COPY_GONE)
         for binding in bindings:
             if binding is None:
                 continue

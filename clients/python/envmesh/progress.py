@@ -46,12 +46,12 @@ class Progress:
 
     def start(self) -> None:
         """Begin to count time, and show the empty bar."""
-        stream = self._stream or sys.stderr
-        self._display = _display(stream)
         self._started = self._shown = time.monotonic()
-        self._due = self._started + self._display.interval
-        if not isinstance(self._display, _Lines):
-            self._display.show(self, False)
+        display = self._display = _display(self._stream or sys.stderr)
+        if display is not None:
+            self._due = self._started + display.interval
+            if not isinstance(display, _Lines):
+                self._draw(display, False)
 
     def advance(self, trajectory: Trajectory, live: int) -> None:
         """One more episode is over, and ``live`` are being played now."""
@@ -95,15 +95,24 @@ class Progress:
             self.steps_per_second += share * ((self.steps - steps) / elapsed - self.steps_per_second)
         self._shown, self._shown_counts = now, (self.done, self.steps)
         self._due = now + display.interval
+        self._draw(display, last)
+
+    def _draw(self, display: _Display, last: bool) -> None:
         try:
             display.show(self, last)
         except (OSError, ValueError):  # standard error is closed; the episodes matter more
             self._display = None
 
 
-def _display(stream: TextIO) -> _Display:
-    if not stream.isatty():
-        return _Lines(stream)
+def _display(stream: TextIO | None) -> _Display | None:
+    """How to show it on a stream; None where that is closed, or there is none (a program without a console)."""
+    try:
+        if stream is None:
+            return None
+        if not stream.isatty():
+            return _Lines(stream)
+    except ValueError:
+        return None
     try:
         return _RichBar(stream)
     except ImportError:

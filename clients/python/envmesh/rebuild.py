@@ -126,8 +126,9 @@ def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int, explained:
     """Where an episode goes on after a loss.
 
     A step that was running at an unexplained death is suspected; from then on it runs alone, and another death there
-    counts again. At ``poison_losses`` of them the episode ends as POISON. Drains, preemptions, lost links and deaths
-    that are ``explained`` already count nothing.
+    counts again. At ``poison_losses`` of them the episode ends as POISON. A reset is judged as a step is, but convicted
+    one death later: it is made beside other episodes, where a suspected step has a worker to itself. Drains,
+    preemptions, lost links and deaths that are ``explained`` already count nothing.
     """
     held = (
         standing.suspicion if standing.suspicion and standing.suspicion.index == standing.index + 1 else None
@@ -141,6 +142,6 @@ def judge_loss(standing: Standing, loss: Loss, *, poison_losses: int, explained:
     suspicious = standing.running and unexplained(loss) and not explained
     if suspicious and (held is None or standing.alone):
         held = Suspicion(standing.index + 1, held.deaths + 1 if held else 1)
-        if held.deaths >= poison_losses:
+        if held.deaths >= poison_losses + (standing.index < 0):
             return Judgement(Way.FALL, "POISON", held)
     return Judgement(_WAYS[loss], "", held)

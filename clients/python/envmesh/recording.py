@@ -14,6 +14,7 @@ import abc
 import dataclasses
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -165,7 +166,7 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "group": trajectory.group,
         "options": payload_to_json(encode(dict(trajectory.options))) if trajectory.options else None,
         "outcome": trajectory.outcome,
-        "return": trajectory.return_,
+        "return": _finite(trajectory.return_),
         "terminated": trajectory.terminated,
         "truncated": trajectory.truncated,
         "flags": trajectory.flags,
@@ -182,6 +183,11 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "grade": None if grade is None else grade_form(grade),
         "failure": None if failure is None else failure_form(failure),
     }
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no infinity; a sum of rewards that is too large for a double is left out, for the rewards say it."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def stamp(trajectory: Trajectory) -> None:

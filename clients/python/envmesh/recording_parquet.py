@@ -110,6 +110,13 @@ class ParquetRecorder(Recorder):
     def __init__(self, path: Path):
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
+        try:
+            self._partial.touch(exist_ok=False)
+        except FileExistsError:
+            raise InvalidRequest(
+                f"{self._partial} exists: another recording is being written there, or one was not closed; "
+                "name another file or move it"
+            ) from None
         self._writer = pq.ParquetWriter(
             str(self._partial),
             _SCHEMA,

@@ -72,7 +72,10 @@ class Recovery:
         lanes = self._lanes.pop(connection, {})
         self._suspects.pop(connection, None)
         lost = LostHost(self, connection)
+        before = self._lost.get(connection.host_id)
         self._lost[connection.host_id] = lost
+        if before is not None:
+            lost.inherit(before)
         sessions, connection.sessions = list(connection.sessions.items()), {}
         loss = Loss.HOST_SILENT if connection.silent else Loss.LINK_LOST
         for handle, session in sessions:
@@ -85,7 +88,6 @@ class Recovery:
         for lane in lanes.values():
             for rebuild in lane.dissolve():
                 rebuild.slot_lost(lost)
-        self._suspects.pop(connection, None)  # those who fell again have left it
         mesh.spawn(lost.run(), name=f"envmesh-return-{connection.address}")
 
     def pause_before_return(self, host_id: str) -> float:
@@ -171,17 +173,22 @@ class Recovery:
         rebuild = Rebuild(self, episode, loss, lost, error)
         self.judge(rebuild, loss)
 
-    def judge(self, rebuild: Rebuild, loss: Loss) -> None:
-        """Send an episode its way."""
-        episode, lost = rebuild.episode, rebuild.lost_host
-        standing = Standing(
+    @staticmethod
+    def standing(rebuild: Rebuild) -> Standing:
+        """What is known of an episode."""
+        episode = rebuild.episode
+        return Standing(
             recovery=episode.spec.recovery, index=episode.index, running=rebuild.running,
             journaled=episode.journaled, suspicion=episode.suspicion, alone=rebuild.alone or rebuild.fell_alone,
         )  # fmt: skip
+
+    def judge(self, rebuild: Rebuild, loss: Loss) -> None:
+        """Send an episode its way."""
+        episode, lost = rebuild.episode, rebuild.lost_host
         gone = lost if loss in (Loss.HOST_SILENT, Loss.HOST_GONE) else None
         explained = gone is not None and gone.explained
         judgement = judge_loss(
-            standing, loss, poison_losses=self.mesh.settings.poison_losses, explained=explained
+            self.standing(rebuild), loss, poison_losses=self.mesh.settings.poison_losses, explained=explained
         )
         if judgement.reason == "POISON" and gone is not None and gone.unknown:
             rebuild.stand_in()  # nobody is convicted before it is known how the host was lost
@@ -205,6 +212,7 @@ class Recovery:
         else:
             if loss is not Loss.DRAIN:
                 rebuild.stand_in()
+                rebuild.leave_slot()
             rebuild.seek()
 
     # ---- drains
@@ -289,7 +297,7 @@ class Recovery:
         assert rebuild.slot is not None
         connection = rebuild.slot.connection
         if connection.lost is not None:
-            rebuild.slot = None
+            rebuild.leave_slot()
             rebuild.seek()
             return
         lanes = self._lanes.setdefault(connection, {})
@@ -328,7 +336,7 @@ class Recovery:
         timeout = self.mesh.settings.recovery_timeout
         for rebuild in list(self.rebuilds):
             if not rebuild.live_copy and now - rebuild.started > timeout:
-                rebuild.fall(
+                rebuild.fall_back(
                     f"it could not be rebuilt within {timeout:g} s: {rebuild.waits_for()}",
                     "REPLAY_DIVERGED" if rebuild.differed else "HOST_LOST",
                 )

@@ -53,7 +53,8 @@ class Difference:
 
 
 async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
-    """Play a trajectory's actions again, with its seed, task and options; the first difference, or None.
+    """Play a trajectory's actions again, with its seed, task and options; the first difference, or None. A reset that
+    failed then, and fails in the same words now, is no difference.
 
     The version must be the recorded one; another build of it is tried, and named where something differs.
 
@@ -72,7 +73,8 @@ async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
         try:
             outcome = await episode.begin()
         except EpisodeAborted as error:
-            return _failed(trajectory, 0, error, trajectory.build)
+            failed = _failed(trajectory, 0, error, trajectory.build)
+            return None if not recorded and _alike(failed.failure, trajectory.failure) else failed
         builds = (trajectory.build, episode.spec.build)
         for step, expected in enumerate(recorded):
             if step:
@@ -130,6 +132,11 @@ def _failed(trajectory: Trajectory, step: int, error: EnvmeshError, build: str) 
         else Failure.of(error.reason, Exception.__str__(error))
     )
     return Difference(step, (), (trajectory.build, build), failure)
+
+
+def _alike(one: Failure | None, other: Failure | None) -> bool:
+    """Whether two failures have the same cause and the same words."""
+    return one is not None and other is not None and (one.cause, one.message) == (other.cause, other.message)
 
 
 def _field_lines(path: str, then: Any, now: Any) -> Iterator[str]:

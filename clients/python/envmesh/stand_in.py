@@ -1,4 +1,4 @@
-"""An episode without a copy: what stands in for its connection, and its search for a slot."""
+"""An episode without a copy: what stands in for its connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from envmesh.episode_session import EpisodeSession
-from envmesh.errors import EnvmeshError
+from envmesh.errors import EnvmeshError, InvalidRequest
 from envmesh.rebuild import Loss
 from envmesh.slot import Slot, StandInBinding
 from envmesh.v1 import environment_pb2 as pb
@@ -21,7 +21,8 @@ __all__ = ["StandIn"]
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 
 STAND_IN_HANDLE = 1
-SEEK_AGAIN_SECONDS = 1.0
+NO_BOUND = 1 << 62
+"""What is known of a host that another client had."""
 
 
 class StandIn:
@@ -30,7 +31,6 @@ class StandIn:
 
     lost: Any = None
     draining = False
-    max_value_bytes = 1 << 62
     _reading = True
     sessions: dict[int, Any] = {}  # noqa: RUF012 - nobody is ever bound to a stand-in
 
@@ -80,8 +80,8 @@ class StandIn:
 
     @property
     def live_copy(self) -> bool:
-        """Whether the episode plays on meanwhile."""
-        return not self.standing
+        """Whether the episode plays on meanwhile, or its old copy does what it was asked last."""
+        return not self.standing or self.at_boundary
 
     def waits_for(self) -> str:
         """What is missing, for people."""
@@ -95,17 +95,18 @@ class StandIn:
     def _phase(self) -> str:
         if self.at_boundary:
             return "ending its step before it moves to"
+        act = "reset" if self.episode.index < 0 else "step"
         if self.alone:
-            return "running its suspected step on"
+            return f"running its suspected {act} on"
         if self.stands:
-            return "waiting to run its suspected step on"
+            return f"waiting to run its suspected {act} on"
         return "rebuilding on" if self.handle else "waiting for its turn on"
 
     def why(self, loss: Loss, reason: str) -> str:
         """What to say when the episode falls."""
         if reason == "POISON":
-            step = self.episode.index + 1
-            return f"step {step} has killed or stopped what served it as often as is allowed"
+            act = f"step {self.episode.index + 1}" if self.episode.index >= 0 else "its reset"
+            return f"{act} has killed or stopped what served it as often as is allowed"
         if self.error is not None:
             return Exception.__str__(self.error)
         host = self.old_slot.connection.address
@@ -127,6 +128,15 @@ class StandIn:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What a gateway needs to find that host."""
         return self.old_slot.connection.metadata
+
+    @property
+    def max_value_bytes(self) -> int:
+        """As many as that host took; what the next one takes is seen when there is one."""
+        return getattr(self.old_slot.connection, "max_value_bytes", NO_BOUND)
+
+    def oversize(self, size: int) -> InvalidRequest:
+        """The error of an action that has more."""
+        return self.old_slot.connection.oversize(size)
 
     def stand_in(self) -> None:
         """Take what the episode sends from now on."""
@@ -160,64 +170,7 @@ class StandIn:
     def unbind(self, handle: int) -> None:
         """There is nothing bound."""
 
-    # ---- a slot
-
-    def seek(self) -> None:
-        """Ask for a slot elsewhere."""
-        if self.over or self.slot is not None or self._waiter is not None:
-            return
-        self.seeking = True
-        pool = self.recovery.mesh.pool(self.episode.spec.key)
-        waiter = pool.want(1, self._slot_came, self._no_slot, relocation=True)[0]
-        if not waiter.done():
-            self._waiter = waiter
-
-    def _slot_came(self, slot: Slot) -> None:
-        self._waiter = None
-        if self.over or self.slot is not None:
-            self.episode.pool.give(slot)
-            return
-        self.seeking = False
-        spec = slot.binding.spec
-        if spec is not None and self.recovery.refuses(spec, self.episode.spec.build):
-            slot.connection.send(slot.binding.number, 1, pb.COMMAND_KIND_RETURN, b"")
-            self.recovery.avoid(slot.connection.host_id)
-            self.seeking = True
-            self._no_slot(EnvmeshError(f"only build {spec.build[:12]} is served, which diverges"))
-            return
-        self.slot = slot
-        # No copy lives, or its boundary was passed for a slot that was refused.
-        if self.old is None or self.standing:
-            self.recovery.resume(self)  # type: ignore[arg-type]
-            return
-        self.episode.take_stock()
-        self.held = self.episode.out()
-        self.old_slot, self.old_handle = self.episode.place
-        self.stand_in()
-        self.old.sessions[self.old_handle] = self  # type: ignore[assignment]
-        self.at_boundary = self.held is not None
-        if not self.at_boundary:
-            self.recovery.resume(self)  # type: ignore[arg-type]
-
-    def _no_slot(self, error: EnvmeshError) -> None:
-        self._waiter = None
-        self.trouble = str(error)
-        if error.reason == "CREDENTIAL_INVALID" and not self.recovery.mesh.access.renewable:
-            self.fall(self.trouble, error.reason)  # it was revoked, and no file will bring another
-        elif self.seeking and not self.over:
-            asyncio.get_running_loop().call_later(SEEK_AGAIN_SECONDS, self.seek)
-
-    def return_to(self, slot: Slot) -> None:
-        """The old host is there again, and the slot still ours."""
-        self._stop_seeking()
-        self.slot = slot
-        self.recovery.resume(self)  # type: ignore[arg-type]
-
-    def _stop_seeking(self) -> None:
-        self.seeking = False
-        if self._waiter is not None:
-            self._waiter.cancel()
-            self._waiter = None
+    # ---- its end
 
     def abandon(self) -> None:
         """The episode is not wanted any more."""

@@ -1,4 +1,4 @@
-"""Steps that may have killed what served them: on one host, they run one at a time."""
+"""Steps and resets that may have killed what served them: on one host, they run one at a time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ __all__ = ["Suspects"]
 
 
 class Suspects:
-    """Rebuilt episodes of one host whose next step is suspected, so that another death has one suspect."""
+    """Episodes on one host whose next step, or reset, is suspected: they do it one at a time, so that a death there has
+    one suspect."""
 
     def __init__(self) -> None:
         self._waiting: deque[Rebuild] = deque()
         self._alone: Rebuild | None = None
 
     def add(self, rebuild: Rebuild) -> None:
-        """Its step shall run with no other suspect's beside it."""
+        """What it does next shall run with no other suspect's beside it."""
         self._waiting.append(rebuild)
         self._next()
 
-    def acquitted(self, rebuild: Rebuild) -> None:
-        """It is not held back any more."""
-        self._waiting = deque(each for each in self._waiting if each is not rebuild)
-
-    def cleared(self, rebuild: Rebuild) -> None:
-        """The step that ran alone is done."""
+    def left(self, rebuild: Rebuild) -> None:
+        """Its turn is over, or not wanted any more."""
         if self._alone is rebuild:
             self._alone = None
             self._next()
+        elif rebuild in self._waiting:
+            self._waiting.remove(rebuild)
 
     def _next(self) -> None:
         while self._alone is None and self._waiting:

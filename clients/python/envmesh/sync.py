@@ -153,9 +153,10 @@ class SyncRollouts(_Front[Rollouts]):
     raises is raised here. Leaving the loop closes what is open.
     """
 
-    def __init__(self, behind: Rollouts, thread: LoopThread):
+    def __init__(self, behind: Rollouts, thread: LoopThread, fetched_at_once: int):
         super().__init__(behind, thread)
         self._fetched: deque[Any] = deque()
+        self._fetched_at_once = fetched_at_once
 
     def __iter__(self) -> Self:
         return self
@@ -166,11 +167,14 @@ class SyncRollouts(_Front[Rollouts]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except MeshUnavailable:  # the client was closed before, and the rollouts with it
+            pass
 
     def __next__(self) -> Any:
         if not self._fetched:
-            self._fetched.extend(self._wait(self._behind.several(FETCHED_AT_ONCE)))
+            self._fetched.extend(self._wait(self._behind.several(self._fetched_at_once)))
         if not self._fetched:
             raise StopIteration
         return self._fetched.popleft()
@@ -234,6 +238,7 @@ class SyncMesh(_Front[Mesh]):
         try:
             self._thread.call(self._behind.__aenter__())
         except BaseException:
+            self._entered = False
             self._thread.leave()
             raise
         return self
@@ -287,7 +292,10 @@ class SyncMesh(_Front[Mesh]):
 
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> SyncRollouts:
         """Play many episodes with a policy: ``for trajectory in mesh.rollouts(...)``; see ``Rollouts``."""
-        return SyncRollouts(self._run(self._behind.rollouts, environment, policy, **arguments), self._thread)
+        # Who comes back for more has dealt with what was fetched: a journal must not believe it of the next ones.
+        at_once = FETCHED_AT_ONCE if self._behind.journal is None else 1
+        made = self._run(self._behind.rollouts, environment, policy, **arguments)
+        return SyncRollouts(made, self._thread, at_once)
 
     def vector(self, environment: str, n: int, **arguments: Any) -> SyncVector:
         """``n`` episodes stepped with arrays; see ``Vector``."""

@@ -90,7 +90,7 @@ def define(target: str, module: ModuleType, subject: Any, arguments: dict[str, A
         declaration=replace(declaration, **spaces) if spaces else declaration,
         factory=factory,
         tasks=_tasks_of(subject, factory) if inspect.isclass(subject) and callable(tasks) else None,
-        build=build_digest(module.__name__),
+        build=build_digest(module.__name__, parts=(repr(sorted(arguments.items())),) if arguments else ()),
     )
 
 

@@ -6,7 +6,8 @@ all of a frame. ``recv`` gives whatever is ready first, so slow episodes hold no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy import count_nonzero  # a third of what `any` costs for a few dozen rows
 
 from envmesh.batch_codec import BatchCodec
+from envmesh.beginnings import make_beginning
 from envmesh.env import Recovery
 from envmesh.episode_origins import PATIENCE_BEYOND_LIMIT
 from envmesh.errors import DeadlineExceeded, InvalidRequest, MeshUnavailable
@@ -22,7 +24,7 @@ from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_batch import Batch
 from envmesh.vector_episodes import NOTHING, VectorEpisodes
-from envmesh.vector_seeds import SeedSequence
+from envmesh.vector_seeds import Seeds, SeedSequence
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Vector"]
 
 FEW_ROWS = 4
+LOOK_SECONDS = 0.25
+"""How exactly a patience ends that stood still."""
 
 
 class Vector(VectorEpisodes):
@@ -68,7 +72,6 @@ class Vector(VectorEpisodes):
         self._timeout = timeout or mesh.settings.slot_timeout
         self._step_timeout = step_timeout
         self._marks = np.zeros(n, np.bool_)
-        mesh.vectors.add(self)
 
     def __repr__(self) -> str:
         return f"<Vector of {self.n} {self.environment}, {self._outstanding} stepping, {self._arrivals.count} ready>"
@@ -93,6 +96,7 @@ class Vector(VectorEpisodes):
         if self._spec is not None:
             return
         spec = await self.mesh.describe(self.environment)
+        self._check_usable()  # it may have been closed meanwhile
         if spec.agents:
             raise InvalidRequest(
                 f"{spec.key} has several agents; play it with rollouts", reason="UNSUPPORTED"
@@ -103,11 +107,12 @@ class Vector(VectorEpisodes):
         self._actions = BatchCodec(_space(spec.message, "action_space"), action=True)
         self._keeps_journal = spec.recovery is not Recovery.NONE
         self._spec = spec
+        self.mesh.vectors.add(self)  # not before: one that could not begin has nothing to close
 
     async def reset(
         self,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: Seeds | None = None,
         options: Mapping[str, Any] | None = None,
         ids: Iterable[int] | None = None,
         timeout: float | None = None,
@@ -122,20 +127,18 @@ class Vector(VectorEpisodes):
         """
         await self.prepare()
         chosen = self._everybody if ids is None else self._checked(ids)
-        if options is not None:
-            self.set_options(options)
+        beginning = self._beginning if options is None else make_beginning(None, options, "", "")
         if seed is not None:
             if not self.spec.seeded:
                 raise InvalidRequest(f"{self.spec.key} does not honour a seed", reason="SEED_UNSUPPORTED")
             self._seeds.restart(seed, chosen.tolist())
-        self._drop(chosen)
+        self._beginning = beginning
+        self._arrivals.drop(chosen)
         self._begin(chosen)
         await self._until(lambda: not (self._awaited[chosen] != NOTHING).any(), timeout)
         arrivals = self._arrivals
-        if arrivals.errors:
-            error = arrivals.errors.popleft()
-            arrivals.errors.clear()  # a reset that is refused once is mostly refused everywhere
-            raise error
+        if errors := arrivals.take_errors(chosen):
+            raise errors[0]  # a reset that is refused once is mostly refused everywhere
         ready = arrivals.take()
         mine = np.isin(ready.ids, chosen)
         arrivals.put_back(ready.chosen(np.flatnonzero(~mine)))
@@ -187,11 +190,24 @@ class Vector(VectorEpisodes):
         needed = max(1, min(min_ready, arrivals.count + self._outstanding))
         await self._until(lambda: arrivals.count >= needed or bool(arrivals.errors), timeout)
         if arrivals.errors:
-            raise arrivals.errors.popleft()
+            raise arrivals.errors.popleft()[1]
         return Batch(arrivals.take(), self._observations)
 
     async def step(self, actions: Any, *, timeout: float | None = None) -> Batch:
-        """Step all episodes and wait for all of them. The batch is in order of ids. Raises as they do."""
+        """Step all episodes and wait for all of them. The batch is in order of ids.
+
+        Raises:
+            InvalidRequest: as ``send`` and ``recv``; or outcomes of earlier actions were not received yet (a step
+                before was refused in part, or nobody waited for all of it), which must not pass for those of these.
+            DeadlineExceeded: as ``recv``.
+        """
+        self._check_usable()
+        arrivals = self._arrivals
+        if self._outstanding or arrivals.count or arrivals.errors:
+            raise InvalidRequest(
+                "outcomes of earlier actions were not received yet: reset first, or receive them",
+                reason="STEP_CONFLICT",
+            )
         await self.send(actions)
         return (await self.recv(self.n, timeout=timeout)).ordered()
 
@@ -213,22 +229,31 @@ class Vector(VectorEpisodes):
 
     def journal(self, number: int) -> Journal:
         """How episode ``number`` came to be where it is. Raises: KeyError where none is kept."""
-        return self.journals.journal(number)[0]
+        return copy.deepcopy(self.journals.journal(number)[0])
 
     # ---- waiting
 
     async def _until(self, enough: Callable[[], bool], timeout: float | None) -> None:
-        """Wait until there is enough; it is asked whenever something came."""
+        """Wait until there is enough; it is asked whenever something came. Where no ``timeout`` was given, the patience
+        stands still while an episode is being rebuilt."""
         if not enough():
             self._check_usable()
-        if timeout is None:
-            limits = self.spec.limits
-            timeout = (
-                self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
-            )
-            if self._wanting:
-                timeout = max(timeout, self._timeout)
-        await self._arrivals.wait(enough, timeout, self._late)
+        clock, away = self.mesh.loop_time, self._away
+        patience = self._patience() if timeout is None else timeout
+        begun, away_before = clock(), away.seconds(clock())
+
+        def late() -> DeadlineExceeded | float:
+            stood_still = away.seconds(clock()) - away_before if timeout is None else 0.0
+            left = begun + patience + stood_still - clock()
+            return max(left, LOOK_SECONDS) if stood_still and left > 0 else self._late(patience)
+
+        await self._arrivals.wait(enough, patience, late)
+
+    def _patience(self) -> float:
+        """For how long to wait where nobody says, in seconds."""
+        limits = self.spec.limits
+        most = self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
+        return max(most, self._timeout) if self._wanting else most
 
     def _late(self, timeout: float) -> DeadlineExceeded:
         slots = (
@@ -237,12 +262,6 @@ class Vector(VectorEpisodes):
         return DeadlineExceeded(
             f"{self._outstanding} episodes of {self.environment} had no outcome within {timeout:g} s{slots}"
         )
-
-    def _drop(self, numbers: Array) -> None:
-        """Outcomes of episodes that are reset before anybody has looked at them."""
-        if self._arrivals.count:
-            rows = self._arrivals.take()
-            self._arrivals.put_back(rows.chosen(np.flatnonzero(~np.isin(rows.ids, numbers))))
 
     # ---- checks
 

@@ -6,21 +6,25 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 from envmesh.errors import EnvmeshError, InvalidRequest
+from envmesh.tensors import Array
 from envmesh.vector_batch import Rows
 
 __all__ = ["Arrivals"]
 
 
 class Arrivals:
-    """``count`` outcomes, and ``errors`` that are nobody's outcome."""
+    """``count`` outcomes, and ``errors`` that are no outcome, each with the number of its episode."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.errors: deque[EnvmeshError] = deque()
+        self.errors: deque[tuple[int, EnvmeshError]] = deque()
         self._rows: list[Rows] = []
         self._waiter: asyncio.Future[None] | None = None
         self._enough: Callable[[], bool] = bool
+        self._timer: asyncio.TimerHandle
 
     def add(self, rows: Rows) -> None:
         """Outcomes came."""
@@ -29,9 +33,9 @@ class Arrivals:
         if self._waiter is not None and self._enough():
             self._wake(None)
 
-    def refuse(self, error: EnvmeshError) -> None:
-        """Something was refused."""
-        self.errors.append(error)
+    def refuse(self, number: int, error: EnvmeshError) -> None:
+        """What episode ``number`` was told was refused."""
+        self.errors.append((number, error))
         if self._waiter is not None and self._enough():
             self._wake(None)
 
@@ -44,6 +48,21 @@ class Arrivals:
         rows, self._rows, self.count = self._rows, [], 0
         return Rows.joined(rows)
 
+    def take_errors(self, numbers: Array) -> list[EnvmeshError]:
+        """The errors of these episodes."""
+        mine = set(numbers.tolist())
+        taken = [error for number, error in self.errors if number in mine]
+        self.errors = deque(each for each in self.errors if each[0] not in mine)
+        return taken
+
+    def drop(self, numbers: Array) -> None:
+        """Nobody wants any more what came for these episodes."""
+        if self.errors:
+            self.take_errors(numbers)
+        if self.count:
+            rows = self.take()
+            self.put_back(rows.chosen(np.flatnonzero(~np.isin(rows.ids, numbers))))
+
     def put_back(self, rows: Rows) -> None:
         """Some of what was taken is for somebody else."""
         if len(rows):
@@ -51,10 +70,10 @@ class Arrivals:
             self.count += len(rows)
 
     async def wait(
-        self, enough: Callable[[], bool], timeout: float, late: Callable[[float], EnvmeshError]
+        self, enough: Callable[[], bool], timeout: float, late: Callable[[], EnvmeshError | float]
     ) -> None:
-        """Wait until there is enough; that is asked whenever something came. ``late`` is told the ``timeout`` (seconds)
-        and says what is wrong then.
+        """Wait until there is enough; that is asked whenever something came. After ``timeout`` seconds, ``late`` says
+        what is wrong, or for how many more seconds to wait.
 
         Raises:
             InvalidRequest: somebody waits already. EnvmeshError: what ``late`` or ``fail`` says.
@@ -66,11 +85,19 @@ class Arrivals:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         self._enough = enough
-        timer = loop.call_later(timeout, lambda: self._wake(late(timeout)))
+
+        def look() -> None:
+            verdict = late()
+            if isinstance(verdict, EnvmeshError):
+                self._wake(verdict)
+            else:
+                self._timer = loop.call_later(verdict, look)
+
+        self._timer = loop.call_later(timeout, look)
         try:
             await waiter
         finally:
-            timer.cancel()
+            self._timer.cancel()
             self._waiter = None
 
     def _wake(self, error: EnvmeshError | None) -> None:

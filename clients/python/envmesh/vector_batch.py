@@ -14,11 +14,13 @@ from envmesh.tensors import Array
 __all__ = ["Batch", "Rows"]
 
 TERMINATED, TRUNCATED = 1, 2
+FAILED = 4
+"""The flag of a row that is no outcome; ours, it is never on the wire."""
 
 
 class Rows:
     """Outcomes as they came: columns of equal length. ``flags`` and ``infos`` are None where all are empty;
-    ``failures`` holds those of episodes that fell, whose payload is empty."""
+    ``failures`` holds those of episodes that fell, whose rows have the flag FAILED and no payload."""
 
     __slots__ = ("failures", "flags", "ids", "infos", "payloads", "rewards")
 
@@ -38,7 +40,7 @@ class Rows:
     @classmethod
     def failed(cls, number: int, failure: Failure) -> Rows:
         """The row of an episode that fell."""
-        return cls(integers([number]), [b""], np.full(1, np.nan), None, None, {number: failure})
+        return cls(integers([number]), [b""], np.full(1, np.nan), integers([FAILED]), None, {number: failure})
 
     @classmethod
     def joined(cls, parts: list[Rows]) -> Rows:
@@ -66,14 +68,19 @@ class Rows:
         """Only these rows, in this order."""
         places = rows.tolist()
         ids = self.ids[rows]
-        kept = {n: self.failures[n] for n in ids.tolist() if n in self.failures} if self.failures else None
+        flags = None if self.flags is None else self.flags[rows]
+        failures = None
+        if self.failures and flags is not None:
+            failures = {
+                number: self.failures[number] for number in ids[(flags & FAILED) != 0].tolist()
+            } or None
         return Rows(
             ids,
             [self.payloads[place] for place in places],
             self.rewards[rows],
-            None if self.flags is None else self.flags[rows],
+            flags,
             None if self.infos is None else [self.infos[place] for place in places],
-            kept or None,
+            failures,
         )
 
 
@@ -124,8 +131,7 @@ class Batch:
     @property
     def valid(self) -> Array:
         """Which rows are outcomes; the others are failures."""
-        failures = self.rows.failures
-        return ~np.isin(self.rows.ids, list(failures)) if failures else np.ones(len(self), np.bool_)
+        return ~self._flag(FAILED)
 
     @property
     def failures(self) -> dict[int, Failure]:

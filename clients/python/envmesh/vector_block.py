@@ -35,16 +35,23 @@ class Block:
     # ---- what the connection tells
 
     def on_columns(self, columns: Columns) -> None:
-        """Take rows, all of which are this block's."""
+        """Take rows, all of which are this block's. What follows its episode's outcome is taken after that: a
+        checkpoint is of an outcome, and mostly comes in the same frame."""
         handles, indices, payloads, rewards, flags, digests, infos, kinds = columns
         known = self.numbers
         numbers = [known[handle] for handle in handles]
+        later: list[tuple[int, int, bytes, int]] = []
         if kinds is not None:
-            for number, index, payload, kind in zip(numbers, indices, payloads, kinds, strict=True):
-                if kind == FAILURE:
-                    self.vector.on_failure(number, index, payload)
-                elif kind == CHECKPOINT:
-                    self.vector.on_checkpoint(number, payload)
+            came: set[int] = set()
+            for row in zip(numbers, indices, payloads, kinds, strict=True):
+                number, index, _, kind = row
+                if kind == OUTCOME:
+                    if self.vector.awaited(number) == index:
+                        came.add(number)
+                elif number in came:
+                    later.append(row)
+                else:
+                    self._take_event(*row)
             outcomes = [kind == OUTCOME for kind in kinds]
             numbers = list(compress(numbers, outcomes))
             if not numbers:
@@ -53,6 +60,14 @@ class Block:
             rewards, flags = list(compress(rewards, outcomes)), list(compress(flags, outcomes))
             digests, infos = list(compress(digests, outcomes)), list(compress(infos, outcomes))
         self.vector.on_outcomes(integers(numbers), indices, payloads, rewards, flags, digests, infos)
+        for row in later:
+            self._take_event(*row)
+
+    def _take_event(self, number: int, index: int, payload: bytes, kind: int) -> None:
+        if kind == FAILURE:
+            self.vector.on_failure(number, index, payload)
+        elif kind == CHECKPOINT:
+            self.vector.on_checkpoint(number, payload)
 
     def on_outcome(
         self, handle: int, index: int, payload: bytes, reward: float, flags: int, digest: int, info: bytes

@@ -24,6 +24,7 @@ from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_arrivals import Arrivals
+from envmesh.vector_away import Away
 from envmesh.vector_batch import Rows
 from envmesh.vector_block import Block
 from envmesh.vector_journal import VectorJournal
@@ -54,15 +55,16 @@ class VectorEpisodes:
         self.mesh = mesh
         self.environment = environment
         self.n = n
-        self.journals = VectorJournal(n, self._reset_entry)
+        self.journals = VectorJournal(n, lambda number: self.beginnings[number].entry(self.spec))
         self.pool = mesh.pool(environment)
         self._seeds = seeds
         self._spec: EnvironmentSpec | None = None
         self._observations = BatchCodec(None)
         self._actions = BatchCodec(None)
-        self._beginning = make_beginning(None, options, "", "")
-        self._reset_request = pb.ResetRequest()
-        self.set_options(options)
+        self._beginning = make_beginning(
+            None, options, "", ""
+        )  # how episodes begin from now on, but for the seed
+        self.beginnings = [self._beginning] * n
         self._keeps_journal = False
         self.members = [Member(self, number) for number in range(n)]
         self.identities = [b""] * n
@@ -78,7 +80,7 @@ class VectorEpisodes:
         self._lease_numbers = [0] * n
         self._blocks: list[Block] = []
         self._wanting: deque[int] = deque()
-        self._away: dict[int, Slot] = {}
+        self._away = Away()
         self._broken: dict[int, Failure] = {}
         self._outstanding = 0
         self._arrivals = Arrivals()
@@ -91,16 +93,6 @@ class VectorEpisodes:
         if self._spec is None:
             raise MeshUnavailable("the vector is not in use yet: use it in `async with`, or reset it")
         return self._spec
-
-    def set_options(self, options: Mapping[str, Any] | None) -> None:
-        """The reset options from now on. Raises: InvalidRequest."""
-        self._beginning = make_beginning(None, options, "", "")
-        self._reset_request = pb.ResetRequest(epoch=FIRST_EPOCH, options=self._beginning.options_value)
-
-    def _reset_entry(self, seed: int | None) -> pb.ResetEntry:
-        """How an episode with this seed begins, for its journal."""
-        begun = self._beginning
-        return Beginning(seed, begun.options, begun.options_value).entry(self.spec)
 
     # ---- commands
 
@@ -141,8 +133,9 @@ class VectorEpisodes:
     def _hold(self, numbers: Array, indices: Array, payloads: list[bytes], places: Array) -> None:
         """Steps of episodes that have no copy for now: they are kept until they have one."""
         for row in np.flatnonzero(places == NOTHING).tolist():
-            stand_in = self._away[int(numbers[row])].connection
-            stand_in.send(0, int(indices[row]), pb.COMMAND_KIND_STEP, payloads[row])
+            slot = self._away.slot_of(int(numbers[row]))
+            assert slot is not None
+            slot.connection.send(0, int(indices[row]), pb.COMMAND_KIND_STEP, payloads[row])
 
     async def _write_alone(self) -> None:
         """A few steps are written by their caller, without a switch of tasks."""
@@ -163,6 +156,11 @@ class VectorEpisodes:
         self._awaited[numbers] = 0
         self._index[numbers] = NOTHING
         self._ended[numbers] = False
+        begun = self._beginning
+        for number in numbers.tolist():
+            self.beginnings[number] = Beginning(None, begun.options, begun.options_value)
+        if self._keeps_journal:
+            self.journals.begin(numbers)
         for number in self._broken.keys() & set(numbers.tolist()) if self._broken else ():
             del self._broken[number]
         homeless = self._places[numbers] == NOTHING
@@ -185,21 +183,22 @@ class VectorEpisodes:
         return True
 
     def _reset(self, numbers: Array) -> None:
-        """Send resets of episodes that have a slot."""
+        """Send resets of episodes that have a slot. Their seeds are drawn when that is done first: who is refused and
+        begins elsewhere does so with the same one, and who waits for a slot in vain uses up none."""
         members = numbers.tolist()
-        seeds = self._seeds.following(members) if self.spec.seeded else None
-        if self._keeps_journal:
-            self.journals.begin(numbers, seeds)
+        if self.spec.seeded:
+            seedless = [number for number in members if self.beginnings[number].seed is None]
+            for number, seed in zip(seedless, self._seeds.following(seedless), strict=True):
+                self.beginnings[number].seed = seed
         identities = os.urandom(16 * len(numbers))
         self.epochs[numbers] = FIRST_EPOCH
         requests = []
-        template = self._reset_request
         for at, number in enumerate(members):
-            template.episode_id = self.identities[number] = identities[16 * at : 16 * at + 16]
-            template.lease_number = self._lease_numbers[number]
-            if seeds is not None:
-                template.seed = seeds[at]
-            requests.append(template.SerializeToString(deterministic=True))
+            identity = self.identities[number] = identities[16 * at : 16 * at + 16]
+            begun = self.beginnings[number]
+            requests.append(begun.request(identity, FIRST_EPOCH, self._lease_numbers[number]))
+            if self._open[number] and len(requests[-1]) >= LARGE_VALUE_BYTES:
+                self._rebind(number)  # such a reset has a stream of its own, and may overtake the close
         handles, opens = self._handles[numbers].tolist(), self._open[numbers].tolist()
         self._open[numbers] = True
         if len(self._blocks) == 1:
@@ -235,6 +234,9 @@ class VectorEpisodes:
         if self._closed or not self._wanting:
             self.pool.give(slot)
             return
+        if not slot.usable:  # its host was lost, or began to drain, in this very turn of the loop
+            self._want(1)
+            return
         number = self._wanting.popleft()
         place = self._settle(number, slot)
         self._handles[number] = self._blocks[place].place(number)
@@ -245,12 +247,16 @@ class VectorEpisodes:
         """The episode's slot is this one from now on. Returns the number of its block."""
         place = next((at for at, block in enumerate(self._blocks) if block.takes(slot)), None)
         if place is None:
-            place = len(self._blocks)
-            self._blocks.append(Block(self, slot.connection))
+            place = next(filter(self._is_deserted, range(len(self._blocks))), len(self._blocks))
+            self._blocks[place : place + 1] = [Block(self, slot.connection)]
         self._slots[number] = slot
         self._lease_numbers[number] = slot.binding.number
         self._places[number] = place
         return place
+
+    def _is_deserted(self, place: int) -> bool:
+        """Whether a block is of a connection that is lost, with no episode on it any more."""
+        return self._blocks[place].connection.lost is not None and place not in self._places
 
     def _no_slot(self, error: EnvmeshError) -> None:
         if self._wanting:
@@ -258,7 +264,7 @@ class VectorEpisodes:
             self._awaited[number] = NOTHING
             self._ended[number] = True
             self._outstanding -= 1
-        self._arrivals.refuse(error)
+            self._arrivals.refuse(number, error)
 
     def _rebind(self, number: int) -> None:
         """Another handle, so that what is still on its way for the old episode cannot be taken for the new one's."""
@@ -333,9 +339,8 @@ class VectorEpisodes:
             self._awaited[number] = NOTHING
             self._ended[number] = index == 0
             self._outstanding -= 1
-            self._arrivals.refuse(
-                type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason)
-            )
+            told = type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason)
+            self._arrivals.refuse(number, told)
         else:
             self._fell(number, Failure.of(error.reason, Exception.__str__(error)))
 
@@ -369,19 +374,13 @@ class VectorEpisodes:
         """The last step whose outcome is held, -1 before the reset's."""
         return int(self._index[number])
 
-    def beginning_of(self, number: int) -> Beginning:
-        """How the episode began."""
-        begun = self._beginning
-        seed = self.journals.seed_of(number) if self._keeps_journal else None
-        return Beginning(seed, begun.options, begun.options_value)
-
     def journaled(self, number: int) -> bool:
         """Whether a journal leads to where the episode is."""
-        return self._keeps_journal and self._index[number] != NOTHING and self.journals.knows(number)
+        return self._keeps_journal and self._index[number] != NOTHING and self.journals.holds(number)
 
     def place_of(self, number: int) -> tuple[Slot, int]:
         """The episode's slot, and its handle there."""
-        slot = self._slots[number] or self._away.get(number)
+        slot = self._slots[number] or self._away.slot_of(number)
         assert slot is not None
         return slot, int(self._handles[number])
 
@@ -399,13 +398,13 @@ class VectorEpisodes:
         place = int(self._places[number])
         if place != NOTHING:
             self._blocks[place].forget(int(self._handles[number]))
-        self._away[number] = slot
+        self._away.went(number, slot, self.mesh.loop_time())
         self._slots[number], self._places[number], self._handles[number] = None, NOTHING, handle
         self._open[number] = False
 
     def arrive(self, number: int, slot: Slot, handle: int) -> None:
         """It has one again."""
-        self._away.pop(number, None)
+        self._away.came_back(number, self.mesh.loop_time())
         self._settle(number, slot)
         self._handles[number] = handle
         self._open[number] = True
@@ -417,5 +416,5 @@ class VectorEpisodes:
     def _end_rebuild(self, number: int) -> None:
         """The episode is not wanted any more, wherever it is being rebuilt."""
         self.members[number].abandon_rebuild()
-        if self._away.pop(number, None) is not None:
+        if self._away.came_back(number, self.mesh.loop_time()):
             self._handles[number] = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array as flat_array
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -41,16 +42,15 @@ class _Unpacked:
 
 
 class VectorJournal:
-    """The journals of ``count`` episodes, numbered from 0. ``reset_entry`` says how an episode with a seed (or None)
-    begins."""
+    """The journals of ``count`` episodes, numbered from 0. ``reset_entry`` says how the present episode of a number
+    began."""
 
-    def __init__(self, count: int, reset_entry: Callable[[int | None], pb.ResetEntry]):
+    def __init__(self, count: int, reset_entry: Callable[[int], pb.ResetEntry]):
         self._log: deque[_Sent | _Received] = deque()
         self._head = 0
         self._rows = 0
         self._limit = max(LEAST_ROWS, ROWS_AN_EPISODE * count)
         self._since = np.full(count, NEVER, np.int64)
-        self._seeds = np.full(count, -1, np.int64)
         self._reset_entry = reset_entry
         self._unpacked: dict[int, _Unpacked] = {}
         self._until_prune = PRUNE_EVERY
@@ -59,32 +59,20 @@ class VectorJournal:
         """How many rows are kept as frames."""
         return self._rows
 
-    def begin(self, numbers: Array, seeds: list[int] | None) -> None:
-        """These episodes begin anew, with these seeds: what came before is not needed."""
+    def begin(self, numbers: Array) -> None:
+        """These episodes begin anew: what came before is not needed."""
         self._since[numbers] = self._head + len(self._log)
-        if seeds is not None:
-            self._seeds[numbers] = seeds
         if self._unpacked:
             for number in numbers.tolist():
                 self._unpacked.pop(number, None)
 
-    def knows(self, number: int) -> bool:
-        """Whether the episode has begun."""
-        return bool(self._since[number] != NEVER)
-
-    def seed_of(self, number: int) -> int | None:
-        """The seed that the episode began with."""
-        seed = int(self._seeds[number])
-        return None if seed < 0 else seed
+    def holds(self, number: int) -> bool:
+        """Whether there is a journal of the episode, and it has not become too long."""
+        return bool(self._since[number] != NEVER) and not self.journal(number)[0].overflowed
 
     def checkpoint(self, number: int, sealed: pb.SealedCheckpoint) -> None:
         """The state of an episode at a step is known: its journal restarts there."""
-        state = _Unpacked()
-        state.journal, state.pending = self.journal(number)
-        state.begun = True
-        state.journal.checkpoint(sealed)
-        self._unpacked[number] = state
-        self._since[number] = self._head + len(self._log)
+        self.journal(number)[0].checkpoint(sealed)
 
     def forget(self, number: int) -> None:
         """Episode ``number`` is over for good."""
@@ -124,23 +112,20 @@ class VectorJournal:
             self._head += 1
 
     def journal(self, number: int) -> tuple[Journal, bytes]:
-        """The journal of one episode, and the action (or nothing) that was sent since its last outcome.
+        """The journal of one episode, and the action (or nothing) that was sent since its last outcome. It is sorted
+        out of the frames once: to ask again costs no more than what came since.
 
         Raises:
             KeyError: the episode has not begun.
         """
-        if self._since[number] == NEVER:
-            raise KeyError(f"episode {number} has not begun")
-        known = self._unpacked.get(number)
-        state = _Unpacked()
-        if known is not None:
-            state.journal = Journal.unpacked(known.journal.packed()) if known.begun else Journal()
-            state.begun, state.pending = known.begun, known.pending
         since = int(self._since[number])
-        for position, frame in enumerate(self._log, start=self._head):
-            if position >= since:
-                for row in np.flatnonzero(frame[0] == number).tolist():
-                    self._unpack(number, state, frame, row)
+        if since == NEVER:
+            raise KeyError(f"episode {number} has not begun")
+        state = self._unpacked.setdefault(number, _Unpacked())
+        for frame in islice(self._log, max(0, since - self._head), None):
+            for row in np.flatnonzero(frame[0] == number).tolist():
+                self._unpack(number, state, frame, row)
+        self._since[number] = self._head + len(self._log)
         return state.journal, state.pending
 
     def _unpack(self, number: int, state: _Unpacked, frame: _Sent | _Received, row: int) -> None:
@@ -152,5 +137,5 @@ class VectorJournal:
                 state.journal.act(state.pending, digests[row])
                 state.pending = b""
                 return
-            state.journal.begin(self._reset_entry(self.seed_of(number)), digests[row])
+            state.journal.begin(self._reset_entry(number), digests[row])
             state.begun = True

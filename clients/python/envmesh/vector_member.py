@@ -74,7 +74,7 @@ class Member(EpisodeSession):
     @property
     def beginning(self) -> Beginning:  # type: ignore[override]
         """How it began."""
-        return self.vector.beginning_of(self.number)
+        return self.vector.beginnings[self.number]
 
     # ---- what the connection tells
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from typing import SupportsIndex, TypeAlias
+
+import numpy as np
 
 from envmesh.errors import InvalidRequest
+from envmesh.tensors import Array
 
-__all__ = ["SeedSequence"]
+__all__ = ["SeedSequence", "Seeds"]
+
+Seeds: TypeAlias = "SupportsIndex | Sequence[SupportsIndex] | Array"
+"""One seed, or one for each; numpy's whole numbers are as good as Python's."""
 
 BITS_64 = (1 << 64) - 1
 
@@ -20,15 +28,17 @@ class SeedSequence:
         InvalidRequest: a seed is no whole number from 0 to 2**31 - 1.
     """
 
-    def __init__(self, count: int, base: int):
+    def __init__(self, count: int, base: SupportsIndex):
         self._count = count
         self._base = _checked(base)
         self._rounds = [0] * count
         self._given: dict[int, int] = {}
 
-    def restart(self, seed: int | Sequence[int], places: Sequence[int]) -> None:
+    def restart(self, seed: Seeds, places: Sequence[int]) -> None:
         """Begin anew: from one number, or with one for each of ``places``. Raises: InvalidRequest."""
-        if isinstance(seed, int):
+        if isinstance(seed, np.ndarray):
+            seed = seed.tolist()
+        if not isinstance(seed, Sequence):
             self._base = _checked(seed)
             self._given.clear()
             for place in places:
@@ -60,8 +70,8 @@ def mixed(base: int, element: int) -> int:
     return (state ^ state >> 31) >> 33
 
 
-def _checked(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 31:
+def _checked(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 1 << 31:
         raise InvalidRequest(f"a seed of a vector is a whole number from 0 to 2**31 - 1; got {seed!r}",
                              reason="SEED_UNSUPPORTED")  # fmt: skip
-    return seed
+    return int(seed)

@@ -29,9 +29,23 @@ class Defective:
         self._episode.fell(error)
 
 
-async def breaks(episode: envmesh.Episode, action: Any) -> None:
+class Arriving(Defective):
+    """A rebuilding in front of an episode, which is over once its event came: the episode takes the rest itself."""
+
+    def on_outcome(self, *_: Any) -> None:
+        slot, handle = self._episode.place
+        slot.connection.sessions[handle] = self._episode
+        raise ZeroDivisionError("a defect")
+
+    on_event = on_outcome
+
+    def fell(self, error: Any) -> None:
+        """It is over."""
+
+
+async def breaks(episode: envmesh.Episode, action: Any, how: type[Defective] = Defective) -> None:
     slot, handle = episode.place
-    slot.connection.sessions[handle] = Defective(episode)
+    slot.connection.sessions[handle] = how(episode)
     with pytest.raises(envmesh.EpisodeAborted, match=r"a defect of envmesh .*ZeroDivisionError") as raised:
         await episode.step(action)
     assert raised.value.reason == "INTERNAL"
@@ -54,3 +68,9 @@ async def test_a_defect_where_an_event_is_taken(mesh: envmesh.Mesh, action: Any,
             await other.close()
         with pytest.raises(envmesh.EpisodeAborted):
             await episode.step(5)
+
+
+@pytest.mark.parametrize("action", [5, "no number"], ids=["an outcome", "a failure"])
+async def test_a_defect_right_after_a_rebuilding_ends_the_episode_too(mesh: envmesh.Mesh, action: Any):
+    async with asyncio.timeout(10), mesh.episode("tally", seed=7) as episode:
+        await breaks(episode, action, Arriving)

@@ -77,6 +77,7 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
+        self._observations = self._empty()
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
         self.render_mode = None
         self.spec = None
@@ -97,9 +98,7 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
                 raise InvalidRequest("give every episode a seed, or none", reason="SEED_UNSUPPORTED")
         if mask is None:
             batch = self._vector.reset(seed=given, options=options or None)
-            self._observations = self._stacked(
-                batch, create_empty_array(self.single_observation_space, self.num_envs)
-            )
+            self._observations = self._stacked(batch)
             return self._observations, self._infos(batch)
         ids = np.flatnonzero(mask)
         batch = self._vector.reset(seed=given, options=options or None, ids=ids.tolist())
@@ -107,12 +106,14 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observations, self._infos(batch)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step every episode; those that ended begin anew instead. Raises: as ``Vector.step``."""
+        """Step every episode; those that ended begin anew instead.
+
+        Raises: as ``Vector.step``. After a step that raised, ``reset`` first: its outcomes must not pass for those of
+        the next one.
+        """
         column = actions if isinstance(actions, np.ndarray) else list(iterate(self.action_space, actions))
         batch = self._vector.step(column)
-        self._observations = self._stacked(
-            batch, create_empty_array(self.single_observation_space, self.num_envs)
-        )
+        self._observations = self._stacked(batch)
         return self._observations, batch.rewards, batch.terminated, batch.truncated, self._infos(batch)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -126,15 +127,21 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         if self._own_mesh is not None:
             self._own_mesh.close()
 
-    def _stacked(self, batch: Batch, empty: Any) -> Any:
+    def _stacked(self, batch: Batch) -> Any:
         observations = batch.observations
         if isinstance(observations, np.ndarray):
             return observations
-        items = [
+        return concatenate(self.single_observation_space, self._filled(batch), self._empty())
+
+    def _filled(self, batch: Batch) -> list[Any]:
+        """The observations, one by one, with something of the same shape for those that failed."""
+        return [
             observation if valid else self._nothing()
-            for observation, valid in zip(observations, batch.valid.tolist(), strict=True)
+            for observation, valid in zip(batch.observations, batch.valid.tolist(), strict=True)
         ]
-        return concatenate(self.single_observation_space, items, empty)
+
+    def _empty(self) -> Any:
+        return create_empty_array(self.single_observation_space, self.num_envs)
 
     def _nothing(self) -> Any:
         """What stands for the observation of a failed episode."""
@@ -143,10 +150,9 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _replaced(self, batch: Batch, ids: Any) -> Any:
         items = list(iterate(self.observation_space, self._observations))
-        for number, observation in zip(ids.tolist(), batch.observations, strict=True):
+        for number, observation in zip(ids.tolist(), self._filled(batch), strict=True):
             items[number] = observation
-        empty: Any = create_empty_array(self.single_observation_space, self.num_envs)
-        return concatenate(self.single_observation_space, items, empty)
+        return concatenate(self.single_observation_space, items, self._empty())
 
     def _infos(self, batch: Batch) -> dict[str, Any]:
         infos: dict[str, Any] = {}

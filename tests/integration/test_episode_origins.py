@@ -1,0 +1,77 @@
+"""Episodes that do not begin with a reset: what is left of branches that never stood, and whose build a journal is."""
+
+import asyncio
+
+import pytest
+
+from envmesh import values
+from envmesh.episode import Beginning
+from envmesh.errors import InvalidRequest, MeshUnavailable
+from envmesh.journal_file import Unfinished
+from envmesh.outcome import EnvironmentSpec
+from tests.integration.told_hosts import ToldMesh, outcome_row, play, settled
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def test_of_a_fork_that_is_cancelled_no_branch_is_left():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        episode = await mesh.standing(host)
+        await mesh.room(host, host)
+        forking = asyncio.ensure_future(episode.fork(2))  # noqa: TID251 - cancelled below
+        resumed = [handle for kind, handle in await host.told() if kind == "RESUME"]
+        host.resumed(resumed[0], 0)
+        await settled()
+        forking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+        assert [handle for kind, handle in await host.told() if kind == "CLOSE"] == resumed
+        assert mesh.episodes == {episode}
+
+
+async def test_a_closed_client_forks_nothing():
+    async with ToldMesh() as mesh:
+        episode = await mesh.standing(await mesh.host("x"))
+    with pytest.raises(MeshUnavailable, match="this client is closed"):
+        await episode.fork()
+
+
+async def test_a_fork_whose_journal_its_host_does_not_take_harms_nobody():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        host.max_value_bytes = 1000
+        episode = await mesh.standing(host)
+        await play(episode, host, 5, "go" * 200)
+        await mesh.room(host)
+        with pytest.raises(
+            InvalidRequest, match=r"its journal has .* bytes; host x:1 takes 1,000"
+        ) as refused:
+            await episode.fork()
+        assert refused.value.reason == "MESSAGE_TOO_LARGE"
+        assert "RESUME" not in await host.kinds()
+        await play(episode, host, 1)
+        assert episode.index == 6
+        assert mesh.walks.take_idle() is not None, "the branch's slot is free again"
+
+
+async def test_a_journal_is_of_the_build_that_wrote_it_whatever_is_served_now(tmp_path):
+    async with ToldMesh(journal=tmp_path / "journal", recovery_timeout=600.0) as mesh:
+        await mesh.host("x")
+        written = Beginning(seed=1).written(EnvironmentSpec(mesh.info), b"0123456789abcdef")
+        rows = [outcome_row(index)[1:] for index in range(3)]
+        left = Unfinished(1, written, rows, [values.encode("go")] * 2, host=("x:1", "x", ()))
+        mesh.info.build = "second"
+        mesh._specs["walk@1"] = EnvironmentSpec(mesh.info)
+        episode = await mesh.resume(left)
+        assert episode.journal is not None
+        assert episode.journal.message().entries[0].reset.build == "first"
+        first, second = await mesh.host("x"), await mesh.host("y")
+        await mesh.room(second)
+        (handle,) = [handle for kind, handle in await first.told() if kind == "RESUME"]
+        first.fails(handle, "EPISODE_UNKNOWN")
+        (handle,) = [handle for kind, handle in await second.told() if kind == "RESUME"]
+        second.fails(handle, "REPLAY_DIVERGED")
+        await settled()
+        assert mesh.recovery.refuses(EnvironmentSpec(mesh.info), "first"), "an alarm was raised"
+        assert episode.failure is None, "it waits for a host of the first build"
