@@ -62,7 +62,6 @@ async def test_a_journal_is_of_the_build_that_wrote_it_whatever_is_served_now(tm
         rows = [outcome_row(index)[1:] for index in range(3)]
         left = Unfinished(1, written, rows, [values.encode("go")] * 2, host=("x:1", "x", ()))
         mesh.info.build = "second"
-        mesh._specs["walk@1"] = EnvironmentSpec(mesh.info)
         episode = await mesh.resume(left)
         assert episode.journal is not None
         assert episode.journal.message().entries[0].reset.build == "first"

@@ -16,6 +16,7 @@ from envmesh.session import Episode
 from envmesh.slot import LeaseBinding, Slot
 from envmesh.stream import HostConnection
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import placement_pb2
 
 NOBODY = "127.0.0.1:1"
 """Where no broker answers: slots are those that a test gives."""
@@ -90,6 +91,9 @@ class ToldMesh(Mesh):
 
     async def _reach(self) -> None:
         pass
+
+    async def pools(self) -> list[placement_pb2.Pool]:
+        return [placement_pb2.Pool(name="pool", environments=[self.info])]
 
     async def _connect(self, address: str, host_id: str, metadata: Any) -> ToldHost:
         if host_id in self.dead:

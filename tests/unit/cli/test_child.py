@@ -1,5 +1,8 @@
 """When a child is started again, and what its lines mean."""
 
+import subprocess
+import sys
+
 import pytest
 
 from envmesh_cli.child import Backoff, complaint, read_line
@@ -39,3 +42,23 @@ def test_anything_else_is_a_line_of_text():
 )
 def test_a_complaint_is_its_sentence_and_all_that_follows(lines: list[str], said: str):
     assert complaint(lines) == said
+
+
+@pytest.mark.parametrize(
+    ("level", "also"), [("error", []), ("warning", []), ("info", ["busy"]), ("debug", ["busy"])]
+)
+def test_that_a_child_is_ready_is_heard_at_every_level_of_its_log(level: str, also: list[str]):
+    program = """
+import logging, sys
+from envmesh_service.logs import configure
+configure(sys.argv[1], service="host", form="json", stream=sys.stdout)
+log = logging.getLogger("envmesh.host")
+log.info("busy")
+log.info("ready", extra={"address": "127.0.0.1:1"})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, level], capture_output=True, text=True, timeout=30, check=True
+    )
+    lines = [read_line("host", line) for line in done.stdout.splitlines()]
+    assert [line.text for line in lines] == [*also, "ready"]
+    assert lines[-1].fields["address"] == "127.0.0.1:1"
