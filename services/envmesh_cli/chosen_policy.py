@@ -15,7 +15,7 @@ from envmesh.outcome import EnvironmentSpec
 from envmesh.policies import kind_of
 from envmesh.spaces import JsonSchema, ToolList, describe
 from envmesh.target import TargetError, import_module, suggestion
-from envmesh_cli.check.actions import sample_schema
+from envmesh_cli.check.schema_samples import sample_schema, sample_tool_call
 from envmesh_cli.failures import USAGE, CommandFailed
 
 __all__ = ["load_policy", "policy_for", "random_actions"]
@@ -59,7 +59,7 @@ def _sampler(space: Any, chance: random.Random, spec: EnvironmentSpec) -> Callab
     if isinstance(space, JsonSchema):
         return lambda observation: sample_schema(space.schema, chance)
     if isinstance(space, ToolList):
-        return lambda observation: _tool_call(space, chance)
+        return lambda observation: sample_tool_call(space, chance)
     if not hasattr(space, "sample"):
         raise CommandFailed(
             f"the actions of {spec.key} ({describe(space)}) cannot be drawn at random: give --policy module:function",
@@ -67,11 +67,6 @@ def _sampler(space: Any, chance: random.Random, spec: EnvironmentSpec) -> Callab
         )
     space.seed(chance.randrange(2**31))
     return lambda observation: _sample(space, observation)
-
-
-def _tool_call(tools: ToolList, chance: random.Random) -> dict[str, Any]:
-    tool = chance.choice(tools.tools)
-    return {"name": tool.name, "arguments": sample_schema(tool.parameters, chance)}
 
 
 def _sample(space: Any, observation: Any) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from envmesh.spaces import ToolList
-from envmesh_cli.check.schema_samples import sample_schema
+from envmesh_cli.check.schema_samples import sample_schema, sample_tool_call
 from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, of_agent
 
-__all__ = ["Chooser", "NoAction", "bad_actions", "sample_schema"]
+__all__ = ["Chooser", "NoAction", "bad_actions"]
 
 _TRIED: tuple[Any, ...] = (
     "go", 0, 0.0, "", {"role": "assistant", "content": "hello"}, {}, [], b"",
@@ -73,7 +73,7 @@ class Chooser:
 
     def _drawing(self, space: Any) -> Callable[[Any], Any]:
         if isinstance(space, ToolList):
-            return lambda mask: _tool_call(space, self._random)
+            return lambda mask: sample_tool_call(space, self._random)
         if hasattr(space, "sample"):
             own = copy.deepcopy(space)
             own.seed(self._random.randrange(2**31))
@@ -121,11 +121,6 @@ def bad_actions(space: Any) -> list[Any]:
     if shape is not None:
         wrong += [np.full(shape, np.nan), np.zeros((*shape, 2)), np.full(shape, 1e30)]
     return wrong
-
-
-def _tool_call(tools: ToolList, chance: random.Random) -> dict[str, Any]:
-    tool = chance.choice(list(tools.tools))
-    return {"name": tool.name, "arguments": sample_schema({"type": "object", **tool.parameters}, chance)}
 
 
 def _sample(space: Any, mask: Any) -> Any:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envmesh.errors import MissingExtra
+from envmesh.spaces import ToolList
 
-__all__ = ["sample_schema"]
+__all__ = ["sample_schema", "sample_tool_call"]
 
 _DEEPEST = 24
 _WHOLE = 8
@@ -23,6 +24,12 @@ def sample_schema(schema: Any, chance: random.Random) -> Any:
         MissingExtra: it refers to another part of itself, and the package that finds this is not installed.
     """
     return _Sampler(schema, chance).sample(schema, 0)
+
+
+def sample_tool_call(tools: ToolList, chance: random.Random) -> dict[str, Any]:
+    """A call of one of the tools, with arguments drawn for it. Raises: as ``sample_schema``."""
+    tool = chance.choice(tools.tools)
+    return {"name": tool.name, "arguments": sample_schema({"type": "object", **tool.parameters}, chance)}
 
 
 class _Sampler:
