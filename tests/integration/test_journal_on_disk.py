@@ -62,3 +62,18 @@ async def test_a_detached_episode_is_in_nobodys_journal(host: Running, tmp_path:
         assert not mesh.unfinished
         async with await mesh.attach(detached) as episode:
             assert (await episode.step(1)).index == 2
+
+
+async def test_what_is_taken_up_is_of_the_build_that_wrote_the_journal(host: Running, tmp_path: Path):
+    asked = {"episodes": 4, "concurrency": 2, "seed": 4}
+    async with envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+        first = await anext(mesh.rollouts("cartpole", lambda observation: 0, **asked))
+        shutil.copy(tmp_path / "journal", tmp_path / "as it was")
+    async with envmesh.connect(host.address, journal=tmp_path / "as it was") as mesh, asyncio.timeout(30):
+        assert mesh.journal is not None
+        left = {each.episode_id for each in mesh.journal.unfinished.values()}
+        for unfinished in mesh.journal.unfinished.values():
+            unfinished.beginning["build"] = "another"
+        again = [each async for each in mesh.rollouts("cartpole", lambda observation: 0, **asked)]
+    assert {each.episode_id for each in again if each.build == "another"} == left >= {first.episode_id}
+    assert {each.failure for each in again} == {None}

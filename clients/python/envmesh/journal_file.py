@@ -290,9 +290,11 @@ class EpisodeLog:
 
     def forget(self) -> None:
         """It is played again, as another."""
-        self._file._append(DONE, self._key, json.dumps({"run": "", "numbers": []}).encode())
+        self._is_over("", [])
 
     def done(self) -> None:
         """Nobody needs it any more."""
-        numbers = [self._number] if self._number >= 0 else []
-        self._file._append(DONE, self._key, json.dumps({"run": self._run, "numbers": numbers}).encode())
+        self._is_over(self._run, [self._number] if self._number >= 0 else [])
+
+    def _is_over(self, run: str, numbers: list[int]) -> None:
+        self._file._append(DONE, self._key, json.dumps({"run": run, "numbers": numbers}).encode())

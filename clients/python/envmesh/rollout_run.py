@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from envmesh.batch_players import BatchPlayers
-from envmesh.beginnings import beginning_of
+from envmesh.beginnings import beginning_of, spec_as_written
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import MeshUnavailable
@@ -213,23 +213,26 @@ class RolloutRun:
             return
         self._plan.leave_out(journal.done.get(self._name, ()))
         for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._name]:
-            beginning = beginning_of(unfinished.beginning)
+            beginning, spec = (
+                beginning_of(unfinished.beginning),
+                spec_as_written(self.spec, unfinished.beginning),
+            )
             trajectory = Trajectory(
-                self.spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
+                spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
                 split=beginning.split, group=beginning.group,
             )  # fmt: skip
             trajectory.annotations = unfinished.annotations or None
             self._plan.take_up(beginning)
-            slot = Slot(StandInBinding(FormerHost(*unfinished.host), self.spec))
+            slot = Slot(StandInBinding(FormerHost(*unfinished.host), spec))
             if unfinished.ended is None:
                 policy, kind = self._policy_of(beginning)
-                player = kind(self, slot, self.spec, beginning, trajectory, self._retries, None)
+                player = kind(self, slot, spec, beginning, trajectory, self._retries, None)
                 player.policy = policy
                 self.live.add(player)
                 self._results.expect(player)
                 player.take_up(unfinished)
             else:
-                player = PolicyPlayer(self, slot, self.spec, beginning, trajectory, self._retries, None)
+                player = PolicyPlayer(self, slot, spec, beginning, trajectory, self._retries, None)
                 trajectory.fill(unfinished.rows, unfinished.actions)
                 read_end(unfinished.ended, trajectory)
                 player.log = journal.log_of(unfinished)
