@@ -163,3 +163,21 @@ async def test_a_step_that_is_cancelled_as_it_is_written_leaves_the_stream_alone
                 await neighbour.step("walk")
                 assert (await episode.step("walk")).index == 1
         assert (mesh.statistics.hosts_lost, neighbour.resumes) == (0, ())
+
+
+async def test_a_vector_whose_send_is_cancelled_leaves_the_stream_alone(slow: Running):
+    async with (
+        envmesh.connect(slow.address) as mesh,
+        mesh.episode("slow", seed=2) as neighbour,
+        mesh.vector("slow", 2) as vector,
+    ):
+        for turns in range(4):
+            await vector.reset(seed=2)
+            sending = asyncio.ensure_future(vector.step(["walk"] * 2))  # noqa: TID251 - awaited below
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await neighbour.step("walk")
+        assert (mesh.statistics.hosts_lost, neighbour.resumes) == (0, ())

@@ -175,7 +175,7 @@ class Vector(VectorEpisodes):
         if ended is not None:
             self._answer_or_reset(ended)
         if 0 < len(payloads) <= FEW_ROWS:
-            await self._write_alone()
+            self._write_alone()
 
     async def recv(self, min_ready: int = 1, *, timeout: float | None = None) -> Batch:
         """The outcomes that are there, as soon as there are ``min_ready`` (or all that were asked for, if fewer).

@@ -61,9 +61,8 @@ class VectorEpisodes:
         self._spec: EnvironmentSpec | None = None
         self._observations = BatchCodec(None)
         self._actions = BatchCodec(None)
-        self._beginning = make_beginning(
-            None, options, "", ""
-        )  # how episodes begin from now on, but for the seed
+        self._beginning = make_beginning(None, options, "", "")
+        """How episodes begin from now on, but for the seed."""
         self.beginnings = [self._beginning] * n
         self._keeps_journal = False
         self.members = [Member(self, number) for number in range(n)]
@@ -137,12 +136,12 @@ class VectorEpisodes:
             assert slot is not None
             slot.connection.send(0, int(indices[row]), pb.COMMAND_KIND_STEP, payloads[row])
 
-    async def _write_alone(self) -> None:
+    def _write_alone(self) -> None:
         """A few steps are written by their caller, without a switch of tasks."""
         for block in self._blocks:
             connection = block.connection
             if connection.rows and not connection._writing and connection.lost is None:
-                await connection.flush()
+                connection.begin_writing()
 
     def _begin(self, numbers: Array) -> None:
         """Begin new episodes."""
