@@ -141,16 +141,17 @@ class LeasePool:
 
     def slots_returned(self, connection: HostConnection, number: int, count: int) -> None:
         """The host took idle slots of a lease back. A lease that gives none any more is forgotten."""
-        returned = count
+        left = count
         kept: deque[Slot] = deque()
         for slot in self._idle:
-            if count and slot.connection is connection and slot.binding.number == number:
-                count -= 1
+            if left and slot.connection is connection and slot.binding.number == number:
+                left -= 1
             else:
                 kept.append(slot)
         self._idle = kept
-        for binding in [each for each in self.bindings_on(connection) if each.number == number]:
-            binding.count -= returned
+        binding = next((each for each in self.bindings_on(connection) if each.number == number), None)
+        if binding is not None:
+            binding.count -= count
             if binding.count <= 0:
                 self._bindings.discard(binding)
                 connection.unbind(number)

@@ -167,9 +167,8 @@ class LostHost:
             connection.send(connection.fresh_handle(), 0, pb.COMMAND_KIND_CLOSE, request.SerializeToString())
         shown = self._bindings
         bindings = await asyncio.gather(*(self._show(connection, old) for old in shown))
-        if (
-            connection.lost is not None
-        ):  # who lost it has inherited everything, unless it had drained, and is gone
+        if connection.lost is not None:
+            # Who lost it has inherited everything, unless it had drained, and is gone.
             self._gone(hopeless=True)
             return
         found = dict(zip(shown, bindings, strict=True))

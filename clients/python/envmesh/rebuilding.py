@@ -337,9 +337,8 @@ class Rebuild(Relocation):
             self.lost_host.left(self, None)
         slot = self.slot
         if slot is self.old_slot and not self.attempts and slot.connection.lost is None:
-            slot.connection.send(
-                self.old_handle, 0, CLOSE, b""
-            )  # the host holds the slot for the copy that died
+            # The host holds the slot for the copy that died.
+            slot.connection.send(self.old_handle, 0, CLOSE, b"")
         self.give_back()
 
     def stay(self) -> None:
