@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -150,10 +150,11 @@ async def test_an_outcome_that_waits_for_its_checkpoint_goes_with_it_to_who_come
 
 
 @pytest.fixture
-def store(host: GatedHost, tmp_path: Path) -> GatedStore:
+def store(host: GatedHost, tmp_path: Path) -> Iterator[GatedStore]:
     store = GatedStore(tmp_path.as_uri(), inline_bytes=1)
     host.engine.use_store(store)
-    return store
+    yield store
+    store.close()
 
 
 @pytest.mark.parametrize("kept", ["stored", "inline"])
