@@ -120,7 +120,8 @@ class Child:
                 raise ChildFailed(
                     f"{self.name} died {self.backoff.failed} times, the last time: {self._obituary(status)}"
                 )
-            self._say("warning", f"died ({_cause(status)}); starts again in {delay:g} s")
+            went = "left" if status == 0 else f"died ({_cause(status)})"
+            self._say("warning", f"{went}; starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._ending.wait()

@@ -123,6 +123,8 @@ class Host:
         self.engine.traces = traces
         upkeep = Upkeep(self.engine, self.servicer, settings)
         upkeep.on_sweep = meters.flush
+        if settings.broker:  # nobody would start a host anew that is alone
+            upkeep.on_stuck = process.shutdown.request
         watchdog = self._watchdog()
         watchdog.start()
         try:

@@ -75,6 +75,14 @@ class HostSettings(PortSettings):
         at_most=86400,
         unit="seconds",
     )
+    stuck_patience: float = setting(
+        30.0,
+        "in a mesh, a host leaves, to be started anew, when code that does not return has held half of an "
+        "environment's slots for so long",
+        at_least=0.1,
+        at_most=86400,
+        unit="seconds",
+    )
     checkpoint_store: str = setting(
         "", "where large checkpoints are kept, as an fsspec URL (file:///var/checkpoints, s3://bucket/path)"
     )

@@ -15,7 +15,7 @@ from envmesh_host.servicer import EnvironmentServicer
 from envmesh_host.settings import HostSettings
 from envmesh_host.testimony import TURNED
 
-__all__ = ["Upkeep", "expiry"]
+__all__ = ["StuckPatience", "Upkeep", "expiry"]
 
 log = logging.getLogger("envmesh.host")
 
@@ -37,8 +37,26 @@ def expiry(copy: EpisodeCopy, settings: HostSettings, now: float) -> str | None:
     return None
 
 
+class StuckPatience:
+    """For how long code that does not return may hold half of an environment's slots (pure)."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._since: dict[str, float] = {}
+
+    def look(self, environment: str, stuck: int, slots: int, now: float) -> str | None:
+        """Why the host should be started anew, or None. ``slots`` is how many this environment may have."""
+        if 2 * stuck < slots or not stuck:
+            self._since.pop(environment, None)
+            return None
+        if now - self._since.setdefault(environment, now) < self._seconds:
+            return None
+        return f"code that does not return holds {stuck} of {slots} slots of {environment}"
+
+
 class Upkeep:
-    """The host's clockwork."""
+    """The host's clockwork. ``on_stuck`` is told why the host should be started anew, with every sweep while it is
+    so."""
 
     def __init__(self, engine: Engine, servicer: EnvironmentServicer, settings: HostSettings):
         self._engine = engine
@@ -47,7 +65,9 @@ class Upkeep:
         self._swept = 0.0
         self._stored_swept = time.monotonic()
         self._doubtful: set[EpisodeCopy] = set()
+        self._patience = StuckPatience(settings.stuck_patience)
         self.on_sweep: Callable[[], None] = lambda: None
+        self.on_stuck: Callable[[str], None] = lambda why: None
 
     async def run(self) -> None:
         """Tick for ever."""
@@ -81,7 +101,7 @@ class Upkeep:
             for connection in self._servicer.connections.values():
                 connection.slots_returned(holding, count)
             engine.on_slot_freed()
-        engine.slots.stuck = sum(h.runner.stuck for h in engine.hosted.values() if h.runner is not None)
+        self._count_stuck(now)
         for copy in list(engine.episodes.values()):
             copy.compact()
             why = expiry(copy, self._settings, engine.clock())
@@ -96,6 +116,16 @@ class Upkeep:
         if not self._settings.broker:
             engine.slots.take_ended()
         self.on_sweep()
+
+    def _count_stuck(self, now: float) -> None:
+        slots = self._engine.slots
+        slots.stuck = 0
+        for key, hosted in self._engine.hosted.items():
+            stuck = hosted.runner.stuck if hosted.runner is not None else 0
+            slots.stuck += stuck
+            why = self._patience.look(key, stuck, slots.bounds.get(key, slots.slots), now)
+            if why is not None:
+                self.on_stuck(why)
 
     def _doubt(self, now: float) -> None:
         """Tell those who carry commands out up to when they may begin one, and whose not (``isolation/breath.py``)."""

@@ -53,6 +53,18 @@ class ReplayedInWorker(Walk):
     """The same, in worker processes."""
 
 
+@envmesh.environment(recovery="replay", isolation="thread", limits={"step_seconds": 0.3})
+class HeldInThread(Walk):
+    """The same, in threads; action 5 holds its thread for good."""
+
+    action_space = g.Discrete(6)
+
+    def step(self, action: Any) -> Any:
+        if int(action) == 5:
+            time.sleep(3600)
+        return super().step(action)
+
+
 @envmesh.environment(recovery="state", isolation="inline")
 class Saved(Walk):
     """Rebuilt from its checkpoint: what it has forgotten of its dice, no replay from the start would bring back."""

@@ -146,6 +146,34 @@ async def play_by_hand(mesh: envmesh.Mesh, seed: int) -> int:
         return outcome.index
 
 
+async def test_a_host_is_started_anew_once_code_that_never_returns_holds_its_slots():
+    """Its other episodes leave it first."""
+    settings = {"ENVMESH_HOST_SLOTS": "2", "ENVMESH_HOST_STUCK_PATIENCE": "0.5"}
+    async with connected("HeldInThread", "pause=0.05", **settings) as (local, mesh), asyncio.timeout(60):
+
+        async def hold() -> None:
+            async with mesh.episode("walk") as episode:
+                with pytest.raises(envmesh.EpisodeAborted, match="and holds its thread"):
+                    await episode.step(5)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hold(), name="held")
+            others = [
+                group.create_task(play_by_hand(mesh, seed), name=f"by-hand-{seed}") for seed in range(3)
+            ]
+        assert [task.result() for task in others] == [60] * 3
+        await until(lambda: sorted(child.starts for child in local.hosts) == [1, 2])
+
+        async def all_there() -> bool:
+            async with grpc.aio.insecure_channel(local.address) as channel:
+                stub = fleet_pb2_grpc.FleetServiceStub(channel)
+                hosts = (await stub.GetFleet(fleet_pb2.GetFleetRequest())).fleet.hosts
+            reports = [host.report for host in hosts if host.report.state == fleet_pb2.HOST_STATE_READY]
+            return [report.unleased for report in reports] == [0, 0]
+
+        await until(all_there)
+
+
 # ---- what the broker counts
 
 
