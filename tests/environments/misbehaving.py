@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import functools
 import os
 import random
 import signal
@@ -109,6 +110,12 @@ class MisbehavingInThread(Misbehaving):
     """One thread an episode that is busy."""
 
 
+@functools.cache
+def meeting(loop, count):
+    """Where so many episodes of a loop wait for one another."""
+    return asyncio.Barrier(count)
+
+
 @envmesh.env.environment(episodes_per_worker=64, limits={"reset_seconds": 5.0, "step_seconds": 0.4})
 class MisbehavingLater:
     """Asynchronous: many episodes side by side in a worker."""
@@ -123,6 +130,8 @@ class MisbehavingLater:
         self.steps += 1
         if action == "wait":
             await asyncio.sleep(0.05)
+        elif action.startswith("meet "):
+            await meeting(asyncio.get_running_loop(), int(action.removeprefix("meet "))).wait()
         elif action == "wait long":
             await asyncio.sleep(3600)
         elif action == "refuse to end":

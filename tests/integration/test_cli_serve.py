@@ -101,7 +101,7 @@ def test_run_with_a_policy_and_a_time(host: Running):
     )
     assert told["reward"] == {"mean": 3.0, "min": 3.0, "max": 3.0}
     timed = envmesh_json("run", "cartpole", "--seconds", "0.5", "--mesh", host.address)
-    assert 0.4 < timed["seconds"] < 10
+    assert timed["seconds"] >= 0.5
     assert timed["episodes"] > 0
 
 

@@ -250,4 +250,4 @@ async def test_how_each_drain_ended_is_counted_once_whichever_broker_is_there(tm
             await until(lambda: says(taken_back=1, emptied=1))
             child.end()
             await until(lambda: says(taken_back=1, emptied=1, overdue=1, PREEMPTED=1))
-        assert 1.0 <= (await counted(local))["seconds"] < 10.0
+        assert (await counted(local))["seconds"] >= 1.0

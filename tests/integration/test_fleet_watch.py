@@ -39,10 +39,13 @@ async def test_whoever_must_wait_is_told_at_once(tmp_path):
         fleet = await following(call, lambda fleet: fleet.queues)
         assert [(row.environment, row.admissible) for row in fleet.queues] == [("cartpole@1", 7)]
         await built.add(SimulatedHost("h0"))
-        fleet = await following(call, lambda fleet: fleet.hosts and fleet.hosts[0].idle == 7)
+        fleet = await following(call, lambda fleet: fleet.hosts)
         assert (fleet.hosts[0].identity.pool, fleet.hosts[0].identity.slots) == ("pool", 8)
         assert not fleet.hosts[0].identity.environments
         await waiting
+        call.cancel()
+        call = watch(built)
+        await following(call, lambda fleet: fleet.hosts[0].idle == 7)
         call.cancel()
 
 
