@@ -7,7 +7,7 @@ import pytest
 from envmesh import values
 from envmesh.episode import Beginning
 from envmesh.errors import InvalidRequest, MeshUnavailable
-from envmesh.journal_file import Unfinished
+from envmesh.journal_records import Unfinished
 from envmesh.outcome import EnvironmentSpec
 from tests.integration.told_hosts import ToldMesh, outcome_row, play, settled
 

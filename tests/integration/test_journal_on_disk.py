@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import envmesh
+from envmesh.journal_file import JournalFile
 from envmesh.policies import Act
 from tests.integration.command_line import Running
 
@@ -77,3 +78,49 @@ async def test_what_is_taken_up_is_of_the_build_that_wrote_the_journal(host: Run
         again = [each async for each in mesh.rollouts("cartpole", lambda observation: 0, **asked)]
     assert {each.episode_id for each in again if each.build == "another"} == left >= {first.episode_id}
     assert {each.failure for each in again} == {None}
+
+
+async def test_what_is_attached_to_steps_by_hand_is_kept_and_taken_up(host: Running, tmp_path: Path):
+    first = {1: {"policy_version": 3}}
+    async with (
+        envmesh.connect(host.address, journal=tmp_path / "journal") as mesh,
+        mesh.episode("cartpole", seed=3) as episode,
+    ):
+        assert episode.annotations == {}
+        await episode.step(0, annotation={"policy_version": 3})
+        await episode.step(1)
+        (branch,) = await episode.fork()
+        await branch.step(0, annotation="the branch's own")
+        assert branch.annotations == {**first, 3: "the branch's own"}
+        assert episode.annotations == first
+        await branch.close()
+        shutil.copy(tmp_path / "journal", tmp_path / "as it was")
+    async with envmesh.connect(host.address, journal=tmp_path / "as it was") as mesh:
+        (left,) = mesh.unfinished
+        async with await mesh.resume(left) as episode:
+            await episode.step(0, annotation=4)
+            assert episode.annotations == {**first, 3: 4}
+
+
+async def test_a_journal_does_not_grow_with_the_episodes_that_are_over(host: Running, tmp_path: Path):
+    path = tmp_path / "journal"
+    played, most = 0, 0
+    async with envmesh.connect(host.address) as mesh, asyncio.timeout(60):
+        mesh.journal = JournalFile(path, rewrite_bytes=20_000)
+        async with mesh.episode("cartpole", seed=3) as episode:
+            await episode.step(0)
+            while played < 60 or path.stat().st_size >= most:
+                async for trajectory in mesh.rollouts(
+                    "cartpole", lambda observation: 0, episodes=8, seed=played
+                ):
+                    assert trajectory.failure is None
+                played += 1
+                most = max(most, path.stat().st_size)
+            await episode.step(1, annotation="after that")
+            shutil.copy(path, tmp_path / "as it was")
+    assert not path.with_name("journal.new").exists()
+    async with envmesh.connect(host.address, journal=tmp_path / "as it was") as mesh:
+        (left,) = mesh.unfinished
+        async with await mesh.resume(left) as episode:
+            assert (episode.index, episode.annotations) == (2, {2: "after that"})
+            await episode.step(0)

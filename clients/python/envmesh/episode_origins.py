@@ -16,7 +16,7 @@ from envmesh.slot import AttachedSlot, FormerHost, Slot, StandInBinding
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
-    from envmesh.journal_file import Unfinished
+    from envmesh.journal_records import Unfinished
     from envmesh.session import Episode
 
 __all__ = ["fork", "take_over", "take_up"]
@@ -85,6 +85,7 @@ def _branch(episode: Episode, reseed: bool, timeout: float | None) -> Episode:
         episode.step_timeout,
     )
     branch.index, branch.flags, branch._last = episode.index, episode.flags, episode._last
+    branch._annotations = dict(episode.annotations)
     branch.journal = Journal.unpacked(episode.journal.packed())
     if reseed:
         branch.journal.reseed(episode._mesh.draw_seed())
@@ -142,6 +143,7 @@ def take_up(episode: Episode, unfinished: Unfinished) -> None:
     episode.log = journal.log_of(unfinished)
     episode.episode_id, episode.epoch = unfinished.episode_id, journal.owner << 32
     episode.index = unfinished.index
+    episode._annotations = dict(unfinished.annotations)
     payload, reward, episode.flags, digest, info = unfinished.rows[-1]
     decode = None if episode.spec.agents else episode.spec.observation_codec.decode
     episode._last = make_outcome(episode.index, payload, reward, episode.flags, digest, info, decode)

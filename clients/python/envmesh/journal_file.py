@@ -1,8 +1,8 @@
 """A client's journal on disk: what its episodes have been through, so that another process can go on with them.
 
-Records are appended as things happen and can be read up to wherever a crash tore the file. The file belongs to one
-client at a time: a lock beside it says so, and each opening raises the owner number that is in the high half of every
-epoch, on disk before the first command under it.
+The file belongs to one client at a time: a lock beside it says so, and each opening raises the owner number that is in
+the high half of every epoch, on disk before the first command under it. Once most of it is about episodes that are
+over, it is written anew without them, in a thread, while the episodes go on.
 
 Where it can no longer be written (a full disk), the episodes go on without it, and an error in the log says so once:
 the file keeps what it had.
@@ -13,66 +13,46 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import mmap
 import os
 import secrets
+import shutil
 import struct
-import zlib
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from struct import Struct
 from typing import Any
 
-from envmesh import values
 from envmesh.errors import InvalidRequest
+from envmesh.journal_records import (
+    ACT,
+    ANNOTATION,
+    BEGIN,
+    CHECKPOINT,
+    DONE,
+    END,
+    MAGIC,
+    OUTCOME,
+    PLACE,
+    Contents,
+    OutcomeRow,
+    Unfinished,
+    annotation_body,
+    needed,
+    outcome_body,
+    owner_body,
+    record,
+    records,
+)
 
-__all__ = ["EpisodeLog", "JournalFile", "Unfinished"]
+__all__ = ["EpisodeLog", "JournalFile"]
 
 log = logging.getLogger("envmesh.client")
 
-MAGIC = b"envmesh-journal-1\n"
-OWNER, BEGIN, OUTCOME, ACT, CHECKPOINT, PLACE, END, DONE, ANNOTATION = range(1, 10)
+REWRITE_BYTES = 256 << 20
+"""A journal that has twice the bytes it had when it was last written anew, and at least so many, is written anew."""
 
-_HEAD = Struct("<IIBQ")  # length of the body, its CRC-32, kind, key
-_ROW = Struct("<dIQI")  # reward, flags, digest, length of the info; then info and payload
-_STEP = Struct("<I")  # the step that an annotation is of; then its Value
-_MOST_BODY_BYTES = 1 << 30
-
-OutcomeRow = tuple[bytes, float, int, int, bytes]
-
-
-@dataclass(slots=True)
-class Unfinished:
-    """An episode that the last owner of a journal left, as far as it came.
-
-    ``beginning`` says how it began (environment, episode_id, seed, task, split, options, number, run); ``rows`` and
-    ``actions`` are what happened, the last action perhaps without an outcome, ``annotations`` those of actions, by
-    step; ``ended`` is what its end said, where it had ended but nobody had taken it.
-    """
-
-    key: int
-    beginning: dict[str, Any]
-    rows: list[OutcomeRow] = field(default_factory=list)
-    actions: list[bytes] = field(default_factory=list)
-    annotations: dict[int, Any] = field(default_factory=dict)
-    checkpoint: bytes = b""
-    host: tuple[str, str, tuple[tuple[str, str], ...]] = ("", "", ())
-    ended: dict[str, Any] | None = None
-
-    @property
-    def environment(self) -> str:
-        """name@version."""
-        return str(self.beginning["environment"])
-
-    @property
-    def episode_id(self) -> bytes:
-        """16 bytes."""
-        return bytes.fromhex(self.beginning["episode_id"])
-
-    @property
-    def index(self) -> int:
-        """The last step whose outcome is held."""
-        return len(self.rows) - 1
+_COPIED_BYTES = 1 << 20
 
 
 class JournalFile:
@@ -84,22 +64,25 @@ class JournalFile:
         InvalidRequest: another client has it open, the file is something else, or it cannot be written there.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, rewrite_bytes: int = REWRITE_BYTES):
         self.path = Path(path)
         self.failed = False
-        self._opened = False
-        self.owner = 0
-        self.client_id = secrets.token_bytes(16)
-        self.unfinished: dict[int, Unfinished] = {}
-        self.done: dict[str, set[int]] = {}
-        self._next_key = 1
+        self._rewrite_bytes = rewrite_bytes
+        self._rewriting: _Rewriting | None = None
         try:
             self._lock = self._take_lock()
             try:
-                self._read()
-                self.owner += 1
-                self._rewrite()
-                self._opened = True
+                contents = self._read()
+                self.owner = contents.owner + 1
+                self.client_id = contents.client_id or secrets.token_bytes(16)
+                self.unfinished = {key: each for key, each in contents.unfinished.items() if each.rows}
+                self.done = contents.done
+                self._next_key = contents.next_key
+                dropped = contents.unfinished.keys() - self.unfinished.keys()
+                first = _Rewriting(self.path, self._size(), self._owner_body(), dropped)
+                first.run()
+                self._file = first.taken()
+                self._kept = self._written = self._size()
             except BaseException:
                 self._lock.close()
                 raise
@@ -112,7 +95,7 @@ class JournalFile:
         """An episode begins."""
         key = self._next_key
         self._next_key += 1
-        self._append(BEGIN, key, json.dumps(beginning).encode())
+        self.append(BEGIN, key, json.dumps(beginning).encode())
         return EpisodeLog(self, key, str(beginning.get("run", "")), int(beginning.get("number", -1)))
 
     def log_of(self, unfinished: Unfinished) -> EpisodeLog:
@@ -123,25 +106,52 @@ class JournalFile:
 
     def close(self) -> None:
         """Give the file back."""
+        if self._rewriting is not None:
+            self._rewriting.abandon()
+            self._rewriting = None
         self._file.close()
         self._lock.close()
 
-    def _append(self, kind: int, key: int, body: bytes) -> None:
+    def append(self, kind: int, key: int, body: bytes) -> None:
+        """One record more."""
         if self.failed or self._file.closed:
             return
         try:
-            self._write(kind, key, body)
+            data = memoryview(record(kind, key, body))
+            self._written += len(data)
+            while data:
+                data = data[self._file.write(data) :]
+            if self._written >= max(self._rewrite_bytes, 2 * self._kept):
+                self._write_anew()
         except OSError as error:
-            if not self._opened:
-                raise
             self.failed = True  # and what is torn now stays the end, so that all before it can be read
             log.error("the journal %s cannot be written any more (%s): the episodes go on, but another process could "
                       "take them up only as they were now", self.path, error)  # fmt: skip
 
-    def _write(self, kind: int, key: int, body: bytes) -> None:
-        data = memoryview(_HEAD.pack(len(body), zlib.crc32(body), kind, key) + body)
-        while data:
-            data = data[self._file.write(data) :]
+    # ---- writing it anew
+
+    def _write_anew(self) -> None:
+        """Begin to, or take the new file if it is there."""
+        if self._rewriting is None:
+            self._rewriting = _Rewriting(self.path, self._written, self._owner_body())
+            self._rewriting.start()
+        elif self._rewriting.over:
+            rewriting, self._rewriting = self._rewriting, None
+            try:
+                if rewriting.problem is not None:
+                    raise rewriting.problem
+                before, self._file = self._file, rewriting.taken()
+                before.close()
+                self._written = self._size()
+            except OSError as error:
+                log.warning("the journal %s goes on growing: it cannot be written anew: %s", self.path, error)
+            self._kept = self._written
+
+    def _owner_body(self) -> bytes:
+        return owner_body(self.owner, self.client_id)
+
+    def _size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
 
     # ---- reading
 
@@ -156,96 +166,90 @@ class JournalFile:
             ) from None
         return lock
 
-    def _read(self) -> None:
-        if not self.path.exists() or not self.path.stat().st_size:
-            return
-        data = self.path.read_bytes()
-        if not data.startswith(MAGIC):
+    def _read(self) -> Contents:
+        contents = Contents()
+        data = memoryview(self.path.read_bytes() if self.path.exists() else b"")
+        if data and data[: len(MAGIC)] != MAGIC:
             raise InvalidRequest(
                 f"{self.path} is no journal of envmesh; name another file", reason="MALFORMED"
             )
-        at = len(MAGIC)
-        while at + _HEAD.size <= len(data):
-            size, checksum, kind, key = _HEAD.unpack_from(data, at)
-            body = data[at + _HEAD.size : at + _HEAD.size + size]
-            if len(body) < size or size > _MOST_BODY_BYTES or zlib.crc32(body) != checksum:
-                break  # torn by the crash: what came before counts
-            at += _HEAD.size + size
+        for at, kind, key, body in records(data):
             try:
-                self._apply(kind, key, body)
+                contents.apply(kind, key, bytes(body))
             except (ValueError, KeyError, struct.error) as error:
                 raise InvalidRequest(
                     f"{self.path} is damaged at byte {at}: {error}", reason="MALFORMED"
                 ) from None
-        self.unfinished = {key: each for key, each in self.unfinished.items() if each.rows}
+        return contents
 
-    def _apply(self, kind: int, key: int, body: bytes) -> None:
-        self._next_key = max(self._next_key, key + 1)
-        if kind == OWNER:
-            self.owner, self.client_id = int.from_bytes(body[:4], "little"), body[4:20]
-            return
-        if kind == BEGIN:
-            self.unfinished[key] = Unfinished(key, json.loads(body))
-            return
-        episode = self.unfinished.get(key)
-        if kind == DONE:
-            said = json.loads(body)
-            self.unfinished.pop(key, None)
-            if said["run"]:
-                self.done.setdefault(said["run"], set()).update(said["numbers"])
-        elif episode is None:
-            return
-        elif kind == OUTCOME:
-            reward, flags, digest, info_size = _ROW.unpack_from(body)
-            info = body[_ROW.size : _ROW.size + info_size]
-            episode.rows.append((body[_ROW.size + info_size :], reward, flags, digest, info))
-        elif kind == ACT:
-            del episode.actions[len(episode.rows) - 1 :]  # sent again
-            episode.actions.append(body)
-        elif kind == ANNOTATION:
-            episode.annotations[_STEP.unpack_from(body)[0]] = values.decode(body[_STEP.size :])
-        elif kind == CHECKPOINT:
-            episode.checkpoint = body
-        elif kind == PLACE:
-            address, host_id, *metadata = json.loads(body)
-            episode.host = (address, host_id, tuple((key, value) for key, value in metadata))
-        elif kind == END:
-            episode.ended = json.loads(body)
 
-    def _rewrite(self) -> None:
-        """The file anew, with what is still needed; the new owner is on disk before anything else happens."""
-        temporary = self.path.with_name(self.path.name + ".new")
-        self._file: Any = open(temporary, "wb", buffering=0)  # noqa: SIM115, PTH123 - open as long as the client
+class _Rewriting:
+    """Writes what is still needed of the first ``size`` bytes of a journal beside it. ``over`` says that this is done,
+    or that there is a ``problem``."""
+
+    def __init__(self, path: Path, size: int, owner: bytes, dropped: Iterable[int] = ()):
+        self._path = path
+        self._size = size
+        self._owner = owner
+        self._dropped = dropped
+        self._beside = path.with_name(path.name + ".new")
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._try, name="envmesh-journal", daemon=True)
+        self.over = False
+        self.problem: OSError | None = None
+
+    def start(self) -> None:
+        """Begin, in a thread."""
+        self._thread.start()
+
+    def run(self) -> None:
+        """Do it. Raises: OSError where it cannot be written; then nothing is left of it."""
         try:
-            self._write_what_is_needed()
-            os.fsync(self._file.fileno())
-            temporary.replace(self.path)
+            with self._beside.open("wb", buffering=_COPIED_BYTES) as file:
+                for part in needed(self._mapped(), self._owner, self._dropped):
+                    if self._abandoned:
+                        raise InterruptedError("the client was closed")
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
         except BaseException:
-            self._file.close()
-            temporary.unlink(missing_ok=True)
+            self._beside.unlink(missing_ok=True)
             raise
 
-    def _write_what_is_needed(self) -> None:
-        self._file.write(MAGIC)
-        self._append(OWNER, 0, self.owner.to_bytes(4, "little") + self.client_id)
-        for run, numbers in self.done.items():
-            self._append(DONE, 0, json.dumps({"run": run, "numbers": sorted(numbers)}).encode())
-        for key, episode in self.unfinished.items():
-            self._append(BEGIN, key, json.dumps(episode.beginning).encode())
-            episode_log = EpisodeLog(self, key, "", -1)
-            for index, row in enumerate(episode.rows):
-                if index:
-                    episode_log.act(episode.actions[index - 1])
-                episode_log.outcome(row)
-            if len(episode.actions) >= len(episode.rows):
-                episode_log.act(episode.actions[-1])
-            for step, annotation in episode.annotations.items():
-                episode_log.annotate(step, annotation)
-            if episode.checkpoint:
-                episode_log.checkpoint(episode.checkpoint)
-            episode_log.place(*episode.host)
-            if episode.ended is not None:
-                episode_log.end(episode.ended)
+    def taken(self) -> Any:
+        """Add what has come since, and put the new file in the old one's place. Returns it, to be appended to."""
+        file = self._beside.open("ab", buffering=0)
+        try:
+            if self._size:
+                with self._path.open("rb") as before:
+                    before.seek(self._size)
+                    shutil.copyfileobj(before, file, _COPIED_BYTES)
+            self._beside.replace(self._path)
+        except BaseException:
+            file.close()
+            self._beside.unlink(missing_ok=True)
+            raise
+        return file
+
+    def abandon(self) -> None:
+        """Nobody wants it any more."""
+        self._abandoned = True
+        self._thread.join()
+        self._beside.unlink(missing_ok=True)
+
+    def _mapped(self) -> memoryview:
+        if not self._size:
+            return memoryview(b"")
+        with self._path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ))
+
+    def _try(self) -> None:
+        try:
+            self.run()
+        except OSError as error:
+            self.problem = error
+        finally:
+            self.over = True
 
 
 class EpisodeLog:
@@ -261,32 +265,31 @@ class EpisodeLog:
 
     def outcome(self, row: OutcomeRow) -> None:
         """A reset or step led to this."""
-        payload, reward, flags, digest, info = row
-        self._file._append(OUTCOME, self._key, _ROW.pack(reward, flags, digest, len(info)) + info + payload)
+        self._file.append(OUTCOME, self._key, outcome_body(row))
 
     def act(self, action: bytes) -> None:
         """This is about to be sent."""
-        self._file._append(ACT, self._key, action)
+        self._file.append(ACT, self._key, action)
 
     def annotate(self, step: int, annotation: Any) -> None:
         """The annotation of the action at a step. One that has no form on the wire is not kept here."""
         try:
-            packed = values.encode(annotation)
+            body = annotation_body(step, annotation)
         except (TypeError, ValueError):
             return
-        self._file._append(ANNOTATION, self._key, _STEP.pack(step) + packed)
+        self._file.append(ANNOTATION, self._key, body)
 
     def checkpoint(self, sealed: bytes) -> None:
         """The state at some step."""
-        self._file._append(CHECKPOINT, self._key, sealed)
+        self._file.append(CHECKPOINT, self._key, sealed)
 
     def place(self, address: str, host_id: str, metadata: Iterable[tuple[str, str]] = ()) -> None:
         """Where its copy lives, and what a gateway needs to find it."""
-        self._file._append(PLACE, self._key, json.dumps([address, host_id, *metadata]).encode())
+        self._file.append(PLACE, self._key, json.dumps([address, host_id, *metadata]).encode())
 
     def end(self, how: dict[str, Any]) -> None:
         """It is over; somebody has yet to take it."""
-        self._file._append(END, self._key, json.dumps(how).encode())
+        self._file.append(END, self._key, json.dumps(how).encode())
 
     def forget(self) -> None:
         """It is played again, as another."""
@@ -297,4 +300,4 @@ class EpisodeLog:
         self._is_over(self._run, [self._number] if self._number >= 0 else [])
 
     def _is_over(self, run: str, numbers: list[int]) -> None:
-        self._file._append(DONE, self._key, json.dumps({"run": run, "numbers": numbers}).encode())
+        self._file.append(DONE, self._key, json.dumps({"run": run, "numbers": numbers}).encode())

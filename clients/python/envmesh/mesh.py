@@ -22,7 +22,8 @@ from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable
-from envmesh.journal_file import JournalFile, Unfinished
+from envmesh.journal_file import JournalFile
+from envmesh.journal_records import Unfinished
 from envmesh.leases import LeasePool
 from envmesh.links import Links, link_trouble
 from envmesh.mesh_catalogue import Catalogue

@@ -18,7 +18,7 @@ from envmesh.stream import failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
-    from envmesh.journal_file import Unfinished
+    from envmesh.journal_records import Unfinished
     from envmesh.leases import LeasePool
     from envmesh.policy_block import PolicyBlock
     from envmesh.rollout_run import RolloutRun

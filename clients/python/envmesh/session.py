@@ -30,7 +30,7 @@ from envmesh.stream import HostConnection, failure_of
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
-    from envmesh.journal_file import Unfinished
+    from envmesh.journal_records import Unfinished
     from envmesh.mesh import Mesh
 
 __all__ = ["Episode"]
@@ -41,13 +41,14 @@ ANSWERS_ASIDE = frozenset(
 
 
 class Episode(LastOutcome, EpisodeSession):
-    """A live episode. ``observation``, ``info`` and ``outcome`` are those of the last step (or the reset).
+    """A live episode. ``observation``, ``info`` and ``outcome`` are those of the last step (or the reset);
+    ``annotations`` maps a step's index to what was attached to it.
 
     Steps of one episode follow one another: awaiting a step while another runs is an error.
     """
 
-    __slots__ = ("_candidate", "_handle", "_mesh", "_out", "_slot", "_timeout", "_waiter", "away_since",
-                 "deadline", "failure", "_pool", "rebuild", "resumes", "step_timeout")  # fmt: skip
+    __slots__ = ("_annotations", "_candidate", "_handle", "_mesh", "_out", "_slot", "_timeout", "_waiter",
+                 "away_since", "deadline", "failure", "_pool", "rebuild", "resumes", "step_timeout")  # fmt: skip
 
     def __init__(self, mesh: Mesh, pool: LeasePool, spec: EnvironmentSpec | None, beginning: Beginning, timeout: float,
                  step_timeout: float | None):  # fmt: skip
@@ -61,6 +62,7 @@ class Episode(LastOutcome, EpisodeSession):
         self._last = self._unheard = None
         self._waiter: asyncio.Future[Any] | None = None
         self._out: tuple[int, int, bytes] | None = None
+        self._annotations: dict[int, Any] | None = None
         self._candidate: pb.SealedCheckpoint | None = None
         self.rebuild: Rebuild | None = None
         self.resumes: tuple[Resume, ...] = ()
@@ -117,7 +119,8 @@ class Episode(LastOutcome, EpisodeSession):
 
     async def step(self, action: Any, *, annotation: Any = None, timeout: float | None = None) -> Outcome:
         """Act once. ``timeout`` is this caller's patience in seconds; after it the step may be awaited again with the
-        same action.
+        same action. The environment never sees ``annotation``: it is kept in ``annotations``, and in the client's
+        journal file where there is one.
 
         Raises:
             InvalidRequest: the action is refused; the episode is unharmed. EpisodeEnded: it is over.
@@ -144,6 +147,8 @@ class Episode(LastOutcome, EpisodeSession):
         self.expect(index, payload)
         if self.log is not None:
             self.log.act(payload)
+        if annotation is not None:
+            self._annotate(index, annotation)
         if timeout is None:
             timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
         answer, writer = self._put(index, pb.COMMAND_KIND_STEP, payload, timeout)
@@ -211,7 +216,19 @@ class Episode(LastOutcome, EpisodeSession):
         self._leave(give_back=True)
         end_trace(self)
 
+    @property
+    def annotations(self) -> dict[int, Any]:
+        """What was attached to steps, by their index."""
+        return self._annotations or {}
+
     # ---- plumbing
+
+    def _annotate(self, index: int, annotation: Any) -> None:
+        if self._annotations is None:
+            self._annotations = {}
+        self._annotations[index] = annotation
+        if self.log is not None:
+            self.log.annotate(index, annotation)
 
     def _end_log(self) -> None:
         if self.log is not None:
