@@ -159,6 +159,15 @@ class Connection:
         self.outbox.add(handle, index, kind, result)
         self.wake()
 
+    def reply_saved(self, handle: int, index: int, row: Row, sealed: Row) -> None:
+        """Queue an outcome behind its checkpoint, on one stream: whoever has the one has the other."""
+        self.deadlines.pop((handle, index), None)
+        large = self.has_large_stream and max(size_of(row), size_of(sealed)) >= LARGE_VALUE_BYTES
+        events = self.large if large else self.outbox
+        events.add(handle, index, pb.EVENT_KIND_CHECKPOINT, sealed)
+        events.add(handle, index, pb.EVENT_KIND_OUTCOME, row)
+        (self.wake_large if large else self.wake)()
+
     def notify(
         self, kind: int, copies: Sequence[EpisodeCopy], refusal: Refusal | None = None, **fields: Any
     ) -> None:

@@ -67,12 +67,19 @@ class Released:
         self._row = row
 
     def reply(self, handle: int, index: int, kind: int, result: Row | Refusal) -> None:
-        """Tell both: the outcome, then the checkpoint. Where no checkpoint can be had, the episode goes on without."""
-        if isinstance(result, Refusal) and result.reason not in NOT_SAVED:
-            answer(self._waiters, pb.EVENT_KIND_FAILURE, result)
+        """Tell both: the checkpoint, then the outcome. Where no checkpoint can be had, the episode goes on without."""
+        if isinstance(result, Refusal):
+            goes_on = result.reason in NOT_SAVED
+            answer(self._waiters, pb.EVENT_KIND_OUTCOME, self._row if goes_on else result)
             return
-        answer(self._waiters, pb.EVENT_KIND_OUTCOME, self._row)
-        Unasked(self._copy).reply(handle, index, kind, result)
+        connection = self._copy.connection
+        others = [waiter for waiter in self._waiters if waiter[0] is not connection]
+        if len(others) == len(self._waiters):
+            Unasked(self._copy).reply(handle, index, kind, result)
+        answer(others, pb.EVENT_KIND_OUTCOME, self._row)
+        for sink, at, step in self._waiters:
+            if sink is connection:
+                sink.reply_saved(at, step, self._row, result)
 
 
 def in_this_loop(seconds: float, work: Callable[[], None]) -> asyncio.TimerHandle:

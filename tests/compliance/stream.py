@@ -241,7 +241,8 @@ class Stream:
         return found[0]
 
     async def answer(self, handle: int, index: int = 0, *, kinds: tuple[int, ...] = ()) -> Event:
-        """The answer to a command, of certain kinds if they are named; notices are no answers.
+        """The answer to a command, of certain kinds if they are named; notices are no answers, and checkpoints only
+        where they are named.
 
         Raises:
             Refused: it was a FAILURE.
@@ -252,6 +253,8 @@ class Stream:
                 return False
             if kinds:
                 return event.kind in kinds
+            if event.kind == pb.EVENT_KIND_CHECKPOINT:
+                return False
             return event.index == index or event.kind == pb.EVENT_KIND_RETURNED
 
         event = await self.next_event(wanted)
@@ -262,7 +265,9 @@ class Stream:
     async def ask(self, row: Row) -> Event:
         """One command, and its answer."""
         await self.send(row)
-        return await self.answer(row.handle, row.index)
+        saves = row.kind == pb.COMMAND_KIND_CHECKPOINT
+        kinds = (pb.EVENT_KIND_CHECKPOINT, pb.EVENT_KIND_FAILURE) if saves else ()
+        return await self.answer(row.handle, row.index, kinds=kinds)
 
     async def notice(self, kind: int) -> pb.Notice:
         """The next notice of a kind."""

@@ -156,6 +156,16 @@ class Chancy(Saved):
         return super().step(action)
 
 
+@envmesh.environment(recovery="state", isolation="inline", deterministic=False)
+class ChancyAndLarge(Chancy):
+    """Observes so much that its checkpoints, which are small, come before its outcomes."""
+
+    observation_space = g.Box(-1e9, 1e9, (40_000,), np.float64)
+
+    def _observe(self) -> Any:
+        return np.concatenate([super()._observe(), np.zeros(39_998)])
+
+
 @envmesh.environment(recovery="none", isolation="inline")
 class Paying(Walk):
     """Acts on the world: every step appends a line to the file that ENVMESH_TEST_LEDGER names."""

@@ -159,7 +159,7 @@ async def test_what_could_not_be_replayed_comes_only_with_its_checkpoint(host: R
             )
             if at == handle and event_kind in (CHECKPOINT, pb.EVENT_KIND_OUTCOME)
         ]  # fmt: skip
-        assert rows == [(kind, index) for index in range(4) for kind in (pb.EVENT_KIND_OUTCOME, CHECKPOINT)]
+        assert rows == [(kind, index) for index in range(4) for kind in (CHECKPOINT, pb.EVENT_KIND_OUTCOME)]
         *_, event = [await unasked(wire, episode) for _ in range(4)]
         assert (await wire.resume(episode.fork(), journal=journal_of(event))).last.index == 3
 

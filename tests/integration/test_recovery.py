@@ -11,6 +11,7 @@ import pytest
 
 import envmesh
 from envmesh.errors import EpisodeAborted, EpisodeTakenOver, Unsupported
+from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.local_mesh import LocalMesh
 from tests.integration.closed_parts import until
@@ -97,6 +98,32 @@ async def test_an_episode_by_hand_and_a_vector_survive_too():
         assert place == [expected[seed].observations[30][1] for seed in range(4)]
 
 
+async def test_checkpoints_that_overtake_their_outcomes_are_adopted_with_them():
+    """Steps cannot be repeated here: from any older checkpoint the journal would lead somewhere else."""
+    async with connected("ChancyAndLarge", "length=30") as (local, mesh), asyncio.timeout(120):
+
+        async def step_a_vector() -> None:
+            async with mesh.vector("walk", 8, seed=100) as vector:
+                batch = await vector.reset()
+                for _ in range(30):
+                    batch = await vector.step([policy(observation) for observation in batch.observations])
+                    assert batch.valid.all()
+
+        async def crash_in_turns() -> None:
+            for child in local.hosts * 2:
+                await busiest(local)
+                child.crash()
+                await until(lambda child=child: child.ready.is_set())
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(step_a_vector(), name="vector")
+            crashing = group.create_task(crash_in_turns(), name="crashing")
+            while not crashing.done():
+                for trajectory in (await play(mesh)).values():
+                    assert trajectory.failure is None
+        assert mesh.statistics.hosts_lost
+
+
 async def test_what_acts_on_the_world_is_not_done_twice(tmp_path):
     ledger = tmp_path / "ledger"
     settings = {"ENVMESH_TEST_LEDGER": str(ledger)}
@@ -166,7 +193,7 @@ async def test_a_takeover_stops_the_former_owner():
             "environment": mine.spec.key, "episode_id": mine.episode_id, "epoch": epoch, "index": mine.index,
             "flags": 0, "seed": 1, "task": "", "split": "", "address": mine.place[0].connection.address,
             "host_id": mine.place[0].connection.host_id, "attach_token": token, "metadata": (),
-            "journal": envmesh.journal.Journal.unpacked(journal),
+            "journal": envmesh.journal.Journal.unpacked(journal), "last": pb.Outcome(),
         }  # fmt: skip
         theirs = envmesh.session.Episode(second, second.pool("walk"), mine.spec, mine.beginning, 10.0, None)
         await theirs.take_over(state)

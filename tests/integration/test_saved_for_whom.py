@@ -47,7 +47,7 @@ async def begun(host: GatedHost, *kinds: int, **hello: int) -> tuple[EngineClien
     """A client whose episode has begun, and what it was told by then."""
     client = host.client(**hello)
     client.begin(EPISODE)
-    return client, await client.told(OUTCOME, *kinds)
+    return client, await client.told(*kinds, OUTCOME)
 
 
 async def acted(client: EngineClient, index: int, action: str) -> Event:
@@ -106,7 +106,7 @@ async def test_a_grade_that_its_client_cannot_take_ends_its_episode_by_name(host
 async def test_an_outcome_that_came_while_nobody_was_there_is_not_told_without_a_checkpoint(
     chancy: GatedHost,
 ):
-    client, (_, saved) = await begun(chancy, SAVED)
+    client, (saved, _) = await begun(chancy, SAVED)
     client.step(1, "wait")
     await Gated.gate.reached()
     client.connection.lost()
@@ -117,7 +117,7 @@ async def test_an_outcome_that_came_while_nobody_was_there_is_not_told_without_a
     (resumed,) = await again.told(RESUMED)
     assert pb.ResumeResponse.FromString(resumed.payload).last.index == 0
     again.step(1, "wait")
-    outcome, saved = await again.told(OUTCOME, SAVED)
+    saved, outcome = await again.told(SAVED, OUTCOME)
     assert outcome.index == checkpoint_of(saved).index == 1
 
 
@@ -129,7 +129,7 @@ async def test_nor_is_that_of_a_reset_which_is_sent_again(chancy: GatedHost):
     Gated.gate.open()
     await chancy.at_rest(EPISODE)
     again = chancy.client()
-    for kinds in ((OUTCOME, SAVED), (OUTCOME,)):
+    for kinds in ((SAVED, OUTCOME), (OUTCOME,)):
         again.begin(EPISODE, WAITING_SEED)
         await again.told(*kinds)
 
@@ -143,7 +143,7 @@ async def test_an_outcome_that_waits_for_its_checkpoint_goes_with_it_to_who_come
     again.connection._bind_copy(1, chancy.engine.episodes[EPISODE])
     again.step(1, "save slowly")
     Gated.gate.open()
-    await again.told(OUTCOME, SAVED)
+    await again.told(SAVED, OUTCOME)
 
 
 # ---- checkpoints whose client was away when they were done

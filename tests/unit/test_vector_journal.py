@@ -1,6 +1,7 @@
 """The journals of a vector's episodes: each its own, however the frames lay, and honest about its bound."""
 
 import numpy as np
+import pytest
 
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_journal import VectorJournal
@@ -51,6 +52,54 @@ def test_one_that_has_become_too_long_is_held_no_more_and_another_is():
     kept.begin(np.array([0]))
     kept.received(np.array([0]), [1])
     assert kept.holds(0)
+
+
+def saved(index: int) -> pb.SealedCheckpoint:
+    return pb.SealedCheckpoint(index=index)
+
+
+def test_a_checkpoint_that_comes_before_its_outcome_is_adopted_with_it():
+    kept = begun(2)
+    kept.sent(np.array([0, 1]), [b"a", b"b"])
+    kept.checkpoint(0, saved(1))
+    assert kept.journal(0)[0].base == 0
+    kept.received(np.array([1]), [2])
+    assert kept.journal(0)[0].base == 0
+    kept.received(np.array([0]), [2])
+    journal = kept.journal(0)[0]
+    assert (journal.base, journal.index) == (1, 1)
+    step(kept, [0], b"c", 3)
+    journal = kept.journal(0)[0]
+    assert (journal.base, journal.index) == (1, 2)
+
+
+def test_the_checkpoint_of_a_reset_comes_before_its_outcome_and_one_of_the_episode_before_is_left():
+    kept = begun(1)
+    kept.begin(np.array([0]))
+    kept.checkpoint(0, saved(4))
+    kept.checkpoint(0, pb.SealedCheckpoint(index=0, seal=b"its own"))
+    kept.received(np.array([0]), [1])
+    assert kept.journal(0)[0].message().entries[0].checkpoint.seal == b"its own"
+    step(kept, [0], b"a", 2)
+    assert kept.journal(0)[0].index == 1
+
+
+@pytest.mark.parametrize("what", ["its copy is lost", "it begins anew", "it is over"])
+def test_a_checkpoint_whose_outcome_never_comes_is_not_adopted(what: str):
+    kept = begun(1)
+    kept.sent(np.array([0]), [b"a"])
+    kept.checkpoint(0, saved(1))
+    if what == "its copy is lost":
+        kept.copy_lost(0)
+    else:
+        if what == "it is over":
+            kept.forget(0)
+        kept.begin(np.array([0]))
+        kept.received(np.array([0]), [1])
+        kept.sent(np.array([0]), [b"a"])
+    kept.received(np.array([0]), [5])
+    journal = kept.journal(0)[0]
+    assert (journal.base, journal.index) == (0, 1)
 
 
 def test_nothing_is_held_of_one_that_is_over():

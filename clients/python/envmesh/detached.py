@@ -9,9 +9,13 @@ import base64
 import json
 from typing import Any
 
-from envmesh.episode import EpisodeState
+from google.protobuf.message import DecodeError
+
 from envmesh.errors import InvalidRequest
 from envmesh.journal import Journal
+from envmesh.last_outcome import LastOutcome
+from envmesh.outcome import message_of_outcome
+from envmesh.v1 import environment_pb2 as pb
 
 __all__ = ["read_detached", "write_detached"]
 
@@ -19,7 +23,7 @@ DETACHED_FORMAT = 1
 
 
 def write_detached(
-    episode: EpisodeState,
+    episode: LastOutcome,
     address: str,
     host_id: str,
     token: bytes,
@@ -27,7 +31,8 @@ def write_detached(
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """The bytes for an episode whose host gave this attach token. ``server_name`` is on the host's certificate;
-    ``metadata`` is what a gateway needs to find it."""
+    ``metadata`` is what a gateway needs to find it. The last outcome goes along: the host need not have it any more."""
+    last = message_of_outcome(episode.outcome).SerializeToString()
     journal = episode.journal.packed() if episode.journal is not None else b""
     return json.dumps(
         {
@@ -45,6 +50,7 @@ def write_detached(
             "server_name": server_name,
             "metadata": metadata,
             "attach_token": base64.b64encode(token).decode(),
+            "last": base64.b64encode(last).decode(),
             "journal": base64.b64encode(journal).decode(),
         }
     ).encode()
@@ -58,10 +64,11 @@ def read_detached(data: bytes) -> dict[str, Any]:
             raise ValueError(f"format {state['format']} is not {DETACHED_FORMAT}")
         state["episode_id"] = bytes.fromhex(state["episode_id"])
         state["attach_token"] = base64.b64decode(state["attach_token"])
+        state["last"] = pb.Outcome.FromString(base64.b64decode(state.get("last", "")))
         state["metadata"] = tuple((str(key), str(value)) for key, value in state.get("metadata", ()))
         packed = base64.b64decode(state["journal"])
         state["journal"] = Journal.unpacked(packed) if packed else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, DecodeError) as error:
         raise InvalidRequest(
             f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED"
         ) from None

@@ -38,6 +38,9 @@ async def take_over(episode: Episode, state: dict[str, Any]) -> None:
             raise
         episode.epoch += 1
         await _resume_in_new_slot(episode)
+    last: pb.Outcome = state["last"]
+    if last.digest == episode.last_digest:
+        episode._last = outcome_of_message(last, episode.spec)
 
 
 async def fork(episode: Episode, n: int, reseed: bool, timeout: float | None) -> list[Episode]:

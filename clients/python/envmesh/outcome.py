@@ -13,6 +13,7 @@ from envmesh.columns import decoder_of
 from envmesh.env import Isolation, Limits, Recovery
 from envmesh.errors import Failure
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import value_pb2
 
 __all__ = ["AgentsOutcome", "EnvironmentSpec", "Outcome", "Resume", "Trajectory"]
 
@@ -165,6 +166,18 @@ def make_outcome(
     """The outcome of an event's columns."""
     kind = AgentsOutcome if flags & AGENTS else Outcome
     return kind(index, payload, reward, flags, digest, info, decode)
+
+
+def message_of_outcome(outcome: Outcome) -> pb.Outcome:
+    """The message of an outcome; with several agents its payload says everything."""
+    if isinstance(outcome, AgentsOutcome):
+        agents = pb.AgentOutcomes.FromString(outcome._payload)
+        return pb.Outcome(index=outcome.index, digest=outcome.digest, terminated=outcome.done, agents=agents)
+    return pb.Outcome(
+        index=outcome.index, digest=outcome.digest, reward=outcome.reward, terminated=outcome.terminated,
+        truncated=outcome.truncated, observation=value_pb2.Value.FromString(outcome._payload),
+        info=values.to_proto(outcome.info),
+    )  # fmt: skip
 
 
 def outcome_of_message(message: pb.Outcome, spec: EnvironmentSpec) -> Outcome:

@@ -34,8 +34,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     """Plays one episode inside the connection's reader. The trajectory's columns are its journal; ``checkpoint`` is the
     state that it restarts from, where there is one."""
 
-    __slots__ = ("act", "acted", "block", "checkpoint", "connection", "decode", "encode", "handle", "note", "policy",
-                 "rebuild", "retries", "run", "sent_at", "slot", "started", "trajectory")  # fmt: skip
+    __slots__ = ("act", "acted", "block", "candidate", "checkpoint", "connection", "decode", "encode", "handle", "note",
+                 "policy", "rebuild", "retries", "run", "sent_at", "slot", "started", "trajectory")  # fmt: skip
 
     def __init__(self, run: RolloutRun, slot: Slot, spec: EnvironmentSpec, beginning: Beginning,
                  trajectory: Trajectory, retries: int, block: PolicyBlock | None = None):  # fmt: skip
@@ -55,6 +55,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         self.policy: Any = None
         self.act: Any = None
         self.checkpoint: pb.SealedCheckpoint | None = None
+        self.candidate: pb.SealedCheckpoint | None = None
         self.rebuild: Rebuild | None = None
         trajectory.host = self.connection.address
 
@@ -67,6 +68,9 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             self.block.players[self.handle] = self
         self.started = self.sent_at = time.perf_counter()
         payload = self.reset_payload(self.slot.binding.number)
+        if len(payload) > connection.max_value_bytes:
+            self.run.fail(connection.oversize(len(payload), "the reset with its options"))
+            return
         self.expect(0, payload)
         connection.send(self.handle, 0, RESET, payload)
 
@@ -108,6 +112,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             self._begun()
         if self.log is not None:
             self.log.outcome(self.trajectory._rows[-1])
+            if self.candidate is not None:
+                self._adopt()
         self.go_on(payload, flags)
 
     def go_on(self, payload: bytes, flags: int) -> None:
@@ -237,9 +243,10 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             )
             self._leave()
         elif kind == pb.EVENT_KIND_CHECKPOINT:
-            self.checkpoint = pb.SealedCheckpoint.FromString(payload)
+            self._adopt()
+            self.candidate = pb.SealedCheckpoint.FromString(payload)
             if self.log is not None:
-                self.log.checkpoint(payload)
+                self._adopt()
         elif kind == pb.EVENT_KIND_FAILURE:
             error = failure_of(payload)
             if not self.run.mesh.recovery.copy_lost(self, error):
@@ -292,11 +299,19 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
         rows = self.trajectory._rows
         return rows[-1][3] if rows else None
 
+    def _adopt(self) -> None:
+        """The candidate is the episode's checkpoint once every outcome up to it is held."""
+        self.take_stock()
+        if self.candidate is not None and self.candidate.index <= self.index:
+            self.checkpoint, self.candidate = self.candidate, None
+            if self.log is not None:
+                self.log.checkpoint(self.checkpoint.SerializeToString())
+
     @property
     def _checkpoint(self) -> pb.SealedCheckpoint | None:
-        """The last checkpoint, where every outcome up to it is held."""
-        sealed = self.checkpoint
-        return sealed if sealed is not None and sealed.index <= self.index else None
+        """The last checkpoint of which every outcome up to it is held."""
+        self._adopt()
+        return self.checkpoint
 
     def take_stock(self) -> None:
         """A block notes only what it awaits."""
@@ -333,6 +348,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def stand_by(self, slot: Slot, handle: int) -> None:
         """There is no copy for now."""
+        self._adopt()
+        self.candidate = None  # what the lost copy had saved is of its own outcomes
         if self.block is not None:
             self.block.players.pop(self.handle, None)
             self.block = None

@@ -105,6 +105,9 @@ class Episode(LastOutcome, EpisodeSession):
             slot = await take_slot(self, max(0.0, until - loop.time()))
             self._settle_in(slot)
             payload = self.reset_payload(slot.binding.number)
+            if len(payload) > slot.connection.max_value_bytes:
+                self._leave(give_back=True)
+                raise slot.connection.oversize(len(payload), "the reset with its options")
             self.expect(0, payload)
             limit = self.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
             try:
@@ -339,8 +342,6 @@ class Episode(LastOutcome, EpisodeSession):
         """Anything else."""
         if kind == pb.EVENT_KIND_CHECKPOINT:
             self._adopt(pb.SealedCheckpoint.FromString(payload))
-            if self.log is not None:
-                self.log.checkpoint(payload)
             if self._out is None or self._out[1] != pb.COMMAND_KIND_CHECKPOINT:
                 return
         if kind == pb.EVENT_KIND_FAILURE:
@@ -376,8 +377,11 @@ class Episode(LastOutcome, EpisodeSession):
         """A checkpoint came: the journal restarts there once every outcome up to it is held."""
         if sealed.index > self.index:
             self._candidate = sealed
-        elif self.journal is not None:
+            return
+        if self.journal is not None:
             self.journal.checkpoint(sealed)
+        if self.log is not None:
+            self.log.checkpoint(sealed.SerializeToString())
 
     # ---- its rebuilding
 

@@ -243,10 +243,10 @@ class HostConnection:
         self.rows.add(handle, index, kind, payload)
         return True
 
-    def oversize(self, size: int) -> InvalidRequest:
-        """The error of an action that has more than ``max_value_bytes``."""
+    def oversize(self, size: int, what: str = "the action") -> InvalidRequest:
+        """The error of what has more than ``max_value_bytes``."""
         return InvalidRequest(
-            f"the action has {size:,} bytes; {self.max_value_bytes:,} may be sent to host {self.address} "
+            f"{what} has {size:,} bytes; {self.max_value_bytes:,} may be sent to host {self.address} "
             "(its max_value_bytes, or what max_message_bytes of this client leaves)",
             reason="MESSAGE_TOO_LARGE",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,12 @@ class Block:
     def begin(self, handles: list[int], requests: list[bytes], opens: list[bool]) -> None:
         """Send resets, each after the close of the copy before it, where there is one."""
         connection = self.connection
+        most = max(map(len, requests), default=0)
+        if most > connection.max_value_bytes:
+            error = connection.oversize(most, "the reset with its options")
+            for handle in handles:
+                asyncio.get_running_loop().call_soon(self.vector.refused, self.numbers[handle], 0, error)
+            return
         if requests and len(requests[0]) >= LARGE_VALUE_BYTES:
             send = connection.send
         else:

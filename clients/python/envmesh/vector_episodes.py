@@ -335,17 +335,23 @@ class VectorEpisodes:
             self._wanting.append(number)
             self._want(1)
         elif not aborted and (index == 0 or isinstance(error, InvalidRequest)):
-            self._awaited[number] = NOTHING
-            self._ended[number] = index == 0
-            self._outstanding -= 1
-            told = type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason)
-            self._arrivals.refuse(number, told)
+            self.refused(number, index, error)
         else:
             self._fell(number, Failure.of(error.reason, Exception.__str__(error)))
 
+    def refused(self, number: int, index: int, error: EnvmeshError) -> None:
+        """A reset or step was refused, which harms nothing."""
+        if self._awaited[number] != index:
+            return
+        self._awaited[number] = NOTHING
+        self._ended[number] = index == 0
+        self._outstanding -= 1
+        told = type(error)(f"episode {number}: {Exception.__str__(error)}", reason=error.reason)
+        self._arrivals.refuse(number, told)
+
     def on_checkpoint(self, number: int, payload: bytes) -> None:
         """A checkpoint of an episode came: its journal restarts there."""
-        if self._keeps_journal and self._index[number] != NOTHING:
+        if self._keeps_journal:
             self.journals.checkpoint(number, pb.SealedCheckpoint.FromString(payload))
 
     def fell(self, number: int, error: EpisodeAborted) -> None:
@@ -394,6 +400,7 @@ class VectorEpisodes:
 
     def stand_by(self, number: int, slot: Slot, handle: int) -> None:
         """An episode has no copy for now; ``slot`` keeps what is sent."""
+        self.journals.copy_lost(number)
         place = int(self._places[number])
         if place != NOTHING:
             self._blocks[place].forget(int(self._handles[number]))

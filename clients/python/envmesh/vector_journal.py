@@ -53,6 +53,7 @@ class VectorJournal:
         self._since = np.full(count, NEVER, np.int64)
         self._reset_entry = reset_entry
         self._unpacked: dict[int, _Unpacked] = {}
+        self._candidates: dict[int, pb.SealedCheckpoint] = {}
         self._until_prune = PRUNE_EVERY
 
     def __len__(self) -> int:
@@ -65,18 +66,34 @@ class VectorJournal:
         if self._unpacked:
             for number in numbers.tolist():
                 self._unpacked.pop(number, None)
+                self._candidates.pop(number, None)
 
     def holds(self, number: int) -> bool:
         """Whether there is a journal of the episode, and it has not become too long."""
         return bool(self._since[number] != NEVER) and not self.journal(number)[0].overflowed
 
     def checkpoint(self, number: int, sealed: pb.SealedCheckpoint) -> None:
-        """The state of an episode at a step is known: its journal restarts there."""
-        self.journal(number)[0].checkpoint(sealed)
+        """The state of an episode at a step is known: its journal restarts there, once every outcome up to it is
+        held."""
+        if self._since[number] == NEVER:
+            return
+        journal = self.journal(number)[0]
+        if not self._unpacked[number].begun:
+            if sealed.index == 0:  # any other is of the episode before
+                self._candidates[number] = sealed
+        elif sealed.index > journal.index:
+            self._candidates[number] = sealed
+        else:
+            journal.checkpoint(sealed)
+
+    def copy_lost(self, number: int) -> None:
+        """What the lost copy of an episode had saved is of its own outcomes."""
+        self._candidates.pop(number, None)
 
     def forget(self, number: int) -> None:
         """Episode ``number`` is over for good."""
         self._since[number] = NEVER
+        self._candidates.pop(number, None)
         self._unpacked.pop(number, None)
 
     def sent(self, numbers: Array, actions: list[bytes]) -> None:
@@ -88,6 +105,8 @@ class VectorJournal:
         """These outcomes of resets and steps were accepted."""
         self._log.append((numbers, None, flat_array("Q", digests)))
         self._rows += len(digests)
+        for number in self._candidates.keys() & set(numbers.tolist()) if self._candidates else ():
+            self.checkpoint(number, self._candidates.pop(number))
         self._until_prune -= 1
         if self._until_prune <= 0:
             self._until_prune = PRUNE_EVERY

@@ -170,6 +170,26 @@ async def test_an_oversized_action_is_refused_before_it_is_sent(mesh: envmesh.Me
         assert (await episode.step("small")).observation == "small"
 
 
+@pytest.mark.parametrize("form", ["by hand", "rollouts", "vector"])
+async def test_oversized_options_are_refused_before_they_are_sent(mesh: envmesh.Mesh, form: str):
+    options = {"start": "x" * 2 * VALUE_BYTES}
+
+    async def begin() -> None:
+        if form == "by hand":
+            await mesh.episode("mirror", options=options).begin()
+        elif form == "rollouts":
+            _ = [each async for each in mesh.rollouts("mirror", lambda _: "", episodes=3, options=options)]
+        else:
+            async with mesh.vector("mirror", 3, options=options) as vector:
+                await vector.reset()
+
+    async with mesh.episode("mirror") as beside:
+        wrong = Wrong(envmesh.InvalidRequest, "RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", f"{VALUE_BYTES:,}")
+        await wrong.holds(begin())
+        assert (await beside.step("small")).observation == "small"
+        assert not mesh.statistics.hosts_lost
+
+
 # ---- the episode fails, and nobody else
 
 
