@@ -168,7 +168,7 @@ class JournalFile:
 
     def _read(self) -> Contents:
         contents = Contents()
-        data = memoryview(self.path.read_bytes() if self.path.exists() else b"")
+        data = memoryview(self.path.read_bytes() if self._size() else b"")
         if data and data[: len(MAGIC)] != MAGIC:
             raise InvalidRequest(
                 f"{self.path} is no journal of envmesh; name another file", reason="MALFORMED"
