@@ -240,6 +240,7 @@ class Autoscaler:
             max_hosts=pool.settings.policy.max_hosts,
             paused=look.seen.paused,
             dry_run=self._dry_run or look.seen.dry_run,
+            hpa=pool.settings.mode == "hpa",
             refused=bool(look.seen.refused),
         )
         if bool(look.seen.refused) != pool.refused:  # its words name a pod, another one each time

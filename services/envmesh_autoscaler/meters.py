@@ -27,6 +27,8 @@ class PoolView:
     max_hosts: int
     paused: bool
     dry_run: bool
+    hpa: bool
+    """An HPA of its own scales it: the plan is only said."""
     refused: bool
 
 
@@ -79,6 +81,9 @@ class Meters:
         self._one(registry, "envmesh_pool_paused", "Whether a pool is not scaled.", lambda view: view.paused)
         self._one(
             registry, "envmesh_pool_dry_run", "Whether decisions are only said.", lambda view: view.dry_run
+        )
+        self._one(
+            registry, "envmesh_pool_hpa", "Whether an HPA of its own scales a pool.", lambda view: view.hpa
         )
         self._one(
             registry,

@@ -160,7 +160,6 @@ class _Broker:
             losses,
             wall=wall,
             status_interval=settings.status_interval,
-            validity=settings.lease_validity,
             traces=self._traces,
         )
         servers.trainers.add(

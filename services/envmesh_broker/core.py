@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from envmesh_broker.catalog import Catalog, DeclaredPool
-from envmesh_broker.fairness import Tenant, Usage
+from envmesh_broker.fairness import Quotas, Tenant, Usage
 from envmesh_broker.hosts import Host, HostState, Report
 from envmesh_broker.ledger import Ledger, LedgerBounds
 from envmesh_broker.queue import Queue, QueueBounds, Request, Waiting
@@ -70,6 +70,7 @@ class Core:
         self.reservations = Reservations()
         self.catalog = Catalog(self.ledger, pools)
         self.tenant = tenant
+        self.quotas = Quotas(self.ledger, tenant)
         self.lapsed = 0
         """Slots whose grants were never shown."""
         self.freed = False
@@ -166,7 +167,8 @@ class Core:
         """A grant that was never shown comes back. False: it is not that tenant's, or no longer provisional."""
         record = self.ledger.hosts.get(host_id)
         grant = record.grants.get(lease_id) if record is not None else None
-        return grant is not None and grant.tenant == tenant and self.ledger.release(host_id, lease_id)
+        mine = grant is not None and grant.tenant == tenant
+        return mine and self.ledger.release(host_id, lease_id, told=True)
 
     def reserve(self, reservation: Reservation, now: float) -> Refused | None:
         """Note what a client will hold."""
@@ -199,12 +201,7 @@ class Core:
         for waiting in self.queue.all():
             key = waiting.request.client_id, waiting.environment
             taken[key] = taken.get(key, 0) + waiting.remaining
-
-        def room(tenant: str) -> int | None:
-            quota = self.tenant(tenant).quota
-            return max(0, quota - self.ledger.held.get(tenant, 0)) if quota else None
-
-        return list(self.reservations.missing(now, self.meaning, taken, room))
+        return list(self.reservations.missing(now, self.meaning, taken, self.quotas.room))
 
     def meaning(self, environment: str) -> str | None:
         """The name@version that a name means now; None: nobody has served it, and no pool declares it."""
@@ -226,7 +223,14 @@ class Core:
             return []
         self.usage.advance(self.ledger.held, now)
         return schedule(
-            self.queue, self.ledger, self.usage, self.tenant, self._new_id, now, self.bounds.scheduler
+            self.queue,
+            self.ledger,
+            self.usage,
+            self.quotas,
+            self.tenant,
+            self._new_id,
+            now,
+            self.bounds.scheduler,
         )
 
     def tick(self, now: float) -> list[Refused]:
@@ -236,6 +240,8 @@ class Core:
         self.lapsed += sum(grant.count for grant in self.ledger.tick(now))
         self._orders = {host: order for host, order in self._orders.items() if host in self.ledger.hosts}
         self.usage.advance(self.ledger.held, now)
+        if self.ledger.settled(now):
+            self.quotas.look()
         self._look_at_catalog()
         away = []
         # A host that is away for a moment makes no gang impossible.
@@ -256,18 +262,19 @@ class Core:
 
     def wants(self) -> list[Want]:
         """What waits and is within quota."""
-        held = dict(self.ledger.held)
+        taken: dict[str, int] = {}
         wants = []
         for lane in self.queue.lanes():
             for waiting in lane.waiting:
                 request = waiting.request
                 slots = waiting.remaining
-                quota = self.tenant(request.tenant).quota
-                if quota and not request.relocation:
-                    slots = min(slots, max(0, quota - held.get(request.tenant, 0)))
+                room = self.quotas.room(request.tenant, relocation=request.relocation)
+                if room is not None:
+                    before = taken.get(request.tenant, 0)
+                    slots = min(slots, room - before)
                     if slots < request.least:
                         continue
-                    held[request.tenant] = held.get(request.tenant, 0) + slots
+                    taken[request.tenant] = before + slots
                 wants.append(
                     Want(
                         request.tenant,
@@ -287,11 +294,9 @@ class Core:
     def reason(self, waiting: Waiting, now: float) -> str:
         """Why a request waits, for people."""
         request, environment = waiting.request, waiting.environment
-        quota = self.tenant(request.tenant).quota
-        if quota and not request.relocation:
-            held = self.ledger.held.get(request.tenant, 0)
-            if held + request.least > quota:
-                return f"held back by the quota of tenant {request.tenant}: {held} of {quota} slots are taken"
+        room = self.quotas.room(request.tenant, relocation=request.relocation)
+        if room is not None and request.least > room:
+            return self._held_back(request)
         records = self.ledger.placeable(environment, relocation=request.relocation)
         if not records:
             others = len(list(self.ledger.serving(environment)))
@@ -304,6 +309,16 @@ class Core:
         if free:
             return f"{free} of {slots} slots are free on {hosts}, but others go first"
         return f"all {slots} slots on {hosts} are taken"
+
+    def _held_back(self, request: Request) -> str:
+        taken = self.quotas.taken(request.tenant, relocation=request.relocation)
+        most = self.quotas.most(request.tenant, relocation=request.relocation)
+        words = f"held back by the quota of tenant {request.tenant}: {taken} of {most} slots are taken"
+        if request.relocation:
+            words += " (episodes on the move may take twice the quota)"
+        if back := self.ledger.returned.slots.get(request.tenant, 0):
+            words += f"; {back} of them by leases that were not shown in time, or given back, and may still be shown"
+        return words
 
     def retry_after(self, waiting_requests: int) -> float:
         """When to ask again, in seconds: longer where more wait."""
@@ -326,11 +341,12 @@ class Core:
     def _impossible(self, request: Request, now: float) -> Refused | None:
         """Why the slots that a request takes at once can never be had; None: they can, or it is too early to tell."""
         least = request.least
-        quota = self.tenant(request.tenant).quota
-        if quota and not request.relocation and least > quota:
+        quota = self.quotas.most(request.tenant, relocation=request.relocation)
+        if quota is not None and least > quota:
+            bound = "twice the quota" if request.relocation else "the quota"
             return Refused(
                 "QUOTA_EXCEEDED",
-                f"{least} slots at once are more than the quota of tenant {request.tenant}, which is {quota}; "
+                f"{least} slots at once are more than {bound} of tenant {request.tenant}, which is {quota}; "
                 f"{self.queue.of_tenant(request.tenant)} of its requests wait",
                 self.retry_after(len(self.queue)),
                 request.arrival,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from envmesh_broker.ledger import Ledger
 from envmesh_service.tenants import Tenant
 
-__all__ = ["HORIZON", "Tenant", "Usage", "shares"]
+__all__ = ["HORIZON", "Quotas", "Tenant", "Usage", "shares"]
 
 HORIZON = 60.0
 """Seconds for which a slot is expected to be held, when tenants are compared."""
@@ -40,6 +41,46 @@ class Usage:
     def of(self, tenant: str, held: int = 0) -> float:
         """What a tenant has used, in slot-seconds, and will use of the slots that it holds."""
         return self._used.get(tenant, 0.0) + held * HORIZON
+
+
+class Quotas:
+    """How many slots tenants may take, where they have a quota.
+
+    An episode that moves is there twice for a while, and on hosts that are not heard it is not there at all: episodes
+    on the move may take what is held on the others to twice the quota. Whoever calls everything a relocation comes no
+    further than that.
+    """
+
+    def __init__(self, ledger: Ledger, tenant: Callable[[str], Tenant]) -> None:
+        self._ledger, self._tenant = ledger, tenant
+        self._before: dict[str, int] = {}
+
+    def most(self, name: str, *, relocation: bool = False) -> int | None:
+        """How many slots a tenant may have taken; None: no bound."""
+        quota = self._tenant(name).quota
+        if not quota:
+            return None
+        return 2 * max(quota, self._before.get(name, 0)) if relocation else quota
+
+    def taken(self, name: str, *, relocation: bool = False) -> int:
+        """How many of them are taken: under lease, promised, or of a promise that came back and may still be shown."""
+        ledger = self._ledger
+        away = ledger.away.get(name, 0) if relocation else 0
+        return ledger.held.get(name, 0) + ledger.returned.slots.get(name, 0) - away
+
+    def room(self, name: str, *, relocation: bool = False) -> int | None:
+        """How many more a tenant may take; None: no bound."""
+        most = self.most(name, relocation=relocation)
+        return None if most is None else max(0, most - self.taken(name, relocation=relocation))
+
+    def look(self) -> None:
+        """Quotas are lowered while tenants hold slots, and their episodes must move on all the same. For one that holds
+        more than they could move by then, what its quota was is kept; where that is not known, what it holds."""
+        before = {}
+        for name, held in self._ledger.held.items():
+            if quota := self._tenant(name).quota:
+                before[name] = quota if held <= 2 * quota else max(quota, self._before.get(name, held))
+        self._before = before
 
 
 def shares(

@@ -83,6 +83,8 @@ class Load:
     environments: dict[str, int] = field(default_factory=dict)
     tenants: dict[str, int] = field(default_factory=dict)
     clients: dict[bytes, int] = field(default_factory=dict)
+    away: Mapping[str, int] = field(default_factory=dict)
+    """``tenants`` again, where the host is not heard."""
 
     def add(self, tenant: str, environment: str, client_id: bytes, slots: int) -> None:
         """Count ``slots`` more while the table is gone through."""
@@ -116,10 +118,15 @@ class HostRecord:
     """Leases granted to episodes on the move which have not filled them yet, and when they were shown."""
 
     @property
+    def heard(self) -> bool:
+        """Whether it is there, as far as can be told."""
+        return self.connected and not self.silent and not self.suspended
+
+    @property
     def placeable(self) -> bool:
         """Whether it takes leases; a retiring one only of episodes on the move."""
         report = self.report
-        there = self.connected and not self.silent and not self.suspended and not self.leaving
+        there = self.heard and not self.leaving
         return there and report is not None and report.state is HostState.READY
 
     @property
@@ -138,6 +145,8 @@ class HostRecord:
         for grant in self.grants.values():
             load.add(grant.tenant, grant.environment, grant.client_id, grant.count)
             load.provisional += grant.count
+        if not self.heard:
+            load.away = load.tenants
         return load
 
     def free(self, environment: str) -> int:

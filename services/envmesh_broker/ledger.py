@@ -8,13 +8,13 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from envmesh_broker.hosts import Grant, Host, HostRecord, HostState, Load, Report
 from envmesh_broker.placement import Room, Shelf, Shelves
 
-__all__ = ["Ledger", "LedgerBounds"]
+__all__ = ["Ledger", "LedgerBounds", "Returned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,36 @@ class LedgerBounds:
     """A host whose event loop is later than this is taken last."""
     settle: float = 2.0
     """So long a new ledger waits for hosts to come back before it calls its picture complete."""
+    leeway: float = 5.0
+    """So long after a promise has lapsed its host may still take it, for clocks differ."""
+
+
+@dataclass(slots=True)
+class Returned:
+    """Promises that were taken back from clients who have the token, for as long as a host would still take it: it may
+    be shown all the same. Counted against quotas, and nowhere else."""
+
+    slots: dict[str, int] = field(default_factory=dict)
+    """By tenant."""
+    _until: dict[bytes, tuple[Grant, float]] = field(default_factory=dict)
+
+    def add(self, grant: Grant, until: float) -> None:
+        """A promise was taken back; its token counts until then."""
+        self._until[grant.lease_id] = grant, until
+        self.slots[grant.tenant] = self.slots.get(grant.tenant, 0) + grant.count
+
+    def drop(self, lease_id: bytes) -> None:
+        """It was shown, and is in its host's table now; or it can be shown no more."""
+        if (kept := self._until.pop(lease_id, None)) is not None:
+            grant, _ = kept
+            self.slots[grant.tenant] -= grant.count
+            if not self.slots[grant.tenant]:
+                del self.slots[grant.tenant]
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        for lease_id in [lease_id for lease_id, (_, until) in self._until.items() if until <= now]:
+            self.drop(lease_id)
 
 
 class Ledger:
@@ -42,6 +72,9 @@ class Ledger:
         self.hosts: dict[str, HostRecord] = {}
         self.held: dict[str, int] = {}
         """Slots by tenant: under lease and promised."""
+        self.away: dict[str, int] = {}
+        """Those of them that are on hosts which are not heard now."""
+        self.returned = Returned()
         self._open, self._retiring = Shelves(), Shelves()
         self._retiring_pools: frozenset[str] = frozenset()
         self._of_client: dict[bytes, set[str]] = {}
@@ -102,6 +135,7 @@ class Ledger:
         arriving, record.arriving = record.arriving, {}
         for row in report.rows:
             shown = record.grants.pop(row.lease_id, None)
+            self.returned.drop(row.lease_id)
             if row.idle and ((shown is not None and shown.relocation) or row.lease_id in arriving):
                 record.arriving[row.lease_id] = arriving.get(row.lease_id, now)
         rows = tuple(row for row in report.rows if row.in_use or row.idle)
@@ -166,11 +200,15 @@ class Ledger:
         record.grants[grant.lease_id] = grant
         self._refresh(record)
 
-    def release(self, host_id: str, lease_id: bytes) -> bool:
-        """Take a promise back that was not shown yet. Returns whether there was one."""
+    def release(self, host_id: str, lease_id: bytes, *, told: bool = False) -> bool:
+        """Take a promise back that was not shown yet; ``told``: its client has the token. Returns whether there was
+        one."""
         record = self.hosts.get(host_id)
-        if record is None or record.grants.pop(lease_id, None) is None:
+        grant = record.grants.pop(lease_id, None) if record is not None else None
+        if record is None or grant is None:
             return False
+        if told:
+            self.returned.add(grant, grant.lapses_at + self.bounds.leeway)
         self._refresh(record)
         return True
 
@@ -182,6 +220,7 @@ class Ledger:
             late = [grant for grant in record.grants.values() if grant.lapses_at <= now]
             for grant in late:
                 del record.grants[grant.lease_id]
+                self.returned.add(grant, grant.lapses_at + self.bounds.leeway)
             lapsed.extend(late)
             silent = now - record.heard_at > self.bounds.liveness
             if late or silent != record.silent:
@@ -189,6 +228,7 @@ class Ledger:
                 self._refresh(record)
             if now - record.heard_at > self.bounds.forget:
                 self._forget(record, now)
+        self.returned.tick(now)
         for environment, gone_at in list(self._remembered.items()):
             if now - gone_at > self.bounds.remember:
                 del self._remembered[environment]
@@ -286,13 +326,8 @@ class Ledger:
                 shelves.put(environment, record.host.host_id, room)
 
     def _replace(self, host_id: str, old: Load, new: Load) -> None:
-        if old.tenants != new.tenants:
-            for tenant in old.tenants.keys() | new.tenants.keys():
-                held = self.held.get(tenant, 0) - old.tenants.get(tenant, 0) + new.tenants.get(tenant, 0)
-                if held:
-                    self.held[tenant] = held
-                else:
-                    self.held.pop(tenant, None)
+        _shift(self.held, old.tenants, new.tenants)
+        _shift(self.away, old.away, new.away)
         for client in old.clients.keys() - new.clients.keys():
             hosts = self._of_client[client]
             hosts.discard(host_id)
@@ -319,3 +354,14 @@ class Ledger:
                 hosts.pop(record.host.host_id, None)
                 if not hosts:
                     del self._by_environment[environment]
+
+
+def _shift(total: dict[str, int], old: Mapping[str, int], new: Mapping[str, int]) -> None:
+    """Replace one host's part in what is counted by tenant for all hosts together."""
+    if old != new:
+        for tenant in old.keys() | new.keys():
+            slots = total.get(tenant, 0) - old.get(tenant, 0) + new.get(tenant, 0)
+            if slots:
+                total[tenant] = slots
+            else:
+                total.pop(tenant, None)

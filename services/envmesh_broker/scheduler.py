@@ -1,8 +1,9 @@
 """The scheduler: one pass over the queue that gives out what is free.
 
-The order is: relocations, by arrival; then tenants, the one first that has had the least for its weight (slot-seconds
-so far, and what it holds now as if for ``HORIZON`` seconds more); within a tenant retried requests, priority, arrival.
-While several tenants want the same slots each is served in small portions, so that they come out even.
+The order is: relocations, by arrival, as far as their tenants' quotas let episodes be there twice; then tenants, the
+one first that has had the least for its weight (slot-seconds so far, and what it holds now as if for ``HORIZON``
+seconds more); within a tenant retried requests, priority, arrival. While several tenants want the same slots each is
+served in small portions, so that they come out even.
 
 A gang that does not fit is overtaken for ``patience`` seconds at most. Then every host that it could use is kept for
 it: what comes free there collects until the gang fits, and nobody behind it starves it. Where its tenant's quota holds
@@ -15,7 +16,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from envmesh_broker.fairness import HORIZON, Tenant, Usage
+from envmesh_broker.fairness import HORIZON, Quotas, Tenant, Usage
 from envmesh_broker.hosts import Grant
 from envmesh_broker.ledger import Ledger
 from envmesh_broker.queue import Lane, Queue, Waiting
@@ -52,13 +53,14 @@ def schedule(
     queue: Queue,
     ledger: Ledger,
     usage: Usage,
+    quotas: Quotas,
     tenant: Callable[[str], Tenant],
     new_id: Callable[[], bytes],
     now: float,
     bounds: SchedulerBounds = SchedulerBounds(),
 ) -> list[Decision]:
     """Give out what is free. Grants are entered in the ledger, complete requests leave the queue."""
-    return _Pass(queue, ledger, usage, tenant, new_id, now, bounds).run()
+    return _Pass(queue, ledger, usage, quotas, tenant, new_id, now, bounds).run()
 
 
 @dataclass(slots=True)
@@ -94,12 +96,13 @@ class _Pass:
         queue: Queue,
         ledger: Ledger,
         usage: Usage,
+        quotas: Quotas,
         tenant: Callable[[str], Tenant],
         new_id: Callable[[], bytes],
         now: float,
         bounds: SchedulerBounds,
     ) -> None:
-        self._queue, self._ledger, self._usage = queue, ledger, usage
+        self._queue, self._ledger, self._usage, self._quotas = queue, ledger, usage, quotas
         self._tenant, self._new_id, self._now, self._bounds = tenant, new_id, now, bounds
         self._kept: set[str] = set()
         self._given: dict[int, tuple[Waiting, dict[str, Grant]]] = {}
@@ -109,7 +112,7 @@ class _Pass:
         for lane in self._queue.lanes():
             if self._free(lane):
                 line = lines.setdefault(lane.tenant, _Line(lane.tenant))
-                line.cursors.append(_Cursor(lane, list(lane.waiting)))
+                line.cursors.append(_Cursor(lane, self._entries(lane)))
         relocations = lines.pop(None, None)
         if relocations is not None:
             while (cursor := relocations.head()) is not None:
@@ -121,6 +124,14 @@ class _Pass:
                 self._queue.remove(arrival)
             decisions.append(Decision(arrival, tuple(grants.values()), waiting.remaining))
         return decisions
+
+    def _entries(self, lane: Lane) -> list[Waiting]:
+        """What of a lane is looked at. One tenant's relocations beyond its quota are in no other one's way."""
+        if lane.tenant is not None:
+            return list(lane.waiting)
+        tenants = {waiting.request.tenant for waiting in lane.waiting}
+        held_back = {name for name in tenants if self._quotas.room(name, relocation=True) == 0}
+        return [waiting for waiting in lane.waiting if waiting.request.tenant not in held_back]
 
     def _share(self, lines: list[_Line]) -> None:
         """Serve the tenant that has had the least, again and again."""
@@ -150,13 +161,16 @@ class _Pass:
     def _serve(self, line: _Line, cursor: _Cursor, portion: int | None) -> None:
         """Place some of the request at a cursor, and move on when there is no more to be done for it."""
         waiting = cursor.entries[cursor.index]
-        limit = waiting.remaining
-        if line.tenant is not None and (quota := self._tenant(line.tenant).quota):
-            limit = min(limit, max(0, quota - self._ledger.held.get(line.tenant, 0)))
-            # All of its lanes are held back alike; and what quota is left is kept for a gang that has been patient.
-            if limit == 0 or (limit < waiting.request.least and self._is_over(waiting)):
-                line.cursors.clear()
-                return
+        request = waiting.request
+        room = self._quotas.room(request.tenant, relocation=request.relocation)
+        limit = waiting.remaining if room is None else min(waiting.remaining, room)
+        if line.tenant is None and limit < request.least:
+            cursor.index += 1
+            return
+        # All lanes of a tenant are held back alike; and what quota is left is kept for a gang that has been patient.
+        if limit == 0 or (limit < request.least and self._is_over(waiting)):
+            line.cursors.clear()
+            return
         if not self._place(waiting, limit, portion):
             line.passed_over += 1
             cursor.index = cursor.index + 1 if self._free(cursor.lane) else len(cursor.entries)

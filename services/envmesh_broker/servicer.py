@@ -21,12 +21,14 @@ from envmesh_broker.traced import BrokerTraces, placing_of
 from envmesh_service.asks import Ask, read_ask, read_reservation
 from envmesh_service.clock import Clock
 from envmesh_service.credentials import Caller
-from envmesh_service.leases import LEASE_VALIDITY, LeaseSigner, LeaseVerifier
+from envmesh_service.leases import LeaseSigner, LeaseVerifier
 from envmesh_service.passes import pass_entry
 
 __all__ = ["Placement"]
 
 MOST_EXPLAINING = 5.0
+MOST_RELEASED = 1_000
+"""So many leases are given back in one call: each is a signature to be checked, on the loop that everybody shares."""
 
 
 class Placement(placement_pb2_grpc.PlacementServiceServicer):
@@ -43,14 +45,13 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         *,
         wall: Clock,
         status_interval: float = 5.0,
-        validity: float = LEASE_VALIDITY,
         traces: BrokerTraces | None = None,
     ) -> None:
         self._traces = traces
         self._desk, self._sessions, self._authenticator = desk, sessions, authenticator
         self._signer = signer
         self._meters, self._losses, self._wall = meters, losses, wall
-        self._status_interval, self._validity = status_interval, validity
+        self._status_interval = status_interval
 
     async def Acquire(
         self, request: placement_pb2.AcquireRequest, context: Any
@@ -110,6 +111,11 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
     ) -> placement_pb2.ReleaseResponse:
         """Take back what was never shown."""
         tenant = (await self._authenticator.caller(context.invocation_metadata() or ())).tenant
+        if len(request.tokens) > MOST_RELEASED:
+            raise Refusal(
+                f"tokens has {len(request.tokens):,} leases; at most {MOST_RELEASED:,} in one call are right",
+                reason="ARGUMENT_INVALID",
+            )
         verifier = LeaseVerifier(self._signer.public_keys)
         leases = [verifier.authentic(token) for token in request.tokens]
         if any(claims.tenant != tenant for claims in leases):
@@ -168,10 +174,14 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
 
     def _grant(self, decision: Decision, caller: Caller, gateway: str) -> placement_pb2.Grant:
         entry = pass_entry(self._signer, caller, self._wall())
-        hosts, show_before = self._desk.core.ledger.hosts, self._wall() + self._validity
+        hosts = self._desk.core.ledger.hosts
+        # It counts as long as the ledger keeps the slots for it, however late its client reads it.
+        ahead = self._wall() - self._desk.clock()
         return placement_pb2.Grant(
             leases=[
-                views.lease(grant, hosts[grant.host_id].host, self._signer, show_before, entry, gateway)
+                views.lease(
+                    grant, hosts[grant.host_id].host, self._signer, ahead + grant.lapses_at, entry, gateway
+                )
                 for grant in decision.grants
                 if grant.host_id in hosts
             ],

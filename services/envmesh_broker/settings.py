@@ -16,6 +16,7 @@ from envmesh_broker.core import CoreBounds
 from envmesh_broker.ledger import LedgerBounds
 from envmesh_broker.queue import QueueBounds
 from envmesh_broker.scheduler import SchedulerBounds
+from envmesh_service.leases import CLOCK_LEEWAY
 from envmesh_service.logs import LEVELS
 from envmesh_service.port_settings import PortSettings
 from envmesh_service.rpc import Endpoint
@@ -127,7 +128,11 @@ class BrokerSettings(PortSettings):
         """What its decisions are bounded by."""
         return CoreBounds(
             ledger=LedgerBounds(
-                liveness=self.liveness, forget=self.forget, settle=self.settle, lagging=self.lagging
+                liveness=self.liveness,
+                forget=self.forget,
+                settle=self.settle,
+                lagging=self.lagging,
+                leeway=CLOCK_LEEWAY,
             ),
             queue=QueueBounds(requests=self.queue_requests, tenant_requests=self.queue_tenant_requests),
             scheduler=SchedulerBounds(validity=self.lease_validity, patience=self.gang_patience),

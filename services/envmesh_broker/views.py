@@ -25,6 +25,9 @@ _STATE_NUMBERS = {state: number for number, state in _STATES.items()} | {
     HostState.SILENT: fleet_pb2.HOST_STATE_SILENT
 }
 _MOST_SLOTS = 1_000_000
+_MOST_HELD = 2 * _MOST_SLOTS
+"""A slot whose thread is stuck is held outside its lease too."""
+_MOST_EPISODES = 2**64 - 1
 
 
 def host_of(identity: fleet_pb2.HostIdentity) -> Host:
@@ -68,16 +71,25 @@ def report_of(report: fleet_pb2.HostReport) -> Report:
     """What a host says it does.
 
     Raises:
-        Refusal: INVALID_ARGUMENT ARGUMENT_INVALID: a state or a lease id that cannot be.
+        Refusal: INVALID_ARGUMENT ARGUMENT_INVALID: a state or a lease id that cannot be, or so many slots or episodes
+            that their sums would not fit into the picture that everybody is shown.
     """
     state = _STATES.get(report.state)
     rows = tuple(
         LeaseRow(row.lease_id, row.tenant, row.environment, row.in_use, row.idle, row.client_id)
         for row in report.leases
     )
-    if state is None or any(len(row.lease_id) != 16 for row in rows):
-        what = "a host cannot say this state of itself" if state is None else "lease ids have 16 bytes"
-        raise Refusal(f"the report is refused: {what}", reason="ARGUMENT_INVALID")
+    held = report.unleased + sum(row.in_use + row.idle for row in rows)
+    episodes = sum(load.ended + load.failed for load in report.environments)
+    for wrong, what in (
+        (state is None, "a host cannot say this state of itself"),
+        (any(len(row.lease_id) != 16 for row in rows), "lease ids have 16 bytes"),
+        (held > _MOST_HELD, f"a host holds {_MOST_HELD:,} slots at most; got {held:,}"),
+        (episodes > _MOST_EPISODES, f"at most {_MOST_EPISODES:,} episodes are counted; got {episodes:,}"),
+    ):
+        if wrong:
+            raise Refusal(f"the report is refused: {what}", reason="ARGUMENT_INVALID")
+    assert state is not None
     lag = report.event_loop_lag if math.isfinite(report.event_loop_lag) else 0.0
     return Report(state, rows, report.unleased, lag, report.sequence)
 

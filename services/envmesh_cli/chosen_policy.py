@@ -12,22 +12,54 @@ from typing import Any
 import numpy as np
 
 from envmesh.outcome import EnvironmentSpec
-from envmesh.policies import kind_of
+from envmesh.policies import batched, kind_of, per_episode
 from envmesh.spaces import JsonSchema, ToolList, describe
 from envmesh.target import TargetError, import_module, suggestion
 from envmesh_cli.check.schema_samples import sample_schema, sample_tool_call
-from envmesh_cli.failures import USAGE, CommandFailed
+from envmesh_cli.failures import USAGE, CommandFailed, status_of
 
 __all__ = ["load_policy", "policy_for", "random_actions"]
 
 
 def policy_for(words: str, spec: EnvironmentSpec, seed: int | None) -> Any:
-    """The policy that ``--policy`` names, for this environment.
+    """The policy that ``--policy`` names, for this environment. What a function of the user's raises comes out of it as
+    ``CommandFailed``, which says that it is the policy's.
 
     Raises:
         CommandFailed: it names none, or the action space cannot be sampled.
     """
-    return random_actions(spec, seed) if words == "random" else load_policy(words)
+    return random_actions(spec, seed) if words == "random" else _blamed(load_policy(words), words)
+
+
+def _blamed(policy: Any, words: str) -> Any:
+    """The same policy, of the same kind, whose errors say whose they are."""
+    if isinstance(policy, Mapping):
+        return {agent: _blamed(member, words) for agent, member in policy.items()}
+    kind = kind_of(policy)
+
+    def act(*arguments: Any, **named: Any) -> Any:
+        try:
+            made = policy(*arguments, **named)
+            return _blamed(made, words) if kind.per_episode else made
+        except Exception as error:
+            raise _failed(words, error) from error
+
+    async def act_later(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await policy(*arguments, **named)
+        except Exception as error:
+            raise _failed(words, error) from error
+
+    chosen = act_later if kind.asynchronous else act
+    if kind.per_episode:
+        return per_episode(chosen)
+    return batched(chosen) if kind.batched else chosen
+
+
+def _failed(words: str, error: Exception) -> CommandFailed:
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next  # without our own call of it
+    return CommandFailed(f"--policy {words} failed: {status_of(error)[1]}")
 
 
 def random_actions(spec: EnvironmentSpec, seed: int | None) -> Any:

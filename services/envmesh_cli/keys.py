@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import math
 import re
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def _plan(arguments: argparse.Namespace) -> KeyPlan:
         if not _HOSTNAME.fullmatch(name):
             raise CommandFailed(f"{name!r} is no host name or address", USAGE)
     try:
-        renew = parse_duration(arguments.renew) / 86400 if arguments.renew else 0
+        renew = parse_duration(arguments.renew) / 86400 if arguments.renew else 0.0
     except ValueError as error:
         raise CommandFailed(f"--renew {arguments.renew}: {error}", USAGE) from None
     return KeyPlan(
@@ -81,7 +80,7 @@ def _plan(arguments: argparse.Namespace) -> KeyPlan:
             for leaf, names in more.items()
         },
         days=arguments.days,
-        renew_days=math.ceil(renew),  # rather a little early than never
+        renew_days=renew,
         tenant=arguments.tenant,
     )
 
@@ -89,11 +88,14 @@ def _plan(arguments: argparse.Namespace) -> KeyPlan:
 def _tell(arguments: argparse.Namespace, items: list[Item]) -> None:
     where = arguments.directory or f"{arguments.secrets}/{arguments.prefix}-…"
     if arguments.json:
-        print(json.dumps({"where": where, "items": {item.name: item.done for item in items}}))
+        told: dict[str, object] = {"where": where, "items": {item.name: item.done for item in items}}
+        if why := {item.name: item.why for item in items if item.why}:
+            told["why"] = why
+        print(json.dumps(told))
         return
     console = open_console()
     table = plain_table("item", "")
     for item in items:
-        table.add_row(item.name, item.done)
+        table.add_row(item.name, f"{item.done}: {item.why}" if item.why else item.done)
     console.print(table)
     console.print(f"in {where}")

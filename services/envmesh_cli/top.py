@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from typing import Any
 
 from rich.console import Group
 from rich.live import Live
@@ -35,7 +36,7 @@ async def _top(arguments: argparse.Namespace) -> int:
         try:
             if arguments.json:
                 async for view in views:
-                    print(json.dumps(view.as_json()), flush=True)
+                    print(json.dumps(_told(view)), flush=True)
                     if arguments.once:
                         break
             elif arguments.once or not console.is_terminal:
@@ -53,6 +54,16 @@ async def _top(arguments: argparse.Namespace) -> int:
         finally:
             await views.aclose()
     return OK
+
+
+def _told(view: View) -> dict[str, Any]:
+    """The view as one JSON object, with null for what a host alone does not tell."""
+    told = view.as_json()
+    if view.alone:
+        told["uptime_seconds"] = None
+        for pool in told["pools"]:
+            pool.update(dict.fromkeys(("steps_per_second", "episodes_per_second", "failed")))
+    return told
 
 
 def _drawn(view: View, where: str) -> Group:

@@ -14,6 +14,7 @@ import envmesh.env
 from envmesh.env import RewardResult, Task
 
 MOST_FILES, MOST_CHARACTERS = 64, 100_000
+TOO_LONG = f"a file has a path, and at most {MOST_CHARACTERS:,} characters"
 
 NOTES = """\
 Monday: buy bread
@@ -130,13 +131,16 @@ class Editor:
         if tool == "delete":
             del self.files[path]
             return f"deleted {path}"
-        if old is None or old not in self.files[path]:
+        before = self.files[path]
+        if old is None or old not in before:
             return f"`old` is not in {path}"
-        return self._write(path, self.files[path].replace(old, text))
+        if len(before) + before.count(old) * (len(text) - len(old)) > MOST_CHARACTERS:
+            return TOO_LONG  # before it is made: one replacement could fill the memory
+        return self._write(path, before.replace(old, text))
 
     def _write(self, path: str, text: str) -> str:
         if not path or len(text) > MOST_CHARACTERS:
-            return f"a file has a path, and at most {MOST_CHARACTERS:,} characters"
+            return TOO_LONG
         if path not in self.files and len(self.files) >= MOST_FILES:
             return f"there are at most {MOST_FILES} files"
         self.files[path] = text

@@ -144,7 +144,7 @@ def _declaration(
         "." not in wrap.partition("(")[0] and wrap.partition("(")[0] not in _REMEMBERS for wrap in wraps
     )
     light = family in _LIGHT and not rendered and ours
-    replays = family in _DETERMINISTIC and not spec.nondeterministic and ours
+    replays = family in _DETERMINISTIC and not spec.nondeterministic and ours and not _of_chance(environment)
     return Declaration(
         version="1" if spec.version is None else str(spec.version),
         isolation=Isolation.INLINE if light else Isolation.PROCESS,
@@ -155,6 +155,13 @@ def _declaration(
         observation_space=environment.observation_space,
         action_space=environment.action_space,
     )
+
+
+def _of_chance(environment: gymnasium.Env[Any, Any]) -> bool:
+    """Whether it is drawn when it is made, which no seed repeats: a FrozenLake without a map makes one up."""
+    lake, keywords = environment.unwrapped, environment.spec.kwargs if environment.spec else {}
+    given = keywords.get("desc"), keywords.get("map_name", "4x4")
+    return type(lake).__name__ == "FrozenLakeEnv" and given == (None, None)
 
 
 def _family(spec: EnvSpec) -> str | None:

@@ -18,11 +18,14 @@ from envmesh_host.roster import Roster
 from envmesh_host.served import Row, size_of
 from envmesh_host.testimony import BEGAN, LIMIT
 
-__all__ = ["CHECKPOINT", "REPLIES", "REWARD", "Asides", "answer"]
+__all__ = ["CHECKPOINT", "MOST_WAITERS", "REPLIES", "REWARD", "Asides", "answer", "join"]
 
 REWARD, CHECKPOINT = pb.COMMAND_KIND_REWARD, pb.COMMAND_KIND_CHECKPOINT
 NAMES: dict[int, str] = {REWARD: "the grading", CHECKPOINT: "the checkpoint"}
 REPLIES: dict[int, int] = {REWARD: pb.EVENT_KIND_REWARD, CHECKPOINT: pb.EVENT_KIND_CHECKPOINT}
+MOST_WAITERS = 64
+"""How often one command may be waited for: a client sends it again when it has lost a connection, or its patience."""
+
 AGAIN = b"again"
 """What a grading that waits has for its action, where it is not to be answered from what is known."""
 
@@ -50,7 +53,8 @@ class Asides(Roster):
         while its outcome is held back. Returns whether it does.
 
         Raises:
-            Refusal: STEP_CONFLICT when another action waits at this index, STEP_INDEX when a grading waits.
+            Refusal: STEP_CONFLICT when another action waits at this index, STEP_INDEX when a grading waits, NO_CAPACITY
+                when it waits too often.
         """
         running = copy.running
         if running is None or running.name not in NAMES.values():
@@ -58,7 +62,7 @@ class Asides(Roster):
         if index == copy.index and running.held is not None:
             if copy.action != action:
                 raise conflict(index)
-            running.held.append(waiter)
+            join(running.held, waiter)
             return True
         if index != copy.index + 1 or copy.ended:
             return False
@@ -71,13 +75,14 @@ class Asides(Roster):
         """Make ready to run a command that is no step; None where the same one runs already.
 
         Raises:
-            Refusal: STEP_INDEX while another command runs, or what ended the episode.
+            Refusal: STEP_INDEX while another command runs, NO_CAPACITY when the same is waited for too often, or what
+                ended the episode.
         """
         name = NAMES[kind]
         if copy.running is not None:
             if copy.running.name != name:
                 raise Refusal(f"{copy.running} is running; wait for it", reason="STEP_INDEX")
-            copy.running.waiters.append(waiter)
+            join(copy.running.waiters, waiter)
             return None
         if copy.failed:
             raise copy.row
@@ -180,7 +185,8 @@ def _wait_behind(running: RunningStep, kind: int, index: int, action: bytes, wai
     """Let a step or grading wait until what runs is over. There is room for one of them, whoever asks for it.
 
     Raises:
-        Refusal: STEP_CONFLICT when a step with another action waits, STEP_INDEX when it is the other that waits.
+        Refusal: STEP_CONFLICT when a step with another action waits, STEP_INDEX when it is the other that waits, and
+            that of ``join``.
     """
     following = running.following
     if following is None:
@@ -191,7 +197,22 @@ def _wait_behind(running: RunningStep, kind: int, index: int, action: bytes, wai
         raise Refusal(f"{waits} waits behind {running}; wait for it", reason="STEP_INDEX")
     if kind != REWARD and following[2] != action:
         raise conflict(index)
-    following[3].append(waiter)
+    join(following[3], waiter)
+
+
+def join(waiters: list[Any], waiter: Waiter) -> None:
+    """Wait for a command that others wait for already.
+
+    Raises:
+        Refusal: NO_CAPACITY when they are too many: each gets an answer of its own, all at the same moment.
+    """
+    if len(waiters) >= MOST_WAITERS:
+        raise Refusal(
+            f"{MOST_WAITERS} times this very command waits for its reply already",
+            reason="NO_CAPACITY",
+            retry_after=1.0,
+        )
+    waiters.append(waiter)
 
 
 def answer(waiters: list[Any], kind: int, result: Row | Refusal) -> None:

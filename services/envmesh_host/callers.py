@@ -13,10 +13,47 @@ from typing import Any
 from envmesh.errors import Refusal
 from envmesh_service.credentials import ANYBODY, Caller, Metadata, Tokens, bearer_token
 from envmesh_service.leases import LeaseVerifier
-from envmesh_service.passes import PASS_KEY, PassReader
+from envmesh_service.passes import PASS_KEY, PASS_VALIDITY, PassReader
 from envmesh_service.watched import Watched
 
-__all__ = ["Callers"]
+__all__ = ["Callers", "Revocations"]
+
+REMEMBERED_SECONDS = PASS_VALIDITY + 60.0
+"""How long a host remembers what a broker of before has revoked: by then every pass of it has ended."""
+
+
+class Revocations:
+    """Which tenants (by name) and credentials (8 bytes) no longer count (pure).
+
+    What a broker tells is the whole list while it is there: what it leaves out counts again. One that was restarted
+    knows of nothing that was revoked before, so what was told until then stays for ``REMEMBERED_SECONDS``.
+    """
+
+    def __init__(self) -> None:
+        self._told: frozenset[str | bytes] = frozenset()
+        self._before: dict[str | bytes, float] = {}
+
+    def tell(self, revoked: frozenset[str | bytes]) -> bool:
+        """A broker's list. Returns whether it is another than before."""
+        if revoked == self._told:
+            return False
+        for back in self._told - revoked:
+            self._before.pop(back, None)
+        self._told = revoked
+        return True
+
+    def away(self, now: float) -> None:
+        """The broker is not heard any more: whichever is heard next may know less."""
+        kept = {each: at for each, at in self._before.items() if now - at < REMEMBERED_SECONDS}
+        self._before = kept | dict.fromkeys(self._told, now)
+        self._told = frozenset()
+
+    def has(self, one: str | bytes, now: float) -> bool:
+        """Whether this tenant or credential no longer counts."""
+        if one in self._told:
+            return True
+        at = self._before.get(one)
+        return at is not None and now - at < REMEMBERED_SECONDS
 
 
 class Callers:
@@ -32,9 +69,9 @@ class Callers:
     ) -> None:
         self._passes = PassReader(verifier, wall)
         self._file = file
+        self._wall = wall
+        self._revocations = Revocations()
         self.required = required or file is not None
-        self.revoked_tenants: frozenset[str] = frozenset()
-        self.revoked_credentials: frozenset[bytes] = frozenset()
 
     def __call__(self, context: Any) -> Caller:
         """Whose call it is.
@@ -78,4 +115,13 @@ class Callers:
         """Whether a caller of before may no longer call."""
         if self._file is not None and not self._file.value.known(caller):
             return True
-        return caller.tenant in self.revoked_tenants or caller.credential in self.revoked_credentials
+        now = self._wall()
+        return self._revocations.has(caller.tenant, now) or self._revocations.has(caller.credential, now)
+
+    def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> bool:
+        """The broker says whose calls count no more. Returns whether that is something else than before."""
+        return self._revocations.tell(tenants | credentials)
+
+    def broker_away(self) -> None:
+        """The broker is not heard any more; what it has revoked stays so."""
+        self._revocations.away(self._wall())

@@ -33,6 +33,9 @@ MOST_UNWRITTEN_BYTES = 1 << 30
 
 MOST_READ_BYTES = 1 << 30
 
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+"""User and password in a URL, or in each of several that are chained."""
+
 _NAME = re.compile(r"[0-9a-f]{16}/[0-9a-f]{32}-[0-9]{1,10}-[0-9a-f]{16}")
 
 
@@ -40,15 +43,19 @@ class CheckpointStore:
     """A directory of checkpoints at ``url``. ``inline_bytes``: smaller ones travel to the client instead.
 
     Raises:
-        ValueError: fsspec knows no such place; the message says what is missing.
+        ValueError: fsspec knows no such place, or cannot reach it; the message says what is missing.
     """
 
     def __init__(self, url: str, *, inline_bytes: int = 64 * 1024, lifetime: float = 86400.0):
+        self._secrets = _USER.findall(url)
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ValueError(f"the checkpoint store {url!r} cannot be used: {error}") from None
-        self.url = url
+        except Exception as error:  # each kind of place has its own
+            raise ValueError(
+                f"the checkpoint store {self._said(url)!r} (ENVMESH_HOST_CHECKPOINT_STORE) cannot be used: "
+                f"{self._said(error)}"
+            ) from None
+        self.url = self._said(url)
         self.inline_bytes = inline_bytes
         self.lifetime = lifetime
         self.written = self.written_bytes = self.failed = 0
@@ -93,7 +100,7 @@ class CheckpointStore:
             error = future.exception() if not future.cancelled() else asyncio.CancelledError()
             if error is not None:
                 self.failed += 1
-                log.warning("the checkpoint store %s cannot be written: %s", self.url, error)
+                log.warning("the checkpoint store %s cannot be written: %s", self.url, self._said(error))
                 then(None)
                 return
             self.written += 1
@@ -113,26 +120,34 @@ class CheckpointStore:
                 gone = "the checkpoint is not in the store any more: its lifetime is over, or its episode was closed"
                 then(Refusal(gone, reason="REPLAY_DIVERGED"))
             else:
-                then(
-                    Refusal(
-                        f"the checkpoint store cannot be read: {error}", reason="NO_CAPACITY", retry_after=1.0
-                    )
-                )
+                unread = f"the checkpoint store cannot be read: {self._said(error)}"
+                then(Refusal(unread, reason="NO_CAPACITY", retry_after=1.0))
 
         self._run(lambda: self._read(reference), done)
 
     def delete(self, references: Sequence[str]) -> None:
         """These are not needed any more."""
         if references:
-            self._run(lambda: self._delete(references), _ignore)
+            self._run(lambda: self._delete(references), self._ignore)
 
     def sweep(self, wall: float) -> None:
         """Delete what is older than its lifetime."""
-        self._run(lambda: self._sweep(wall), _ignore)
+        self._run(lambda: self._sweep(wall), self._ignore)
 
     def close(self) -> None:
         """End the threads; what is being written is written to its end."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _said(self, what: object) -> str:
+        """A text, such as an error's, without the user and password that the URL may have."""
+        text = str(what)
+        for secret in self._secrets:
+            text = text.replace(secret, "***@")
+        return text
+
+    def _ignore(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            log.warning("the checkpoint store: %s", self._said(error))
 
     # ---- in the threads
 
@@ -158,7 +173,7 @@ class CheckpointStore:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                log.warning("a checkpoint cannot be deleted: %s", error)
+                log.warning("a checkpoint cannot be deleted: %s", self._said(error))
 
     def _sweep(self, wall: float) -> None:
         for path, details in self._files.find(self._root, detail=True).items():
@@ -173,8 +188,3 @@ class CheckpointStore:
 
 def _owner(tenant: str) -> str:
     return hashlib.sha256(tenant.encode()).hexdigest()[:16]
-
-
-def _ignore(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("the checkpoint store: %s", error)

@@ -26,21 +26,22 @@ class Columns:
     __slots__ = ("arrived", "count", "handles", "indices", "kinds", "others", "payloads", "steps", "timeouts")
 
     def __init__(self, frame: pb.StreamRequest, arrived: float):
+        self.count = count = len(frame.handles)
+        lengths = (len(frame.indices), len(frame.payloads), len(frame.kinds), len(frame.timeouts),
+                   len(frame.annotations))  # fmt: skip
+        # Before there is a list of anything: a frame's bytes may be rows by the million.
+        if count > MAX_ROWS:
+            raise Refusal(f"a frame has at most {MAX_ROWS} rows; this has {count}", reason="MALFORMED")
+        if any(length not in (0, count) for length in lengths):
+            raise Refusal(
+                f"the frame's columns disagree: {count} handles, others {lengths}", reason="MALFORMED"
+            )
         self.handles = handles = list(frame.handles)
-        self.count = count = len(handles)
         self.indices = list(frame.indices) or [0] * count
         self.payloads = list(frame.payloads) or [b""] * count
         self.kinds = list(frame.kinds) or None
         self.timeouts = list(frame.timeouts) or None
         self.arrived = arrived
-        lengths = (len(self.indices), len(self.payloads), len(self.kinds or handles),
-                   len(self.timeouts or handles), len(frame.annotations) or count)  # fmt: skip
-        if any(length != count for length in lengths):
-            raise Refusal(
-                f"the frame's columns disagree: {count} handles, others {lengths}", reason="MALFORMED"
-            )
-        if count > MAX_ROWS:
-            raise Refusal(f"a frame has at most {MAX_ROWS} rows; this has {count}", reason="MALFORMED")
         self.others: Sequence[int] = ()
         self.steps = Steps(handles, self.indices, self.payloads)
         if self.timeouts is not None:

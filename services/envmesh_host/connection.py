@@ -21,6 +21,7 @@ from envmesh_host.columns import Columns
 from envmesh_host.copy import EpisodeCopy, acknowledge
 from envmesh_host.counting import named
 from envmesh_host.engine import Engine
+from envmesh_host.journals import check_length
 from envmesh_host.outbox import Outbox
 from envmesh_host.player import EMPTY_ROW
 from envmesh_host.refusals import defective, parse, unknown_episode
@@ -33,7 +34,7 @@ __all__ = ["Connection"]
 
 log = logging.getLogger("envmesh.host")
 
-STEP = pb.COMMAND_KIND_STEP
+STEP, RESET = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET
 OUTCOME = pb.EVENT_KIND_OUTCOME
 FAILURE = pb.EVENT_KIND_FAILURE
 ANSWERED_AT_ONCE = frozenset(
@@ -45,7 +46,8 @@ ANSWERED_AT_ONCE = frozenset(
         pb.COMMAND_KIND_ACKNOWLEDGE,
     }
 )
-"""The kinds that the engine does not count itself when their work is done."""
+"""The kinds whose work is done when they were carried out: the engine counts all others itself, and only those can keep
+their caller waiting."""
 
 
 class Connection:
@@ -90,8 +92,8 @@ class Connection:
         self._fetching: dict[int, pb.ResumeRequest] = {}
         self._batches = StepBatches(self)
         self._commands: dict[int, Callable[[int, int, bytes], None]] = {
-            pb.COMMAND_KIND_STEP: self._step,
-            pb.COMMAND_KIND_RESET: self._reset,
+            STEP: self._step,
+            RESET: self._reset,
             pb.COMMAND_KIND_CLOSE: self._close,
             pb.COMMAND_KIND_REWARD: self._reward,
             pb.COMMAND_KIND_CHECKPOINT: self._checkpoint,
@@ -201,7 +203,9 @@ class Connection:
                 raise Refusal(f"command kind {kind} is unknown to this host", reason="ARGUMENT_INVALID")
             if handle == 0:
                 raise Refusal("handle 0 names nothing", reason="ARGUMENT_INVALID")
-            if timeout_ms:
+            if kind == RESET:
+                index = 0  # it is answered under that index, whatever it was sent under
+            if timeout_ms and kind not in ANSWERED_AT_ONCE:
                 self.deadlines[handle, index] = time.monotonic() + timeout_ms / 1e3
             carry_out(handle, index, payload)
             if kind in ANSWERED_AT_ONCE:
@@ -260,11 +264,12 @@ class Connection:
         request = parse(pb.ResetRequest, payload)
         self._free(handle, request.episode_id)
         self.engine.reset(
-            request, payload, lambda: self.leases.holding(request.lease_number), self, (self, handle, 0),
+            request, payload, lambda: self.leases.holding(request.lease_number), self, (self, handle, index),
             lambda copy: self._bind_copy(handle, copy),
         )  # fmt: skip
 
     def _resume(self, handle: int, index: int, payload: bytes) -> None:
+        check_length(payload)
         request = parse(pb.ResumeRequest, payload)
 
         def resume() -> None:

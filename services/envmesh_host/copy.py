@@ -37,9 +37,10 @@ class EpisodeCopy:
     nothing else on its fast path. There it notes a reply as a position in the ``record`` of a whole frame; ``index``,
     ``action`` and ``row`` say the same one by one: the last reply's index, the action's bytes that led to it, and the
     reply, or the refusal that ended the episode. ``running`` is the command under way, None where there is none.
-    ``grade`` is the reply to Reward and the index it was given at. ``saved_index`` and ``saved_at`` say when it was
-    saved last, ``stored`` which checkpoints of it are in the store, the oldest first, ``trace`` its trace, where
-    it has one.
+    ``grade`` is the reply to Reward and the index it was given at, ``return_`` the sum of the rewards so far, NaN where
+    that is not known (the copy was rebuilt from a checkpoint that does not say). ``saved_index`` and ``saved_at`` say
+    when it was saved last, ``stored`` which checkpoints of it are in the store, the oldest first, ``trace`` its trace,
+    where it has one.
     """
 
     __slots__ = (

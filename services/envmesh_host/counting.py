@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from envmesh.errors import Refusal
@@ -11,12 +12,12 @@ from envmesh_host.copy import EpisodeCopy
 from envmesh_host.hosted import RecentFailure
 from envmesh_host.served import ENDED
 
-__all__ = ["named", "note_ended", "note_failure", "note_over"]
+__all__ = ["named", "note_ended", "note_failure", "note_fallen", "note_over"]
 
-FINAL = frozenset({"PREEMPTED", "VERSION_GONE", "REPLAY_DIVERGED", "LIMIT_EXCEEDED"})
+FINAL = frozenset({"VERSION_GONE", "LIMIT_EXCEEDED"})
 """Reasons after which nobody goes on with an episode, whatever its recovery class."""
 
-FINAL_WITHOUT_RECOVERY = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"})
+FINAL_WITHOUT_RECOVERY = frozenset({"PREEMPTED", "WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"})
 """Those after which only an episode of class NONE is over: its client rebuilds any other."""
 
 MESSAGE_CHARACTERS = 300
@@ -28,24 +29,33 @@ def note_ended(copy: EpisodeCopy) -> None:
     """An episode reached its end by itself."""
     environment = copy.environment
     observed = environment.observed
-    observed.returns.append(copy.return_)
     observed.lengths.append(copy.index)
     outcome = "terminated" if copy.row[2] & pb.OUTCOME_FLAG_TERMINATED else "truncated"
     observed.outcomes[outcome] = observed.outcomes.get(outcome, 0) + 1
     environment.ended += 1
-    environment.return_sum += copy.return_
+    if not math.isnan(copy.return_):
+        observed.returns.append(copy.return_)
+        environment.return_sum += copy.return_
 
 
 def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
-    """An episode ended without an outcome."""
-    observed = copy.environment.observed
-    observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
-    observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
+    """An episode ended without an outcome. One that can be rebuilt does not end where its host has to go: it goes on
+    elsewhere, and is counted there."""
     environment = copy.environment
-    environment.failed += 1
-    lost = environment.info.recovery == pb.RECOVERY_CLASS_NONE and refusal.reason in FINAL_WITHOUT_RECOVERY
-    if lost or refusal.reason in FINAL:
+    lost = environment.info.recovery == pb.RECOVERY_CLASS_NONE
+    if lost or refusal.reason != "PREEMPTED":
+        observed = environment.observed
+        observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
+        observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
+        environment.failed += 1
+    if (lost and refusal.reason in FINAL_WITHOUT_RECOVERY) or refusal.reason in FINAL:
         environment.interrupted[refusal.reason] = environment.interrupted.get(refusal.reason, 0) + 1
+    note_fallen(copy, refusal)
+
+
+def note_fallen(copy: EpisodeCopy, refusal: Refusal) -> None:
+    """A copy is of no more use, or could not be rebuilt; its episode may go on elsewhere. For people who look."""
+    environment = copy.environment
     message = Exception.__str__(refusal).partition("\n")[0][:MESSAGE_CHARACTERS]
     failure = RecentFailure(copy.episode_id, copy.index, refusal.reason, message, time.monotonic())
     environment.recent_failures.append(failure)

@@ -12,10 +12,10 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.asides import REPLIES, answer
+from envmesh_host.asides import REPLIES, answer, join
 from envmesh_host.contracts import Sink
 from envmesh_host.copy import Dropped, EpisodeCopy, RunningStep, Verdict, judge_step
-from envmesh_host.counting import note_ended, note_failure
+from envmesh_host.counting import note_ended, note_failure, note_fallen
 from envmesh_host.hosted import Waiter
 from envmesh_host.isolation.runner import Job
 from envmesh_host.journals import Survey, survey
@@ -138,11 +138,12 @@ class Engine(Saving):
         journal = request.journal
         seen = survey(journal) if journal.entries else None
         payload = request.SerializeToString(deterministic=True)
-        copy = self._own_copy(request.episode_id, request.epoch, sink)
+        proven = seen is not None or bool(request.attach_token)
+        copy = self._own_copy(request.episode_id, request.epoch, sink, proven=proven)
         if copy is not None:
             running = copy.running
             if running is not None and running.request == payload:
-                running.waiters.append(waiter)
+                join(running.waiters, waiter)
                 return copy
             if self._take_over(copy, request, seen, sink):
                 last = outcome_of_row(copy.index, copy.row)
@@ -213,7 +214,7 @@ class Engine(Saving):
         """Carry out a reset or step, or answer it from what is known.
 
         Raises:
-            Refusal: as ``judge_step``.
+            Refusal: as ``judge_step`` and ``join``.
         """
         if self.queue_behind(copy, kind, index, action, waiter):
             return
@@ -223,7 +224,7 @@ class Engine(Saving):
             if not (self.is_unsaved(copy) and self.hold_back(copy, [waiter], copy.row)):
                 waiter[0].reply(waiter[1], waiter[2], OUTCOME, copy.row)
         elif verdict is Verdict.WAIT:
-            copy.running.waiters.append(waiter)
+            join(copy.running.waiters, waiter)
         else:
             self._run(copy, kind, running_step(index, action, waiter), action)
 
@@ -308,11 +309,13 @@ class Engine(Saving):
                 self.traffic.note_command(kind)
                 copy.environment.observed.observation_bytes += len(row[0])
                 if kind == pb.COMMAND_KIND_RESUME:
-                    row = _last_row(row)
-                copy.settle(running.index, running.action, row)
-                if row[1]:
+                    copy.return_, row = row[1], _last_row(row)
+                    result = (result[0], *row[1:4], b"")
+                else:
                     copy.return_ += row[1]
-                if row[2] & ENDED:
+                copy.settle(running.index, running.action, row)
+                # An end that a journal holds was counted when it came.
+                if row[2] & ENDED and kind != pb.COMMAND_KIND_RESUME:
                     note_ended(copy)
         saving = copy.environment.saves and not copy.failed
         if saving and reply_kind == OUTCOME and self.hold_back(copy, running.waiters, copy.row):
@@ -329,7 +332,11 @@ class Engine(Saving):
             self.close(copy)
         elif refusal.ends_episode:
             copy.settle(running.index, running.action, refusal)
-            note_failure(copy, refusal)
+            if kind == pb.COMMAND_KIND_RESUME:
+                note_fallen(copy, refusal)  # what becomes of the episode, its client decides
+                self.counts["diverged"] += refusal.reason == "REPLAY_DIVERGED"
+            else:
+                note_failure(copy, refusal)
         elif copy.play is not None:
             copy.open_to_steps()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from envmesh.errors import Refusal
@@ -39,6 +40,7 @@ class Replay:
         self._digest: int | None = None
         self._index = -1
         self._last: Row = EMPTY_ROW
+        self._return = math.nan
         self._outcomes: list[pb.Outcome] = []
         self._outcome_bytes = 0
         seen = survey(request.journal)
@@ -58,6 +60,7 @@ class Replay:
             self._digest = entry.digest if kind in ("reset", "act") else None
             if kind == "reset":
                 reset = entry.reset
+                self._return = 0.0
                 request = pb.ResetRequest(task=reset.task, split=reset.split)
                 if reset.HasField("seed"):
                     request.seed = reset.seed
@@ -84,12 +87,15 @@ class Replay:
             raise Refusal(f"the checkpoint is of {content.environment}", reason="VERSION_MISMATCH")
         self._index = content.last.index
         self._last = row_of_outcome(content.last)
+        if content.HasField("return_so_far"):
+            self._return = content.return_so_far
         return content.state.SerializeToString(deterministic=True)
 
     def outcome(self, row: Row) -> None:
         """Take note of what a command led to."""
         self._index += 1
         self._last = row
+        self._return += row[1]
         if row[3] != self._digest:
             raise Refusal(
                 f"replaying {self._served.definition.key}, step {self._index} led to another outcome than before "
@@ -115,7 +121,8 @@ class Replay:
         return f"the journal is of build {there[:12]}, this host runs build {here[:12]}"
 
     def row(self) -> Row:
-        """The ResumeResponse, beside the last outcome's columns."""
+        """The ResumeResponse, beside the last outcome's columns. Their reward is all that the episode was rewarded with
+        up to there; NaN where that is not known, for the journal begins at a checkpoint that does not say."""
         last = self._last
         response = pb.ResumeResponse(
             last=outcome_of_row(max(self._index, 0), last),
@@ -123,7 +130,7 @@ class Replay:
             replayed=self._acts,
             build=self._served.definition.build,
         )
-        return (response.SerializeToString(), last[1], last[2], last[3], b"")
+        return (response.SerializeToString(), self._return, last[2], last[3], b"")
 
 
 def outcome_of_row(index: int, row: Row) -> pb.Outcome:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from google.protobuf.message import DecodeError
 
 from envmesh.errors import Refusal
 from envmesh.journal import MOST_ENTRIES
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.wire import MalformedValue, read_varint, section
 
-__all__ = ["JOURNAL_FORMAT", "Survey", "survey"]
+__all__ = ["JOURNAL_FORMAT", "Survey", "check_length", "survey"]
 
 JOURNAL_FORMAT = 1
+MOST_FIELDS = MOST_ENTRIES + 100
+"""Of a request to resume and of its journal together: its entries, and a few more."""
+
+_JOURNAL = pb.ResumeRequest.DESCRIPTOR.fields_by_name["journal"].number
+_SECTION, _WHOLE_SIZES = 2, {1: 8, 5: 4}
+"""Wire types: what says its own length, and those of fixed64 and fixed32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,44 @@ class Survey:
             return False
         ahead = index - self.last_index
         return ahead == 1 or (ahead == 0 and self.last_digest in (None, digest))
+
+
+def check_length(request: bytes) -> None:
+    """Refuse a serialized ``ResumeRequest`` with too long a journal before anything is made of it: what has two bytes
+    here takes a hundred once it is parsed. ``survey`` counts exactly.
+
+    Raises:
+        Refusal: MALFORMED.
+    """
+    if len(request) <= 2 * MOST_FIELDS:
+        return
+    fields = _fields(request, 0, len(request))
+    all_fields = chain.from_iterable(
+        chain(((number, start, stop),), _fields(request, start, stop) if number == _JOURNAL else ())
+        for number, start, stop in fields
+    )
+    if next(islice(all_fields, MOST_FIELDS, None), None) is not None:
+        raise Refusal(
+            f"the journal has more than the {MOST_ENTRIES:,} entries of the bound", reason="MALFORMED"
+        )
+
+
+def _fields(message: bytes, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Number, start and stop of each field of a serialized message, up to where it is none: a parser gets no further.
+    What is in a group counts as if it were beside it."""
+    try:
+        while at < stop:
+            tag, at = read_varint(message, at)
+            start = at
+            if tag & 7 == _SECTION:
+                start, at = section(message, at, stop)
+            elif tag & 7 == 0:
+                _, at = read_varint(message, at)
+            else:
+                at += _WHOLE_SIZES.get(tag & 7, 0)
+            yield tag >> 3, start, at
+    except (IndexError, MalformedValue):
+        return
 
 
 def survey(journal: pb.Journal) -> Survey:

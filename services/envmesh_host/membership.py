@@ -194,9 +194,7 @@ class Membership:
 
     def revoked(self, tenants: frozenset[str], credentials: frozenset[bytes]) -> None:
         """End the streams of these tenants, and those begun with these credentials."""
-        callers = self._host.callers
-        if (tenants, credentials) != (callers.revoked_tenants, callers.revoked_credentials):
-            callers.revoked_tenants, callers.revoked_credentials = tenants, credentials
+        if self._host.callers.revoked(tenants, credentials):
             self._host.end_revoked()
 
     def watches(self, watches: Sequence[fleet_pb2.Watch]) -> None:
@@ -210,6 +208,8 @@ class Membership:
     def connected(self, up: bool) -> None:
         """The broker hears this host, or no longer does."""
         self._known = self._told
+        if not up:
+            self._host.callers.broker_away()
         if up and not self.registered.is_set():
             self.registered.set()
             log.info("registered", extra={"broker": self._host.settings.broker, "host": self._host.host_id})

@@ -209,6 +209,7 @@ class HostMeters:
         samples, self._lag.samples = self._lag.samples, []
         self.lag.labels().observe_many(samples)
         self.fenced.labels().value = float(self._engine.counts["fenced"])
+        self.divergences.labels().value = float(self._engine.counts["diverged"])
         for hosted in self._engine.hosted.values():
             deaths = getattr(hosted.runner, "deaths", None)
             while deaths:
@@ -244,8 +245,6 @@ class HostMeters:
             self.episodes.add(count, *labels, outcome)
         for cause, count in seen.failures.items():
             self.failures.add(count, *self._bounded("cause", *labels, cause))
-            if cause == "REPLAY_DIVERGED":
-                self.divergences.add(count)
 
     def _take_traffic(self, seen: Traffic) -> None:
         for (kind, reason), count in seen.commands.items():

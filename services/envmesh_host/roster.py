@@ -63,7 +63,7 @@ class Roster:
         self._emptied = asyncio.Event()
         self.on_slot_freed: Callable[[], None] = lambda: None
         self.on_slot_taken: Callable[[], None] = lambda: None
-        self.counts: dict[str, int] = {"fenced": 0}
+        self.counts: dict[str, int] = {"fenced": 0, "diverged": 0}
         self.traffic = Traffic()
 
     def take_traffic(self) -> Traffic:
@@ -155,12 +155,15 @@ class Roster:
         self.on_slot_freed()
 
     def abort(self, copy: EpisodeCopy, refusal: Refusal) -> None:
-        """End an episode that goes on no more; its copy stays until closed, to answer with the refusal."""
+        """End an episode that goes on no more; its copy stays until closed, to answer with the refusal. Where the
+        episode was over before, it is not counted again."""
         waiters = copy.running.dismissed() if copy.running is not None else []
+        over = copy.ended
         copy.running = None
         copy.row = refusal
         copy.close_to_steps()
-        note_failure(copy, refusal)
+        if not over:
+            note_failure(copy, refusal)
         for sink, handle, index in waiters:
             sink.reply(handle, index, pb.EVENT_KIND_FAILURE, refusal)
 
@@ -183,11 +186,17 @@ class Roster:
         self._fence(copy, epoch)
         return None
 
-    def _own_copy(self, episode_id: bytes, epoch: int, sink: Sink) -> EpisodeCopy | None:
+    def _own_copy(
+        self, episode_id: bytes, epoch: int, sink: Sink, *, proven: bool = True
+    ) -> EpisodeCopy | None:
+        """The copy of this episode, if there is one. To whom has nothing to prove that it is theirs, another tenant's
+        is as if there were none."""
         copy = self.episodes.get(episode_id)
         if copy is None:
             return None
         if copy.tenant != sink.tenant:
+            if not proven:
+                return None
             raise Refusal("this episode id belongs to another tenant", reason="NOT_YOURS")
         judge_epoch(copy, epoch, sink.client_id)
         return copy

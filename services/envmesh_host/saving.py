@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -251,6 +252,7 @@ class Saving(Asides):
             last=outcome_of_row(at, copy.row),
             environment=copy.environment.key,
             build=copy.environment.info.build,
+            return_so_far=None if math.isnan(copy.return_) else copy.return_,
         )
         content.state.ParseFromString(row[0])
         data = content.SerializeToString(deterministic=True)

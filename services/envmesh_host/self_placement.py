@@ -24,6 +24,8 @@ __all__ = ["SelfPlacement"]
 
 MAX_QUEUE = 10_000
 STATUS_SECONDS = 5.0
+MOST_RELEASED = 1000
+"""Leases in one Release: the signature of each is checked in the loop's thread."""
 
 
 class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
@@ -90,6 +92,11 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """Take back leases that were never shown."""
+        if len(request.tokens) > MOST_RELEASED:
+            raise Refusal(
+                f"tokens has {len(request.tokens):,} leases; at most {MOST_RELEASED:,} in one call are right",
+                reason="ARGUMENT_INVALID",
+            )
         tenant, verifier = self._caller(context).tenant, LeaseVerifier(self._signer.public_keys)
         claims = [verifier.authentic(token) for token in request.tokens]
         if any(lease.tenant != tenant for lease in claims):

@@ -60,6 +60,7 @@ class Served:
     agent_actions: Mapping[str, spaces.Codec]
     tasks: TaskTable = field(init=False, repr=False)
     _plain_forms: tuple[Callable[[bytes], Any], Callable[[Any], Row]] | None = field(default=None, repr=False)
+    _met: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         self.tasks = TaskTable(self.definition)
@@ -104,7 +105,8 @@ class Served:
 
     @classmethod
     def as_found(cls, definition: Definition, info: pb.EnvironmentInfo, asynchronous: bool) -> Served:
-        """The same without an instance, from what ``prepare`` found in another process."""
+        """The same without an instance, from what ``prepare`` found in another process. What the author's own spaces
+        say beyond it comes from the first instance."""
         declaration = definition.declaration
         observation_space, action_space = declaration.observation_space, declaration.action_space
         if observation_space is None and info.HasField("observation_space"):
@@ -123,7 +125,6 @@ class Served:
         action_space: Any,
     ) -> Served:
         agents = definition.declaration.agents
-        by_agent = action_space if agents and isinstance(action_space, Mapping) else None
         return cls(
             definition=definition,
             info=info,
@@ -132,13 +133,29 @@ class Served:
             observation=spaces.codec(None if agents else observation_space),
             action=spaces.codec(None if agents else action_space, action=True),
             agent_actions={
-                agent: spaces.codec(by_agent[agent] if by_agent else action_space, action=True)
-                for agent in agents
+                agent: spaces.codec(space, action=True)
+                for agent, space in _space_by_agent(agents, action_space).items()
             },
         )
 
+    def _meet(self, instance: Any) -> None:
+        """Check actions by the author's own spaces, which an instance may set and no info can say."""
+        self._met = True
+        agents = self.definition.declaration.agents
+        space = _space(self.definition.declaration.action_space, instance, "action_space")
+        if not agents and spaces.is_authors_own(space):
+            self.action = spaces.codec(space, action=True)
+        own = {
+            agent: spaces.codec(each, action=True)
+            for agent, each in _space_by_agent(agents, space).items()
+            if spaces.is_authors_own(each)
+        }
+        self.agent_actions = {**self.agent_actions, **own}
+
     def forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
         """How to read this instance's actions, and how to write its outcomes."""
+        if not self._met:
+            self._meet(instance)
         if not self.definition.declaration.agents:
             if self._plain_forms is None:
                 self._plain_forms = self._action_reader(), self._outcome_writer()
@@ -167,17 +184,16 @@ class Served:
 
     def _outcome_writer(self) -> Callable[[Any], Row]:
         encode = self.observation.encode
-        encode_info = values.encode
 
         def write(result: Any) -> Row:
             try:
                 observation, reward, terminated, truncated, info = result
                 payload = encode(observation)
-                reward = float(reward)
+                reward = float(reward) + 0.0  # -0.0 too is 0.0: a row does not say the sign of a zero
                 flags = _TERMINATED if terminated else 0
                 if truncated:
                     flags |= _TRUNCATED
-                info = encode_info(info) if info else b""
+                info = _packed_info(info) if info else b""
             except Exception as error:  # whatever an author's objects raise when they are looked at
                 raise _not_an_outcome(result, error) from None
             if not isfinite(reward):
@@ -192,7 +208,7 @@ class Served:
         """How to read a column of actions and write a column of outcomes. Both raise whatever they raise where one of
         them is wrong; the one by one forms then say which, and what. Not for several agents."""
         decode, check = decoder_of(self.action.decode), self.action.check
-        encode, encode_info = encoder_of(self.observation.encode), values.encode
+        encode = encoder_of(self.observation.encode)
         unchecked = spaces.codec(None).check is check
 
         def read(column: Sequence[bytes]) -> list[Any]:
@@ -204,7 +220,7 @@ class Served:
         def write(results: Sequence[Any]) -> OutcomeColumns:
             observations, raw_rewards, terminated, truncated, infos = zip(*results, strict=True)
             payloads = encode(observations)
-            rewards = list(map(float, raw_rewards))
+            rewards = [float(reward) + 0.0 for reward in raw_rewards]
             if not isfinite(sum(rewards)):
                 raise ValueError("a reward is not finite")
             flags = [0] * len(rewards)
@@ -220,7 +236,7 @@ class Served:
                 digests = list(map(digest_of, payloads, suffixes))
             packed_infos = [b""] * len(rewards)
             if any(infos):
-                packed_infos = [encode_info(info) if info else b"" for info in infos]
+                packed_infos = [_packed_info(info) if info else b"" for info in infos]
             return payloads, rewards, flags, digests, packed_infos
 
         return read, write
@@ -325,6 +341,18 @@ def _form_of(result: Any) -> str:
     if isinstance(result, tuple | list):
         return f"a {type(result).__name__} of {len(result)}"
     return shown(result)
+
+
+def _packed_info(info: Any) -> bytes:
+    if type(info) is not dict and not isinstance(info, Mapping):
+        raise TypeError(f"an info is a map, not {type(info).__name__}")
+    return values.encode(info)
+
+
+def _space_by_agent(agents: Sequence[str], space: Any) -> dict[str, Any]:
+    """The space of each agent: its own, where ``space`` is a map of them."""
+    by_agent = space if isinstance(space, Mapping) else None
+    return {agent: by_agent[agent] if by_agent else space for agent in agents}
 
 
 def _space(declared: Any, instance: Any, name: str) -> Any:

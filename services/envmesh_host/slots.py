@@ -13,6 +13,13 @@ from envmesh.errors import Refusal
 
 __all__ = ["Claim", "Holding", "SlotTable"]
 
+REMEMBERED_SECONDS = 30.0
+"""How long a lease that has ended is remembered, from when it came here. Its token could be shown as a new one for
+less: for the 10 s of a grant, and as far as the clocks of two machines may differ."""
+
+MOST_REMEMBERED = 100_000
+"""So many leases that have ended are remembered; beyond, the first of them is forgotten."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -28,7 +35,7 @@ class Claim:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Holding:
-    """A lease that was shown here: ``count`` slots, of which ``episodes`` are in use.
+    """A lease that was shown here, or granted, at ``since``: ``count`` slots, of which ``episodes`` are in use.
 
     ``recalled`` slots go back as their episodes close. A provisional holding was granted but not shown yet; it lapses
     at ``lapses_at``.
@@ -39,6 +46,7 @@ class Holding:
     environment: str
     client_id: bytes
     count: int
+    since: float
     idle_since: float
     lapses_at: float | None = None
     recalled: int = 0
@@ -65,6 +73,8 @@ class SlotTable:
         self.stuck = 0
         self.ended: list[Holding] = []
         self._holdings: dict[bytes, Holding] = {}
+        self._over: dict[bytes, float] = {}
+        """Leases that have ended, and when they came here."""
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self._holdings.values())
@@ -107,15 +117,17 @@ class SlotTable:
         return self._add(claim, now, lapses_at)
 
     def show(self, claim: Claim, now: float) -> Holding:
-        """A client shows its lease: from now on the host keeps it. Showing it again changes nothing.
+        """A client shows its lease: from now on the host keeps it. Showing it again changes nothing while it is kept.
 
         Raises:
-            Refusal: SLOT_TAKEN when others were first.
+            Refusal: LEASE_INVALID when it has ended, SLOT_TAKEN when others were first.
         """
         holding = self._holdings.get(claim.lease_id)
         if holding is not None:
             holding.lapses_at = None
             return holding
+        if claim.lease_id in self._over:
+            raise _ended()
         self._require(claim, "SLOT_TAKEN")
         return self._add(claim, now, None)
 
@@ -126,7 +138,7 @@ class SlotTable:
             Refusal: NO_CAPACITY when all its slots are in use, LEASE_INVALID when it was taken back.
         """
         if self._holdings.get(holding.lease_id) is not holding:
-            raise Refusal("the lease was given back or taken back", reason="LEASE_INVALID")
+            raise _ended()
         if episode_id not in holding.episodes and holding.idle < 1:
             raise Refusal(f"all {holding.count} slots of the lease are in use", reason="NO_CAPACITY")
         holding.episodes.add(episode_id)
@@ -163,6 +175,7 @@ class SlotTable:
             too_idle = holding.lapses_at is None and holding.idle and now - holding.idle_since >= idle_after
             if never_shown or too_idle:
                 lapsed.append((holding, self._shrink(holding, holding.idle)))
+        self._over = {lease: since for lease, since in self._over.items() if now - since < REMEMBERED_SECONDS}
         return lapsed
 
     def _require(self, claim: Claim, reason: str) -> None:
@@ -180,6 +193,7 @@ class SlotTable:
             environment=claim.environment,
             client_id=claim.client_id,
             count=claim.count,
+            since=now,
             idle_since=now,
             lapses_at=lapses_at,
         )
@@ -192,4 +206,12 @@ class SlotTable:
         if holding.count == 0:
             self._holdings.pop(holding.lease_id, None)
             self.ended.append(holding)
+            if not holding.unleased:  # of those there is no token
+                self._over[holding.lease_id] = holding.since
+                if len(self._over) > MOST_REMEMBERED:
+                    del self._over[next(iter(self._over))]
         return count
+
+
+def _ended() -> Refusal:
+    return Refusal("the lease was given back or taken back", reason="LEASE_INVALID")

@@ -7,6 +7,7 @@ engine's ``settled``, which looks for a tap where there is one. What was noted g
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -177,11 +178,15 @@ class EpisodeTap:
     def _note_result(self, step: Step, result: Any) -> None:
         """A step's result, before anybody has judged whether it is one."""
         try:
-            step.reward = float(result[1])
+            reward = float(result[1])
             self._flag(step, bool(result[2]), bool(result[3]))
         except (TypeError, ValueError, IndexError, KeyError):
             step.failure = "OUTCOME_INVALID"
         else:
+            if math.isfinite(reward):
+                step.reward = reward
+            else:
+                step.failure = "REWARD_INVALID"
             if self.watch.values:
                 step.observation = shown(lambda: result[0])
         self._last = step.index

@@ -14,6 +14,8 @@ from envmesh_host.shown import said
 __all__ = ["list_tasks"]
 
 LISTING_SECONDS = 60.0
+PAGE_TOKEN_DIGITS = 18
+"""At most; Python itself reads no number of some thousand digits."""
 
 
 async def list_tasks(environment: Hosted, split: str, page_token: str, size: int) -> pb.ListTasksResponse:
@@ -22,8 +24,8 @@ async def list_tasks(environment: Hosted, split: str, page_token: str, size: int
     Raises:
         Refusal: ARGUMENT_INVALID (the page token), ENVIRONMENT_RAISED, ENVIRONMENT_RETURNED, COMMAND_DEADLINE.
     """
-    if page_token and not page_token.isdecimal():
-        raise Refusal(f"page_token {page_token!r} is not one of ours", reason="ARGUMENT_INVALID")
+    if page_token and not (page_token.isdecimal() and len(page_token) <= PAGE_TOKEN_DIGITS):
+        raise Refusal(f"page_token {page_token[:40]!r} is not one of ours", reason="ARGUMENT_INVALID")
     start = int(page_token or 0)
     try:
         async with asyncio.timeout(LISTING_SECONDS):

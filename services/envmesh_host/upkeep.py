@@ -109,6 +109,8 @@ class Upkeep:
                 refusal = Refusal(why, reason="EXPIRED")
                 if copy.connection is not None:
                     copy.connection.notify(pb.NOTICE_KIND_EXPIRED, (copy,), refusal)
+                    if not copy.ended:  # its client loses it; one that nobody came back to is only closed
+                        engine.abort(copy, refusal)
                 engine.close(copy, refusal)
         if engine.store is not None and now - self._stored_swept >= STORE_SWEEP_SECONDS:
             self._stored_swept = now

@@ -96,8 +96,11 @@ class Tokens:
         return self.accounts.get(f"{namespace}/{name}") or self.accounts.get(f"{namespace}/*")
 
     def known(self, caller: Caller) -> bool:
-        """Whether a caller that a token made is one still."""
-        return caller.credential in {known.credential for known in self.callers.values()}
+        """Whether a caller that a token made is one still: a token that was moved makes another tenant's."""
+        return any(
+            (known.tenant, known.credential) == (caller.tenant, caller.credential)
+            for known in self.callers.values()
+        )
 
 
 def read_tokens(path: Path) -> Tokens:

@@ -41,6 +41,8 @@ class HttpPort(abc.ABC):
         self.port = 0
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], None] = {}
+        """Those of whom nothing was read yet, the oldest first."""
 
     @abc.abstractmethod
     async def answer(
@@ -78,11 +80,13 @@ class HttpPort(abc.ABC):
         assert task is not None
         self._serving.add(task)
         try:
-            if len(self._serving) > _MOST_OPEN:
+            if len(self._serving) > _MOST_OPEN and not self._send_away_who_says_nothing():
                 writer.write(reply("503 Service Unavailable", b"too many ask at once\n"))
                 return
+            self._silent[task] = None
             async with asyncio.timeout(PATIENCE):
                 request = _read((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
+            self._silent.pop(task, None)
             if request.method in ("GET", "HEAD"):
                 await self.answer(request, reader, writer)
             else:
@@ -92,12 +96,22 @@ class HttpPort(abc.ABC):
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError):
             pass  # whoever asks so is no probe and no browser, or has gone
         except asyncio.CancelledError:
-            pass  # the process ends, and so does this
+            pass  # the process ends, or another needs the room, and so this ends
         finally:
             self._serving.discard(task)
+            self._silent.pop(task, None)
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    def _send_away_who_says_nothing(self) -> bool:
+        """Make room by ending the connection that has said nothing for longest. Returns whether there was one."""
+        oldest = next(iter(self._silent), None)
+        if oldest is None:
+            return False
+        del self._silent[oldest]
+        oldest.cancel()
+        return True
 
 
 def reply(

@@ -59,7 +59,7 @@ class KeyPlan:
     names: Mapping[str, Sequence[str]]
     days: int = 1825
     authority_days: int = 3650
-    renew_days: int = 0
+    renew_days: float = 0.0
     """A certificate with fewer days left is renewed; 0: none is."""
     tenant: str = "trainers"
 
@@ -71,6 +71,8 @@ class Item:
     name: str
     done: str
     """``made``, ``renewed``, or ``kept``."""
+    why: str = ""
+    """Why something was kept that ends soon."""
 
 
 def ensure(store: Store, plan: KeyPlan, now: dt.datetime) -> list[Item]:
@@ -122,13 +124,13 @@ def _authority(store: Store, plan: KeyPlan, now: dt.datetime, done: list[Item]) 
 def _leaf(
     store: Store, plan: KeyPlan, leaf: str, authority: Authority, now: dt.datetime, done: list[Item]
 ) -> None:
-    def files() -> Files:
+    def pair() -> Files:
         certificate, key = authority.leaf(plan.names[leaf], plan.days, now)
-        return {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem}
+        return {"tls.crt": certificate, "tls.key": key}
 
     there = store.read(leaf)
     if there is None:
-        _make(store, leaf, files(), done)
+        _make(store, leaf, {**pair(), "ca.crt": authority.pem}, done)
         return
     try:
         left = days_left(there["tls.crt"], now)
@@ -136,11 +138,13 @@ def _leaf(
         raise ValueError(
             f"{leaf}: tls.crt is no certificate in PEM form; remove the item, or put one there"
         ) from None
-    if left < plan.renew_days and there.get("ca.crt") == authority.pem:
-        store.replace(leaf, files())
+    if left >= plan.renew_days:
+        done.append(Item(leaf, "kept"))
+    elif authority.pem.strip() in there.get("ca.crt", b""):  # beside another, while the authority is changed
+        store.replace(leaf, pair())
         done.append(Item(leaf, "renewed"))
     else:
-        done.append(Item(leaf, "kept"))
+        done.append(Item(leaf, "kept", "its ca.crt does not have this authority"))
 
 
 def _credentials(store: Store, plan: KeyPlan, authority: bytes, done: list[Item]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -99,7 +100,7 @@ class Exporter:
             self._tls = Watched(
                 "the certificate of the metrics",
                 tls.paths,
-                lambda: read_identity(tls),
+                lambda: _read_usable(tls),
                 lambda _: self._renew(tls),
             )
             files = {"certfile": str(tls.certificate), "keyfile": str(tls.private_key)}
@@ -134,6 +135,21 @@ async def flush_periodically(registry: Registry, seconds: float = 1.0) -> None:
     while True:
         await asyncio.sleep(seconds)
         registry.flush()
+
+
+def _read_usable(tls: TlsFiles) -> Identity:
+    """As ``read_identity``, of what OpenSSL takes as well: it asks for longer keys, and says so in this context rather
+    than in the one that serves.
+
+    Raises:
+        ValueError, OSError: as ``read_identity``.
+    """
+    identity = read_identity(tls)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.private_key)
+    except ssl.SSLError as error:
+        raise ValueError(f"OpenSSL does not take the certificate in {tls.certificate}: {error}") from None
+    return identity
 
 
 def _close(server: WSGIServer, serving: threading.Thread) -> None:

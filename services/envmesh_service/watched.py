@@ -49,22 +49,24 @@ class Watched(Generic[_Value]):
         self.value = read()
 
     def refresh(self) -> bool:
-        """Read the files again if they were written since. A change that cannot be used leaves the value as it is, and
-        is logged, once. Returns whether there is a new value."""
+        """Read the files again if they were written since. A change that cannot be used, or that ``changed`` does not
+        take, leaves the value as it is, and is logged, once. Returns whether there is a new value."""
         stamp = self._look()
         if stamp == self._stamp:
             return False
         self._stamp = stamp
+        before = self.value
         try:
             self.value = self._read()
+            if self.changed is not None:
+                self.changed(self.value)
         except (ValueError, OSError) as error:
+            self.value = before
             _log.error(
                 "%s cannot be used as it is now; the old one stays", self._what, extra={"error": str(error)}
             )
             return False
         _log.info("%s was renewed", self._what)
-        if self.changed is not None:
-            self.changed(self.value)
         return True
 
     def _look(self) -> _Stamp:

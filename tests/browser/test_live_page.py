@@ -1,18 +1,22 @@
 """The live page in a real browser, of a real mesh at work."""
 
 import json
+import math
 import re
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from tests.browser.chromium import complaints, in_scheme
 from tests.environments.repair import HOSTILE
 from tests.integration.command_line import ENVMESH, Running, environ, envmesh, started
@@ -95,6 +99,38 @@ def test_the_mesh_is_seen_at_a_glance(page, mesh: Running):
         lambda: page.execute_script("return document.querySelectorAll('#environments polyline').length") >= 6,
     )
     assert complaints(page) == []
+
+
+def test_what_a_host_says_that_is_no_number_is_a_dash(driver):
+    identity = fleet_pb2.HostIdentity(host_id="odd", pool="odd", address="127.0.0.1:1", slots=1)
+    identity.environments.add(name="odd", version="1")
+    report = fleet_pb2.HostReport(
+        state=fleet_pb2.HOST_STATE_READY, event_loop_lag=math.nan, cpu_seconds=math.inf
+    )
+    over = threading.Event()
+
+    def said() -> Iterator[fleet_pb2.RegisterRequest]:
+        yield fleet_pb2.RegisterRequest(identity=identity)
+        yield fleet_pb2.RegisterRequest(report=report)
+        over.wait(PATIENCE)
+
+    target = "repair=tests.environments.repair:Repair"
+    with (
+        started("up", target, "--listen", "127.0.0.1:0", cwd=ROOT) as running,
+        grpc.insecure_channel(running.announced["fleet"]) as channel,
+    ):
+        registered = fleet_pb2_grpc.FleetServiceStub(channel).Register(said())
+        next(registered)
+        driver.get(running.announced["page"])
+        cells = (
+            "const rows = [...document.querySelectorAll('#hosts tbody tr')];"
+            "const row = rows.find((each) => each.cells[0].title.startsWith('odd'));"
+            "return row && [3, 4, 6].map((at) => row.cells[at].textContent)"
+        )  # steps a second, which take a second look; lag; processors
+        until(driver, lambda: driver.execute_script(cells) == ["0", "–", "–"])
+        assert complaints(driver) == []
+        over.set()
+        registered.cancel()
 
 
 def test_failures_are_listed_and_stay_text(page):

@@ -145,6 +145,11 @@ async def test_a_lease_that_was_given_back_is_no_right_any_more(
     stub: Any = placement_pb2_grpc.PlacementServiceStub(channel)
     for _ in range(2):
         await called(stub.Release(placement_pb2.ReleaseRequest(tokens=[lease.token])))
+    assert (await refusal(stream_wire.bind(lease.token))).verdict == INVALID
+    shown = await acquire(channel, "tally")
+    number = await stream_wire.bind(shown.token)
+    await stream_wire.stream.ask(Row(number, pb.COMMAND_KIND_RETURN))
+    assert (await refusal(stream_wire.bind(shown.token))).verdict == INVALID
 
 
 # ---- what is no lease

@@ -259,6 +259,10 @@ async def test_tasks_come_in_pages(stub: Any):
         (pb.ListTasksRequest(environment="tally", page_size=10_001), "INVALID_ARGUMENT ARGUMENT_INVALID"),
         (pb.ListTasksRequest(environment="tally", page_token="next"), "INVALID_ARGUMENT ARGUMENT_INVALID"),
         (pb.ListTasksRequest(environment="tally", page_token="²"), "INVALID_ARGUMENT ARGUMENT_INVALID"),
+        (
+            pb.ListTasksRequest(environment="tally", page_token="9" * 5000),
+            "INVALID_ARGUMENT ARGUMENT_INVALID",
+        ),
     ],
 )
 async def test_a_page_that_cannot_be(stub: Any, request_: pb.ListTasksRequest, verdict: str):

@@ -78,6 +78,20 @@ def test_a_light_environment_stays_inline_under_a_light_wrapper():
     assert remembering.recovery is Recovery.NONE
 
 
+@pytest.mark.parametrize(
+    ("arguments", "recovery"),
+    [
+        ("", Recovery.REPLAY),
+        ("?map_name=8x8", Recovery.REPLAY),
+        ("?map_name=None", Recovery.NONE),
+        ("?map_name=None&wrap=FlattenObservation", Recovery.NONE),
+        ("?map_name=None&desc=['SF','FG']", Recovery.REPLAY),
+    ],
+)
+def test_a_lake_without_a_map_makes_one_up_and_cannot_be_repeated(arguments, recovery):
+    assert load(f"gymnasium:FrozenLake-v1{arguments}").declaration.recovery is recovery
+
+
 def test_reset_options_are_known():
     definition = load("gymnasium:CartPole-v1")
     assert definition.declaration.options == ("low", "high")

@@ -170,6 +170,35 @@ def test_no_answer_is_run(name, tmp_path):
     assert not touched.exists()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9**(99*99*99*99*99)",
+        "9**(-(99*99*99*99*99))",
+        "9**(0 + 99999999)",
+        "9**(x*999999999/x)",
+        "9**(1//0.00000001)",
+        "9**(sqrt(10**30))",
+        "9**(cosh(99)//1)",
+        "9^(1 + 9^9)",
+        "((9**999)**999)**999",
+        "(x + 1)**(99*99)",
+        "rf(1, 9999999)",
+        "ff(99999999, 9999999)",
+        "x(9)",
+    ],
+)
+def test_arithmetic_that_would_not_end_is_not_begun(answer):
+    assert guarded("countdown", answer) != answer
+
+
+def test_an_answer_that_is_no_number_is_not_the_right_one():
+    instance = instance_of("reasoning_gym:complex_arithmetic")
+    for answer in ("nan", "N a N", "nan + nani", "(nanj)"):
+        instance.reset(seed=2)
+        assert instance.step(answer)[1] == 0.0
+
+
 def test_the_guard_lets_honest_answers_through():
     for answer in (
         "82 + 20*(67 - 50)",
@@ -177,6 +206,12 @@ def test_the_guard_lets_honest_answers_through():
         "sin(x)*exp(2*x)",
         "1638*x**6*y**2 + 5",
         "x^2",
+        "(x**2 + 1)**(3/2)/3 + C",
+        "2*x**(21/20)/7 - x**(-2)",
+        "E**(-x**2)*(2*x + 5)**12",
+        "x**0.5 + 2**3**2",
+        "sin(x)**2*((x + 1)**2 + 3)**(1/2)",
+        "log(Abs(x)) + asin(x/2)",
     ):
         assert guarded("simple_integration", answer) == answer
     for answer in ("[[1, 2], [3, 4]]", "['A', 'B']", "ABBA", "1 2 3\n4 5 6", "_ Q _\nQ _ _", "-5", "no idea"):

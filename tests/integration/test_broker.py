@@ -115,6 +115,18 @@ async def test_leases_that_were_not_shown_can_be_released():
         assert leased(await broker.until(lambda fleet: True)) == 4
 
 
+async def test_more_leases_than_can_be_checked_in_passing_are_not_taken_back_in_one_call():
+    async with mesh() as broker:
+        await broker.hosts(1, slots=4)
+        (lease,) = await broker.acquire(4)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await broker.placement.Release(placement_pb2.ReleaseRequest(tokens=[lease.token] * 1_001))
+        error = from_rpc_error(refused.value)
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ARGUMENT_INVALID")
+        assert "1,001 leases; at most 1,000" in str(error)
+        await broker.placement.Release(placement_pb2.ReleaseRequest(tokens=[lease.token] * 1_000))
+
+
 async def test_a_call_that_is_cancelled_gives_up_its_place():
     async with mesh() as broker:
         await broker.hosts(1, slots=4)

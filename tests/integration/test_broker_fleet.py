@@ -129,13 +129,22 @@ async def test_an_identity_or_report_that_cannot_be_is_refused():
             await call.write(fleet_pb2.RegisterRequest(identity=bad))
             assert await ended(call) is grpc.StatusCode.INVALID_ARGUMENT
             assert message in await call.details()
-        call = broker.fleet.Register()
-        await call.write(fleet_pb2.RegisterRequest(identity=good))
-        await call.read()
-        await call.write(
-            fleet_pb2.RegisterRequest(report=fleet_pb2.HostReport(state=fleet_pb2.HOST_STATE_SILENT))
-        )
-        assert await ended(call) is grpc.StatusCode.INVALID_ARGUMENT
+        ready, most, loads = fleet_pb2.HOST_STATE_READY, 2**32 - 1, fleet_pb2.EnvironmentLoad
+        lease = fleet_pb2.LeaseState(lease_id=bytes(16), environment="cartpole@1", in_use=most)
+        for report, message in (
+            (fleet_pb2.HostReport(state=fleet_pb2.HOST_STATE_SILENT), "cannot say this state"),
+            (fleet_pb2.HostReport(state=ready, leases=[lease, lease]), "holds 2,000,000 slots at most"),
+            (fleet_pb2.HostReport(state=ready, unleased=most), "holds 2,000,000 slots at most"),
+            (fleet_pb2.HostReport(state=ready, environments=[loads(ended=2**64 - 1, failed=1)]), "episodes"),
+        ):
+            call = broker.fleet.Register()
+            await call.write(fleet_pb2.RegisterRequest(identity=good))
+            await call.read()
+            await call.write(fleet_pb2.RegisterRequest(report=report))
+            assert await ended(call) is grpc.StatusCode.INVALID_ARGUMENT
+            assert message in await call.details()
+            assert await broker.placement.ListPools(placement_pb2.ListPoolsRequest())
+            assert await broker.fleet.GetFleet(fleet_pb2.GetFleetRequest())
         assert await broker.acquire(1)
 
 

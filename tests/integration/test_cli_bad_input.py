@@ -126,6 +126,7 @@ def test_a_policy_that_raises(host: Running):
         "run", "countdown", "--policy", "tests.environments.countdown:stumble", "--mesh", host.address
     )
     assert done.returncode == 1
+    assert "envmesh run: --policy tests.environments.countdown:stumble failed: " in done.stderr
     assert "KeyError: 'no idea' (countdown.py, line " in done.stderr
     assert "Traceback" not in done.stderr
     verbose = envmesh(

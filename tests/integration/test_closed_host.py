@@ -120,6 +120,25 @@ async def test_the_port_for_probes_answers_health_and_nothing_else():
         await port.stop()
 
 
+async def test_a_probe_is_answered_whoever_is_connected_and_says_nothing():
+    health = Health()
+    port = ProbePort(health)
+    await port.start("127.0.0.1:0")
+    try:
+        await health.set(live=True)
+        silent = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(3 * 64)]
+        assert await asyncio.to_thread(get, f"http://127.0.0.1:{port.port}/live") == (200, "yes\n")
+        async with asyncio.timeout(5):  # long before they lose it by themselves
+            assert await silent[0][0].read() == b"", "the oldest had to go"
+        reader, writer = silent[-1]
+        writer.write(b"GET /live HTTP/1.1\r\n\r\n")
+        assert (await reader.read()).endswith(b"yes\n"), "the newest may speak yet"
+        for _, writer in silent:
+            writer.close()
+    finally:
+        await port.stop()
+
+
 def free_port() -> int:
     import socket
 

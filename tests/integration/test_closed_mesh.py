@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import datetime as dt
+import os
 import secrets
+import signal
 import ssl
 from typing import Any
 
@@ -201,6 +203,8 @@ async def test_a_tenant_neither_sees_nor_touches_anothers_episode(closed):
         assert (await refused(host.Resume(resume, metadata=blue, timeout=9))).reason == "NOT_YOURS"
         resume.episode_id, resume.epoch = episode["episode_id"], 2 << 32
         assert (await refused(host.Resume(resume, metadata=blue, timeout=9))).reason == "NOT_YOURS"
+        resume.ClearField("journal")
+        assert (await refused(host.Resume(resume, metadata=blue, timeout=9))).reason == "EPISODE_UNKNOWN"
         reply = await host.Step(pb.StepRequest(index=1, action=action, **episode), metadata=red, timeout=9)
         assert reply.outcome.index == 1
         await host.Close(pb.CloseRequest(**episode), metadata=red, timeout=9)
@@ -337,6 +341,37 @@ async def test_a_token_that_is_revoked_ends_its_streams_and_no_others(tmp_path):
         with pytest.raises(EnvmeshError, match="not known here"):
             async with closed.connect("red"):
                 raise AssertionError("it got in")
+
+
+async def test_a_token_that_is_revoked_stays_so_at_hosts_across_a_restart_of_the_broker(tmp_path):
+    with closed_mesh(tmp_path) as closed:
+        shown = await passes(closed, "red")
+        granted = await lease(closed, "blue")
+        link, host = closed.host(granted.address)
+
+        async def is_revoked() -> bool:
+            try:
+                await host.ListEnvironments(pb.ListEnvironmentsRequest(), metadata=shown, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return from_rpc_error(error).reason == "CREDENTIAL_INVALID"
+            return False
+
+        async def knows_its_host() -> bool:
+            metadata = (("authorization", f"Bearer {FLEET_TOKEN}"),)
+            async with channel(closed.address, closed.ca) as to_broker:
+                stub = fleet_pb2_grpc.FleetServiceStub(to_broker)
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    reply = await stub.GetFleet(fleet_pb2.GetFleetRequest(), metadata=metadata, timeout=1)
+                    return [each.state for each in reply.fleet.hosts] == [fleet_pb2.HOST_STATE_READY]
+            return False
+
+        async with link:
+            assert not await is_revoked()
+            write_tokens(closed.keys, {"red": ("red-token-2",), "blue": TOKENS["blue"]})
+            await until(is_revoked)
+            os.kill(closed.running.announced["processes"]["broker"], signal.SIGKILL)
+            await until(knows_its_host, 60)
+            assert await is_revoked()
 
 
 @pytest.mark.slow

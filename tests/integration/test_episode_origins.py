@@ -6,9 +6,10 @@ import pytest
 
 from envmesh import values
 from envmesh.episode import Beginning
-from envmesh.errors import InvalidRequest, MeshUnavailable
+from envmesh.errors import EpisodeAborted, EpisodeTakenOver, InvalidRequest, MeshUnavailable
 from envmesh.journal_records import Unfinished
 from envmesh.outcome import EnvironmentSpec
+from envmesh.v1 import environment_pb2 as pb
 from tests.integration.told_hosts import ToldMesh, outcome_row, play, settled
 
 pytestmark = pytest.mark.timeout(60)
@@ -53,6 +54,88 @@ async def test_a_fork_whose_journal_its_host_does_not_take_harms_nobody():
         await play(episode, host, 1)
         assert episode.index == 6
         assert mesh.walks.take_idle() is not None, "the branch's slot is free again"
+
+
+async def test_a_branch_that_does_not_come_to_stand_leaves_no_copy_in_its_slot():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        episode = await mesh.standing(host)
+        await mesh.room(host)
+        forking = asyncio.ensure_future(episode.fork())  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "RESUME"]
+        host.fails(handle, "REPLAY_DIVERGED")
+        with pytest.raises(EpisodeAborted, match="as the test has it"):
+            await forking
+        assert await host.told() == [("CLOSE", handle)]
+        assert mesh.walks.take_idle() is not None, "the branch's slot is free again"
+
+
+async def test_a_reset_that_fails_leaves_no_copy_in_its_slot():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        await mesh.room(host)
+        beginning = asyncio.ensure_future(mesh.episode("walk@1").begin())  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "RESET"]
+        host.fails(handle, "ENVIRONMENT_RAISED")
+        with pytest.raises(EpisodeAborted, match="as the test has it"):
+            await beginning
+        assert await host.told() == [("CLOSE", handle)]
+        assert mesh.walks.take_idle() is not None, "the slot is free again"
+
+
+async def test_an_episode_that_may_be_another_clients_is_not_closed():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        episode = await mesh.standing(host)
+        detaching = asyncio.ensure_future(episode.detach())  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "DETACH"]
+        host.says(handle, pb.EVENT_KIND_DETACHED, b"token")
+        attaching = asyncio.ensure_future(mesh.attach(await detaching))  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "RESUME"]
+        host.fails(handle, "TAKEN_OVER")
+        with pytest.raises(EpisodeTakenOver):
+            await attaching
+        assert "CLOSE" not in await host.kinds()
+
+
+async def test_branches_take_the_slots_that_their_client_has():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        pool = mesh.pool("walk")
+        for _ in range(2):
+            pool.give(await mesh.slot(host))
+        beginning = asyncio.ensure_future(mesh.episode("walk").begin())  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "RESET"]
+        host.outcome(handle, 0)
+        await beginning
+        (episode,) = mesh.episodes
+        for _ in range(3):
+            forking = asyncio.ensure_future(episode.fork())  # noqa: TID251 - awaited below
+            (handle,) = [handle for kind, handle in await host.told() if kind == "RESUME"]
+            host.resumed(handle, 0)
+            for branch in await forking:
+                await branch.close()
+        assert pool.take_idle() is not None
+        assert pool.take_idle() is None
+
+
+async def test_branches_stay_with_their_version_where_the_name_means_another():
+    async with ToldMesh() as mesh:
+        host = await mesh.host("x")
+        episode = await mesh.standing(host)
+        episode._pool = mesh.pool("walk")
+        await mesh.room(host)
+        mesh.info.version = "2"
+        newer = await mesh.slot(host)
+        episode.pool.give(newer)
+        forking = asyncio.ensure_future(episode.fork())  # noqa: TID251 - awaited below
+        (handle,) = [handle for kind, handle in await host.told() if kind == "RESUME"]
+        host.resumed(handle, 0)
+        (branch,) = await forking
+        assert branch.place[0] is not newer
+        assert episode.pool.take_idle() is newer
+        await branch.close()
+        assert mesh.walks.take_idle() is not None
 
 
 async def test_a_journal_is_of_the_build_that_wrote_it_whatever_is_served_now(tmp_path):

@@ -319,3 +319,37 @@ async def test_an_action_that_only_the_new_host_does_not_take_ends_its_own_episo
         second.resumed(await handle_of(second, "RESUME"), 0)
         assert await reason_of(step) == "MESSAGE_TOO_LARGE"
         assert await second.kinds() == ["CLOSE"]
+
+
+# ---- slots of its client's that go by another name
+
+
+async def test_an_episode_without_a_host_takes_an_idle_slot_of_its_client_by_whatever_name():
+    async with ToldMesh() as mesh:
+        first, second = await mesh.host("x"), await mesh.host("y")
+        await mesh.standing(first)
+        mesh.pool("walk").give(await mesh.slot(second))
+        first.drains()
+        assert "RESUME" in await second.kinds()
+
+
+async def test_an_episode_without_a_host_takes_a_slot_that_comes_free_by_another_name():
+    async with ToldMesh() as mesh:
+        first, second = await mesh.host("x"), await mesh.host("y")
+        await mesh.standing(first)
+        first.drains()
+        await settled()
+        mesh.pool("walk").give(await mesh.slot(second))
+        assert "RESUME" in await second.kinds()
+
+
+async def test_an_episode_without_a_host_goes_to_none_that_is_to_be_avoided():
+    async with ToldMesh() as mesh:
+        first, second = await mesh.host("x"), await mesh.host("y")
+        await mesh.standing(first)
+        mesh.pool("walk").give(await mesh.slot(second))
+        mesh.recovery.avoid("y")
+        first.drains()
+        await settled()
+        mesh.pool("walk").give(await mesh.slot(second))
+        assert "RESUME" not in await second.kinds()

@@ -126,6 +126,16 @@ async def test_a_resumption_is_given_up_when_it_is_closed(play: Play):
     await neighbour.close()
 
 
+async def test_a_resumption_comes_with_the_sum_of_the_rewards_that_it_replayed(play: Play):
+    journal = await played(play, 5)
+    seat = play.runner.seat()
+    row = await begin_resume(play, seat, journal, return_outcomes=True)
+    rewards = [outcome.reward for outcome in pb.ResumeResponse.FromString(row[0]).outcomes]
+    assert len(rewards) == 6
+    assert row[1] == pytest.approx(sum(rewards))
+    await play.carry_out(seat, pb.COMMAND_KIND_CLOSE)
+
+
 async def test_a_journal_that_differs_says_the_step_and_what_is_known_of_the_build(play: Play):
     journal = await played(play, 5)
     journal.entries[3].digest ^= 1

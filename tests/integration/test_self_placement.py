@@ -8,6 +8,7 @@ import pytest
 
 from envmesh.errors import from_rpc_error
 from envmesh.v1 import placement_pb2, placement_pb2_grpc
+from envmesh_host.self_placement import MOST_RELEASED
 from tests.integration.command_line import started
 
 WHOLE = placement_pb2.ACQUIRE_MODE_ALL
@@ -148,4 +149,19 @@ async def test_a_forged_lease_cannot_be_released(stub):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Release(placement_pb2.ReleaseRequest(tokens=[bytes(token)]))
     assert from_rpc_error(caught.value).reason == "LEASE_INVALID"
+    await give_back(stub, leases)
+
+
+async def test_so_many_leases_are_released_at_once_and_not_more(stub):
+    leases = await granted(stub, 1)
+    for count, refused in ((MOST_RELEASED + 1, True), (MOST_RELEASED, False)):
+        call = stub.Release(placement_pb2.ReleaseRequest(tokens=[leases[0].token] * count))
+        if refused:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert from_rpc_error(caught.value).reason == "ARGUMENT_INVALID"
+            assert "at most 1,000 in one call" in str(from_rpc_error(caught.value))
+        else:
+            await call
+    leases = await granted(stub, 4)
     await give_back(stub, leases)

@@ -10,6 +10,16 @@ from tests.integration.command_line import started
 from tests.integration.conftest import ROOT
 from tests.integration.test_sync import loop_threads
 
+PARTICULAR = {"either": "EitherOr", "infos": "InfoOfMany"}
+
+
+@pytest.fixture(scope="module")
+def particular():
+    """A host of environments that are not quite as most are."""
+    served = [f"{name}=tests.environments.particular:{kind}" for name, kind in PARTICULAR.items()]
+    with started("serve", *served, "--listen", "127.0.0.1:0", cwd=ROOT) as running:
+        yield running
+
 
 def test_it_plays_as_gymnasiums_own_does(host):
     own = gymnasium.make_vec("CartPole-v1", num_envs=4, vectorization_mode="sync")
@@ -126,3 +136,57 @@ def test_what_has_no_spaces_is_refused_and_leaves_nothing(host):
     with pytest.raises(envmesh.InvalidRequest, match="talks must declare a Gymnasium observation_space"):
         MeshVectorEnv(host.address, "talks", 2)
     assert loop_threads() == []
+
+
+def test_a_seed_for_each_place_is_taken_where_the_mask_says(host):
+    environments = MeshVectorEnv(host.address, "falls", 3)
+    try:
+        environments.reset(seed=[10, 12, 14])
+        middle = {"reset_mask": np.array([False, True, False])}
+        lists: list[list[int | None]] = [[30, 20, 40], [None, 20, None]]
+        for seeds in lists:
+            observations, _ = environments.reset(seed=seeds, options=dict(middle))
+            assert observations.tolist() == [[10, 0], [20, 0], [14, 0]]
+        with pytest.raises(envmesh.InvalidRequest, match="give every episode a seed, or none"):
+            environments.reset(seed=[1, None, 3], options={"reset_mask": np.array([True, True, False])})
+    finally:
+        environments.close()
+
+
+def test_what_failed_stays_invalid_until_it_begins_anew(host):
+    environments = MeshVectorEnv(host.address, "falls", 2)
+    try:
+        environments.reset(seed=[11, 12])
+        for _ in range(3):
+            infos = environments.step(np.array([1, 1]))[4]
+        assert infos["valid"].tolist() == [False, True]
+        _, infos = environments.reset(seed=[20], options={"reset_mask": np.array([False, True])})
+        assert infos["valid"].tolist() == [False, True]
+        infos = environments.step(np.array([1, 1]))[4]
+        assert infos["valid"].tolist() == [True, True]
+    finally:
+        environments.close()
+
+
+def test_what_stands_for_a_failed_observation_is_of_its_space(particular):
+    environments = MeshVectorEnv(particular.address, "either", 2)
+    try:
+        environments.reset(seed=[1, 2])
+        observations, _, _, _, infos = environments.step(np.array([7, 3]))
+        assert infos["valid"].tolist() == [False, True]
+        assert observations in environments.observation_space
+        assert observations[1] == (0, 3)
+    finally:
+        environments.close()
+
+
+def test_an_info_that_is_no_map_fails_its_episode_and_no_other(particular):
+    environments = MeshVectorEnv(particular.address, "infos", 3)
+    try:
+        environments.reset(seed=[1, 2, 3])
+        infos = environments.step(np.array([1, 7, 2]))[4]
+        assert infos["valid"].tolist() == [True, False, True]
+        assert infos["failure"][1] == "ENVIRONMENT_RETURNED"
+        assert infos["action"].tolist() == [1, 0, 2]
+    finally:
+        environments.close()

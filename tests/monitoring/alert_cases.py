@@ -135,6 +135,7 @@ CASES: dict[str, Case] = {
         more_silent=(
             {**hosts(5, 4), f"envmesh_pool_paused{{{POOL}}}": "1x60"},
             {**hosts(5, 4), f"envmesh_pool_dry_run{{{POOL}}}": "1x60"},
+            {**hosts(5, 4), f"envmesh_pool_hpa{{{POOL}}}": "1x60"},
         ),
     ),
     "EnvmeshDrainOverdue": gauge(f"envmesh_pool_oldest_drain_seconds{{{POOL}}}", 1801, 1700),

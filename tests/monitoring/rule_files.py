@@ -35,8 +35,8 @@ needs_prometheus = pytest.mark.skipif(
 
 _AUTOSCALER = (
     "envmesh_plan_", "envmesh_leader", "envmesh_decision", "envmesh_actions_refused", "envmesh_scale_in",
-    "envmesh_pool_max_hosts", "envmesh_pool_paused", "envmesh_pool_dry_run", "envmesh_pool_hosts_refused",
-    "envmesh_drain_oldest",
+    "envmesh_pool_max_hosts", "envmesh_pool_paused", "envmesh_pool_dry_run", "envmesh_pool_hpa",
+    "envmesh_pool_hosts_refused", "envmesh_drain_oldest",
 )  # fmt: skip
 
 

@@ -16,10 +16,10 @@ RESUME = Resume(
 )
 
 
-def trajectory(rewards: tuple[float, float] = (1.0, 2.0), **fields: object) -> Trajectory:
+def trajectory(rewards: tuple[float, float] = (1.0, 2.0), info: bytes = b"", **fields: object) -> Trajectory:
     spec = EnvironmentSpec(pb.EnvironmentInfo(name="echo", version="1", build="b"))
     made = Trajectory(spec, bytes(16), seed=1, options=None)
-    rows = [(encode(f"row {n}"), reward, 0, n, b"") for n, reward in enumerate((0.0, *rewards))]
+    rows = [(encode(f"row {n}"), reward, 0, n, info) for n, reward in enumerate((0.0, *rewards))]
     made.fill(rows, [encode("a"), encode("b")])
     for name, value in fields.items():
         setattr(made, name, value)
@@ -83,3 +83,15 @@ def test_two_recordings_are_never_written_to_one_file(tmp_path: Path, suffix: st
     first.write(trajectory())
     first.close()
     assert len(list(read(path))) == 1
+
+
+def test_a_row_group_is_bounded_by_all_that_its_rows_hold(tmp_path: Path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "run.parquet"
+    recorder = Recorder.open(path)
+    for _ in range(4):
+        recorder.write(trajectory(info=encode({"log": bytes(1_000_000)}), annotations={1: bytes(2_000_000)}))
+    recorder.close()
+    with parquet.ParquetFile(path) as file:
+        assert file.num_row_groups == 2
+    assert [found.infos[2]["log"] for found in read(path)] == [bytes(1_000_000)] * 4

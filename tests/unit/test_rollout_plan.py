@@ -117,3 +117,31 @@ def test_a_seed_that_is_none():
     with pytest.raises(envmesh.InvalidRequest, match="a seed is a whole number"):
         plan.following()
     assert plan.over
+
+
+def test_how_many_of_a_group_are_to_come():
+    plan = plan_of(6, group_size=2, spares=2)
+    plan.leave_out({4, 5})
+    begun = make_beginning(7, None, "", "", 2)
+    begun.number = 9
+    plan.take_up(begun)
+    assert [plan.to_come(group) for group in range(4)] == [4, 0, 3, 0], "nothing has begun, two groups have"
+    first = plan.following()
+    plan.following()
+    assert first is not None
+    assert plan.to_come(0) == 2
+    plan.play_again(*first)
+    assert plan.to_come(0) == 3
+    plan.give_up(0)
+    plan.give_up(2)
+    assert [plan.to_come(group) for group in range(4)] == [0] * 4
+    assert played(plan) == []
+
+
+def test_a_group_whose_members_have_begun_and_may_have_failed_has_its_spares():
+    plan = plan_of(2, group_size=2, spares=1)
+    for number in range(2):
+        begun = make_beginning(7, None, "", "", 0)
+        begun.number = number
+        plan.take_up(begun)
+    assert played(plan) == [(2, 7, "", 0)]

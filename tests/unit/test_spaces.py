@@ -111,6 +111,15 @@ def test_what_is_not_quite_the_declared_array_travels_in_general_form():
         assert equal(codec.decode(codec.encode(value)), value)
 
 
+def test_every_array_of_a_graph_that_is_an_action_is_the_environments_own():
+    space = g.Graph(g.Box(-1, 1, (2,), np.float32), g.Discrete(3))
+    space.seed(1)
+    codec = spaces.codec(space, action=True)
+    graph = codec.decode(codec.encode(space.sample(num_nodes=4, num_edges=3)))
+    assert [part.flags.writeable for part in graph] == [True] * 3
+    assert space.contains(graph)
+
+
 def test_arrays_are_views_and_actions_are_the_environments_own():
     space = g.Dict(a=g.Box(-1, 1, (2,)), b=g.Tuple([g.MultiBinary(3)]), c=g.Box(0, 1, (2,), np.bool_))
     sample = space.sample()

@@ -23,6 +23,7 @@ from envmesh.wire import varint
 __all__ = ["BatchCodec"]
 
 REMEMBERED_INTEGERS = 1 << 16
+_WHOLE = frozenset({int, *(np.dtype(code).type for code in np.typecodes["AllInteger"])})
 
 
 class BatchCodec:
@@ -32,6 +33,7 @@ class BatchCodec:
     def __init__(self, message: space_pb2.Space | None, *, action: bool = False):
         codec = spaces.codec(message, action=action)
         self.size: int | None = None  # how many bytes each value takes, where all take the same
+        self.packed: int | None = None  # the same of the column encoded last; None: in general form
         self._encode: Callable[[Any], bytes] = codec.encode
         self._decode: Callable[[bytes], Any] = codec.decode
         self._encode_column = encoder_of(codec.encode)
@@ -91,7 +93,7 @@ class BatchCodec:
         if not self._careful and set(map(len, payloads)) == {total}:
             rows = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
             if (rows[:, : len(header)] == header).all():
-                body = np.ascontiguousarray(rows[:, len(header) :])
+                body = rows[:, len(header) :].copy()  # one row is contiguous, yet read-only and unaligned
                 return body.view(form.dtype).reshape(len(payloads), *form.shape)
         return np.stack([np.asarray(self._decode(data)) for data in payloads])
 
@@ -112,15 +114,19 @@ class BatchCodec:
         Raises:
             TypeError, ValueError: one of them has no form in the protocol.
         """
+        self.packed = None
         if self._form is not None:
             return self._encode_arrays(column, self._form)
-        if isinstance(column, np.ndarray) and column.dtype.kind in "iu" and column.ndim == 1:
+        whole = isinstance(column, np.ndarray) and column.dtype.kind in "iu" and column.ndim == 1
+        if whole:
             column = column.tolist()
         if self._integers is not None:
+            if not whole and not _WHOLE.issuperset(map(type, column)):
+                return list(map(self._encode, column))  # a dict would take 1.0 and True for the 1 they equal
             known = self._bytes_of
             try:
                 return [known[value] for value in column]
-            except (KeyError, TypeError):
+            except KeyError:
                 return self._encode_integers(column)
         return self._encode_column(column if isinstance(column, Sequence) else list(column))
 
@@ -133,23 +139,21 @@ class BatchCodec:
         if given.dtype != form.dtype or given.shape[1:] != form.shape or self._careful or not len(given):
             return list(map(self._encode, given))
         header, count = len(self._header), len(given)
-        rows = np.empty((count, header + form.dtype.itemsize * int(np.prod(form.shape))), np.uint8)
+        width = self.packed = header + form.dtype.itemsize * int(np.prod(form.shape))
+        rows = np.empty((count, width), np.uint8)
         rows[:, :header] = self._header
         rows[:, header:] = np.ascontiguousarray(given).view(np.uint8).reshape(count, -1)
-        width, data = rows.shape[1], rows.tobytes()
+        data = rows.tobytes()
         return [data[start : start + width] for start in range(0, count * width, width)]
 
-    def _encode_integers(self, column: Sequence[Any]) -> list[bytes]:
+    def _encode_integers(self, column: Sequence[int]) -> list[bytes]:
         known = self._bytes_of
         if len(known) > REMEMBERED_INTEGERS:
             known.clear()
-        encoded = []
         for value in column:
-            data = self._encode(value)
-            if type(value) is int:
-                known[value] = data
-            encoded.append(data)
-        return encoded
+            if value not in known:
+                known[value] = self._encode(value)
+        return [known[value] for value in column]
 
 
 def _same_shapes(column: Any, form: ArrayForm) -> bool:

@@ -35,16 +35,20 @@ def make_beginning(
         packed = values.to_proto(dict(options)) if options else None
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"the reset options have no form on the wire: {error}") from None
-    return Beginning(seed, options, packed, task, split, group)
+    return Beginning(seed, _as_sent(packed), packed, task, split, group)
+
+
+def _as_sent(packed: value_pb2.Value | None) -> Any:
+    """The options that an environment is given, whatever their owner makes of the ones that were handed in."""
+    return values.from_proto(packed) if packed is not None else None
 
 
 def beginning_of(written: Mapping[str, Any]) -> Beginning:
     """How an episode of a journal on disk began (``Beginning.written``)."""
     packed = written["options"]
     value = value_pb2.Value.FromString(bytes.fromhex(packed)) if packed is not None else None
-    options = values.from_proto(value) if value is not None else None
     beginning = Beginning(
-        written["seed"], options, value, written["task"], written["split"], written["group"]
+        written["seed"], _as_sent(value), value, written["task"], written["split"], written["group"]
     )
     beginning.run, beginning.number = written["run"], written["number"]
     return beginning

@@ -84,7 +84,7 @@ def _branch(episode: Episode, reseed: bool, timeout: float | None) -> Episode:
         episode._pool,
         episode.spec,
         episode.beginning,
-        timeout or episode._timeout,
+        episode._timeout if timeout is None else timeout,
         episode.step_timeout,
     )
     branch.index, branch.flags, branch._last = episode.index, episode.flags, episode._last
@@ -108,28 +108,37 @@ async def _resume(episode: Episode, slot: Slot, attach_token: bytes = b"") -> No
         traceparent=begin_trace(episode, slot),
         journal=episode.journal.message() if episode.journaled and episode.journal is not None else None,
     ).SerializeToString()
+    most = slot.connection.max_value_bytes
+    if len(request) > most:  # which would end the connection, for all that is on it
+        episode._leave(give_back=True)
+        raise InvalidRequest(
+            f"its journal has {len(request):,} bytes; host {slot.connection.address} takes {most:,}",
+            reason="MESSAGE_TOO_LARGE",
+        )
     limit = episode.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
     try:
-        most = slot.connection.max_value_bytes
-        if len(request) > most:  # which would end the connection, for all that is on it
-            raise InvalidRequest(
-                f"its journal has {len(request):,} bytes; host {slot.connection.address} takes {most:,}",
-                reason="MESSAGE_TOO_LARGE",
-            )
         data = await episode._command(episode.index, pb.COMMAND_KIND_RESUME, request, limit)
     except EnvmeshError as error:
-        episode._leave(give_back=error.reason not in ELSEWHERE)
+        if isinstance(slot.binding, AttachedSlot):
+            episode._leave(give_back=False)  # the copy there may be another client's
+        else:
+            episode.not_begun(error)
         raise
     episode._last = outcome_of_message(pb.ResumeResponse.FromString(data).last, episode.spec)
 
 
 async def _resume_in_new_slot(episode: Episode) -> None:
     """Rebuild the episode from its journal. Raises: as for a slot, and EpisodeAborted."""
-    pool = episode._mesh.pool(episode.spec.key)
+    key = episode.spec.key
     loop = asyncio.get_running_loop()
     until = loop.time() + episode._timeout
     while True:
-        slot = await pool.take(max(0.0, until - loop.time()))
+        slot = await episode.pool.take(max(0.0, until - loop.time()))
+        served = slot.binding.spec
+        if served is None or served.key != key:  # by the name that it was begun by, another version comes now
+            episode.pool.give(slot)
+            episode._pool = episode._mesh.pool(key)
+            continue
         try:
             return await _resume(episode, slot)
         except EnvmeshError as error:

@@ -248,9 +248,10 @@ class HistogramSeries:
             array[0] != self._last == self._last
         )
         self._last = float(array[-1])
-        gain = float(array.sum(where=array > 0))
-        self.gain += gain
-        self.loss -= float(array.sum()) - gain
+        self.gain += float(array.sum(where=array > 0))
+        self.loss -= float(
+            array.sum(where=array < 0)
+        )  # the rest of a sum of all may round to less than nothing
 
     def add_counts(self, counts: Sequence[int], total: float) -> None:
         """Take in values that were bucketed elsewhere: one count a bucket, the last beyond every bound; their sum."""

@@ -116,7 +116,7 @@ class LeasePool:
                 on_slot(future.result())
 
         for _ in range(count):
-            slot = self.take_idle()
+            slot = self._take_idle_for_relocation() if relocation else self.take_idle()
             waiter: asyncio.Future[Slot] = loop.create_future()
             waiter.add_done_callback(arrived)
             waiters.append(waiter)
@@ -130,8 +130,32 @@ class LeasePool:
     def give(self, slot: Slot) -> None:
         """The slot is free for the next episode."""
         slot.close_over()
-        if slot.usable and not self._relocations.serve(slot) and not self._line.serve(slot):
+        if slot.usable and not self._serves_relocation(slot) and not self._line.serve(slot):
             self._idle.append(slot)
+
+    def _serves_relocation(self, slot: Slot) -> bool:
+        """Whether an episode without a host takes the slot."""
+        return any(
+            pool._relocations.serve(slot)
+            for pool in self._mesh.pools_of_slots()
+            if pool._relocations.waiters and pool._may_relocate_to(slot)
+        )
+
+    def _take_idle_for_relocation(self) -> Slot | None:
+        """A slot that is there already, under whatever name, or None."""
+        for pool in self._mesh.pools_of_slots():
+            for slot in reversed(pool._idle):
+                if slot.usable and self._may_relocate_to(slot):
+                    pool._idle.remove(slot)
+                    return slot
+        return None
+
+    def _may_relocate_to(self, slot: Slot) -> bool:
+        """Whether the slot is one for episodes without a host that wait here. They ask for their very version, whatever
+        name they were begun by; and what has failed them on a host must not be tried again there at once."""
+        spec = slot.binding.spec
+        serves = spec is not None and spec.key == self.environment
+        return serves and slot.connection.host_id not in self._mesh.recovery.avoided()
 
     def bound(self, binding: LeaseBinding, idle: int) -> None:
         """A lease was shown; ``idle`` of its slots are free."""
@@ -325,10 +349,8 @@ class LeasePool:
                 waiter.set_exception(error)
 
     def _patience_ended(self, waited: float) -> EnvmeshError:
-        why = self.queued or "no answer yet"
-        if isinstance(self.last_error, Backpressure | MeshUnavailable):
-            error = self.last_error
-            return type(error)(
-                f"no slot of {self.environment} within {waited:.0f} s: {error}", reason=error.reason
-            )
-        return DeadlineExceeded(f"no slot of {self.environment} within {waited:.0f} s: {why}")
+        what = f"no slot of {self.environment} within {round(waited, 2):g} s"
+        error = self.last_error
+        if isinstance(error, Backpressure | MeshUnavailable):
+            return type(error)(f"{what}: {error}", reason=error.reason)
+        return DeadlineExceeded(f"{what}: {self.queued or 'no answer yet'}")

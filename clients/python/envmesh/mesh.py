@@ -245,7 +245,7 @@ class Mesh(Catalogue):
         self.check_usable()
         beginning = make_beginning(seed, options, task, split)
         return Episode(
-            self, self.pool(environment), None, beginning, timeout or self.settings.slot_timeout, step_timeout
+            self, self.pool(environment), None, beginning, self.slot_patience(timeout), step_timeout
         )
 
     @property
@@ -268,7 +268,7 @@ class Mesh(Catalogue):
         spec = await self.describe(unfinished.environment)
         beginning = beginning_of(unfinished.beginning)
         pool = self.pool(unfinished.environment)
-        episode = Episode(self, pool, spec, beginning, timeout or self.settings.slot_timeout, None)
+        episode = Episode(self, pool, spec, beginning, self.slot_patience(timeout), None)
         episode.take_up(unfinished)
         return episode
 
@@ -310,7 +310,7 @@ class Mesh(Catalogue):
         beginning = Beginning(state["seed"], None, None, state["task"], state["split"])
         spec = await self.describe(state["environment"])
         self.links.learn(state["address"], state.get("server_name", ""), ())
-        episode = Episode(self, pool, spec, beginning, timeout or self.settings.slot_timeout, None)
+        episode = Episode(self, pool, spec, beginning, self.slot_patience(timeout), None)
         await episode.take_over(state)
         return episode
 
@@ -321,6 +321,10 @@ class Mesh(Catalogue):
         return write_detached(
             episode, connection.address, connection.host_id, token, server_name, connection.metadata
         )
+
+    def slot_patience(self, timeout: float | None) -> float:
+        """For how long to wait for a slot, in seconds: as the caller says, else as the settings do."""
+        return self.settings.slot_timeout if timeout is None else timeout
 
     def draw_seed(self) -> int:
         """A fresh seed, 31 bits: every environment takes those."""

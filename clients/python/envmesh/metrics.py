@@ -301,7 +301,7 @@ class ClientMetrics(Instruments):
         return LAGS[bisect_right(LAG_EDGES, lag)]
 
     def _live(self) -> Mapping[Labels, float]:
-        return {(): float(sum(len(connection.sessions) for connection in self._mesh.open_connections()))}
+        return {(): float(sum(len(run.live) for run in self._mesh.rollout_runs))}
 
 
 class _Over:

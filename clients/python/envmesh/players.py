@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from envmesh.env import RewardResult
 from envmesh.episode import NOTHING_EXPECTED, Beginning, EpisodeState
 from envmesh.episode_session import ELSEWHERE, EpisodeSession
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest
+from envmesh.grades import read_grade
 from envmesh.journal import Journal
 from envmesh.outcome import AGENTS, EnvironmentSpec, Resume, Trajectory, make_outcome
 from envmesh.policies import Act, for_agents
@@ -234,13 +234,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
     def on_event(self, kind: int, index: int, payload: bytes) -> None:
         """A grade, or a failure."""
         if kind == pb.EVENT_KIND_REWARD:
-            reply = pb.RewardResponse.FromString(payload)
-            self.trajectory.grade = RewardResult(
-                value=reply.value,
-                components={component.name: component.value for component in reply.components},
-                valid=reply.valid,
-                rationale=reply.rationale,
-            )
+            self.trajectory.grade = read_grade(payload)
             self._leave()
         elif kind == pb.EVENT_KIND_CHECKPOINT:
             self._adopt()

@@ -11,12 +11,13 @@ with one key that begins with ``$``:
 | ``{"$agents": …}`` | an outcome of several agents, in protobuf's JSON |
 | ``{"$value": base64}`` | anything else: the canonical bytes themselves |
 
-A form is used only after it was turned back and gave the same bytes, so a recording replays to the same digests.
+A form is used only after its text was read back and gave the same bytes, so a recording replays to the same digests.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,9 @@ READABLE_ELEMENTS = 64
 """Arrays of more elements are written as bytes."""
 
 
+_spell = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 class _Unreadable(Exception):
     """The value has no readable form."""
 
@@ -43,9 +47,9 @@ def payload_to_json(payload: bytes, codec: Codec = ANYTHING) -> Any:
     """The JSON form of a serialized Value, which ``codec`` wrote."""
     try:
         value = codec.decode(payload)
-        if type(value) is str and codec.encode(value) == payload:
+        if type(value) in (str, int) and codec.encode(value) == payload:
             return value
-        form = {"$json": value} if payload[:1] == b"\x12" else _form(value)
+        form = {"$json": value} if payload[:1] == b"\x12" else json.loads(_spell(_form(value)))
         if payload_from_json(form, codec) == payload:
             return form
     except (_Unreadable, ValueError, TypeError, RecursionError):
@@ -87,6 +91,8 @@ def payload_from_json(form: Any, codec: Codec = ANYTHING) -> bytes:
 
 
 def _form(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):  # first, for a np.float64 is a float as well
+        return _tensor_form(np.asarray(value))
     if value is None or isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
@@ -95,8 +101,6 @@ def _form(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _tensor_form(np.asarray(value))
     if isinstance(value, Mapping):
         if any(not isinstance(key, str) or key.startswith("$") for key in value):
             raise _Unreadable

@@ -132,7 +132,8 @@ class ParquetRecorder(Recorder):
         stamp(trajectory)
         row = _row(trajectory)
         self._rows.append(row)
-        self._bytes += sum(map(len, row["observations"])) + sum(map(len, row["actions"]))
+        held = row["observations"], row["actions"], row["infos"].values(), row["annotations"].values()
+        self._bytes += sum(sum(map(len, column)) for column in held)
         if len(self._rows) >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
             self._flush()
 

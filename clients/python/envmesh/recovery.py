@@ -17,7 +17,7 @@ from envmesh.lane import Lane
 from envmesh.lost_host import LostHost, pause_again
 from envmesh.rebuild import Loss, Standing, Way, judge_loss, unexplained
 from envmesh.rebuilding import Rebuild
-from envmesh.slot import AttachedSlot, LeaseBinding, Slot
+from envmesh.slot import AttachedSlot, Slot
 from envmesh.statistics import Statistics
 from envmesh.suspects import Suspects
 from envmesh.v1 import environment_pb2 as pb
@@ -103,8 +103,8 @@ class Recovery:
 
     def _nothing_on(self, connection: HostConnection) -> bool:
         """Whether no episode is there or about to be; leases fall with their host."""
-        leases_only = all(isinstance(session, LeaseBinding) for session in connection.sessions.values())
-        return leases_only and not self._lanes.get(connection)
+        episodes = (isinstance(session, EpisodeSession | Rebuild) for session in connection.sessions.values())
+        return not any(episodes) and not self._lanes.get(connection)
 
     def copy_lost(self, episode: EpisodeSession, error: EnvmeshError) -> bool:
         """A host says that it has no copy any more. Returns whether the episode goes on."""

@@ -45,9 +45,12 @@ class RolloutPlan:
         self._options = options
         self._again: deque[Planned] = deque()
         self._seen_to: set[int] = set()
+        self._over: set[int] = set()
+        """Groups that are not reached yet, and of which nothing is to be played."""
         self._seeds_of_groups: dict[int, int | None] = {}
-        self._at_group = 0
-        self._at_is_full = False
+        self._at_group = -1
+        self._left: deque[int] = deque()
+        """Members of the group that is reached, which have not begun."""
         self._planned: Iterator[Beginning] = iter(())
 
     def start(self, run: str, *, seeded: bool) -> None:
@@ -55,8 +58,8 @@ class RolloutPlan:
         self._planned = self._beginnings(run, seeded or self._seeds is not None)
 
     def leave_out(self, numbers: Iterable[int]) -> None:
-        """An earlier process has seen to these episodes."""
-        self._seen_to.update(numbers)
+        """An earlier process has handed out these episodes, and with each its whole group."""
+        self._over.update(number // self._members for number in numbers)
 
     def take_up(self, beginning: Beginning) -> None:
         """An earlier process has begun this episode, and it goes on: others of its group will have its seed."""
@@ -67,7 +70,26 @@ class RolloutPlan:
     def give_up(self, group: int) -> None:
         """Enough of a group has ended: what is left of it is not played."""
         self._again = deque(planned for planned in self._again if planned[0].group != group)
-        self._at_is_full = self._at_is_full or group == self._at_group
+        if group == self._at_group:
+            self._left.clear()
+        elif group > self._at_group:
+            self._over.add(group)
+
+    def to_come(self, group: int) -> int:
+        """How many of a group have still to begin, or are to be played again."""
+        again = sum(beginning.group == group for beginning, _ in self._again)
+        if group == self._at_group:
+            return again + len(self._left)
+        if group < self._at_group or group in self._over or self._is_beyond(group):
+            return again
+        return again + len(self._unseen(group))
+
+    def _unseen(self, group: int) -> list[int]:
+        numbers = range(group * self._members, (group + 1) * self._members)
+        return [number for number in numbers if number not in self._seen_to]
+
+    def _is_beyond(self, group: int) -> bool:
+        return self._episodes is not None and group * self._group_size >= self._episodes
 
     @property
     def over(self) -> bool:
@@ -113,18 +135,15 @@ class RolloutPlan:
                 return
             group = number if self._group_size > 1 else None
             seed = self._seeds_of_groups.pop(number, seed)
-            numbers = range(number * self._members, (number + 1) * self._members)
-            left = [each for each in numbers if each not in self._seen_to]
             self._at_group = number
-            self._at_is_full = len(numbers) - len(left) >= self._group_size
-            for each in left:
-                if self._at_is_full and group is not None:
-                    break
+            self._left = deque(() if number in self._over else self._unseen(number))
+            while self._left:
+                each = self._left.popleft()
                 beginning = make_beginning(seed, self._options, task, "", group)
                 if not seeded:
                     beginning.seed = None
                 beginning.run, beginning.number = run, each
                 yield beginning
             number += 1
-            if self._episodes is not None and number * self._group_size >= self._episodes:
+            if self._is_beyond(number):
                 return

@@ -100,9 +100,14 @@ class RolloutResults:
 
     # ---- ends
 
-    def add(self, player: Any, trajectory: Trajectory, live: int) -> Collection[Any] | None:
-        """An episode is over for good, and ``live`` are being played now. Where its group is full with it, returns the
-        stragglers, which nobody waits for any more; else None.
+    def waits_for(self, player: Any) -> bool:
+        """Whether an episode that was expected is still wanted: its group is not full."""
+        number = player.beginning.group
+        return number is None or player in self._members.get(number, ())
+
+    def add(self, player: Any, trajectory: Trajectory, live: int, to_come: int) -> Collection[Any] | None:
+        """An episode is over for good, ``live`` are being played now, and ``to_come`` of its group have not begun yet.
+        Where its group is full with it, returns the stragglers, which nobody waits for any more; else None.
 
         Raises:
             OSError: it cannot be recorded, on a full disk say. TypeError, ValueError: its annotations cannot.
@@ -123,7 +128,8 @@ class RolloutResults:
         members = self._members.setdefault(number, set())
         members.discard(player)
         group = self._groups.setdefault(number, Group(trajectory.seed, trajectory.task))
-        may_fill_without = members and len(group) + len(members) >= self._group_size
+        others = len(members) + to_come
+        may_fill_without = others and len(group) + others >= self._group_size
         if trajectory.failure is not None and may_fill_without:
             return None
         group.append(trajectory)

@@ -11,6 +11,7 @@ import asyncio
 import random
 import secrets
 from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from envmesh.task_player import TaskPlayer
 from envmesh.traced import player_of
 
 if TYPE_CHECKING:
+    from envmesh.journal_records import Unfinished
     from envmesh.mesh import Mesh
 
 __all__ = ["RolloutRun"]
@@ -93,13 +95,14 @@ class RolloutRun:
         self._player_kinds: tuple[type[PolicyPlayer], type[PolicyPlayer]] = (
             (MeasuredPolicyPlayer, MeasuredTaskPlayer) if measure else (PolicyPlayer, TaskPlayer)
         )
-        self._timeout = timeout or mesh.settings.slot_timeout
+        self._timeout = mesh.slot_patience(timeout)
         self._retries = retries
         self._plan = RolloutPlan(
             episodes, group_size=group_size, members=group_size + self.spares, retries=retries,
             draw_seed=partial(random.Random(seed).getrandbits, 31), seeds=seeds, tasks=tasks, options=options,
         )  # fmt: skip
         self._parked: list[Slot] = []
+        self._left: dict[PolicyPlayer, Unfinished] = {}
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None
         plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
@@ -108,9 +111,9 @@ class RolloutRun:
         self._name = ""
         self._started = self._closed = False
         self._loop: asyncio.AbstractEventLoop
-        self._wanted_slots = 0
+        self._asked: deque[float] = deque()
+        """When each slot was asked for that has not come yet, the first one first."""
         self._slot_waiters: list[asyncio.Future[Slot]] = []
-        self._asked_at = 0.0
         self._slot_deadline: asyncio.TimerHandle | None = None
         self._results = RolloutResults(
             mesh, group_size, Recorder.open(record) if record is not None else None,
@@ -205,45 +208,67 @@ class RolloutRun:
         if first is None:
             return
         self._plan.play_again(*first, next_of_all=True)
-        self._want(max(0, self.concurrency - len(self.live)))
+        self._want(max(0, self.concurrency - len(self.live) - len(self._asked)))
 
     def _take_up_unfinished(self) -> None:
-        """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is."""
-        if (journal := self.mesh.journal) is None or self.spec is None:
+        """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is. Each
+        group waits for all of its members before the first of them is looked at: it is full as soon as it was before,
+        and what it has no use for is never played."""
+        if (journal := self.mesh.journal) is None:
             return
         self._plan.leave_out(journal.done.get(self._name, ()))
+        ended: list[PolicyPlayer] = []
         for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._name]:
-            beginning, spec = (
-                beginning_of(unfinished.beginning),
-                spec_as_written(self.spec, unfinished.beginning),
-            )
-            trajectory = Trajectory(
-                spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
-                split=beginning.split, group=beginning.group,
-            )  # fmt: skip
-            trajectory.annotations = unfinished.annotations or None
-            self._plan.take_up(beginning)
-            slot = Slot(StandInBinding(FormerHost(*unfinished.host), spec))
+            player = self._player_of(unfinished)
+            self._plan.take_up(player.beginning)
+            self._results.expect(player)
             if unfinished.ended is None:
-                policy, kind = self._policy_of(beginning)
-                player = kind(self, slot, spec, beginning, trajectory, self._retries, None)
-                player.policy = policy
-                self.live.add(player)
-                self._results.expect(player)
-                player.take_up(unfinished)
+                self._left[player] = unfinished
             else:
-                player = PolicyPlayer(self, slot, spec, beginning, trajectory, self._retries, None)
-                trajectory.fill(unfinished.rows, unfinished.actions)
-                read_end(unfinished.ended, trajectory)
-                player.log = journal.log_of(unfinished)
-                self._deliver(player, trajectory)
+                player.trajectory.fill(unfinished.rows, unfinished.actions)
+                read_end(unfinished.ended, player.trajectory)
+                ended.append(player)
+        for player in sorted(ended, key=lambda each: each.trajectory.failure is not None):
+            if self._results.waits_for(player):
+                self._deliver(player, player.trajectory)
+        self._take_up()
+
+    def _player_of(self, unfinished: Unfinished) -> PolicyPlayer:
+        """Who plays, or has played, an episode of the journal's former owner."""
+        assert self.spec is not None
+        assert self.mesh.journal is not None
+        beginning = beginning_of(unfinished.beginning)
+        spec = spec_as_written(self.spec, unfinished.beginning)
+        trajectory = Trajectory(
+            spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
+            split=beginning.split, group=beginning.group,
+        )  # fmt: skip
+        trajectory.annotations = unfinished.annotations or None
+        policy, kind = (None, PolicyPlayer) if unfinished.ended is not None else self._policy_of(beginning)
+        slot = Slot(StandInBinding(FormerHost(*unfinished.host), spec))
+        player = kind(self, slot, spec, beginning, trajectory, self._retries, None)
+        player.policy = policy
+        player.log = self.mesh.journal.log_of(unfinished)
+        return player
+
+    def _take_up(self) -> None:
+        """Go on with as many of the journal's episodes as may be played at once; the others follow as these end."""
+        while self._left and len(self.live) < self.concurrency and not self._closed and self._error is None:
+            player = next(iter(self._left))
+            unfinished = self._left.pop(player)
+            self._is_live(player)
+            player.take_up(unfinished)
+
+    def _is_live(self, player: PolicyPlayer) -> None:
+        self.live.add(player)
+        self.peak = max(self.peak, len(self.live))
 
     def _no_slot(self) -> None:
-        if not (self.live or self._parked or self._closed) and self._wanted_slots:
+        if not (self.live or self._parked or self._closed) and self._asked:
             self.fail(self.mesh.pool(self.environment)._patience_ended(self._timeout))
 
     def _finished(self) -> bool:
-        return self._closed or (self._plan.over and not self.live)
+        return self._closed or (self._plan.over and not self.live and not self._left)
 
     def fail(self, error: BaseException) -> None:
         """End the whole iteration with an error: a policy's, no slot to be had, a recording that cannot be written."""
@@ -254,8 +279,7 @@ class RolloutRun:
     # ---- slots
 
     def _want(self, count: int) -> None:
-        self._wanted_slots += count
-        self._asked_at = self._loop.time()
+        self._asked.extend([self._loop.time()] * count)
         if not self.live:  # from now on nothing may be played for so long
             if self._slot_deadline is not None:
                 self._slot_deadline.cancel()
@@ -264,9 +288,9 @@ class RolloutRun:
         self._slot_waiters = [waiter for waiter in (*self._slot_waiters, *waiters) if not waiter.done()]
 
     def _slot_came(self, slot: Slot) -> None:
-        self._wanted_slots -= 1
+        asked_at = self._asked.popleft()
         if self.mesh.meters is not None:
-            self.mesh.meters.slot_came(asyncio.get_running_loop().time() - self._asked_at)
+            self.mesh.meters.slot_came(self._loop.time() - asked_at)
         if self._closed:
             self.mesh.pool(self.environment).give(slot)
             return
@@ -276,6 +300,10 @@ class RolloutRun:
         """Begin the next episode on a slot; park it while the consumer is behind, give it back when all are planned."""
         if self._closed or self._error is not None:
             self.mesh.pool(self.environment).give(slot)
+            return
+        if self._left:
+            self.mesh.pool(self.environment).give(slot)  # they have slots of their own, or seek them
+            self._take_up()
             return
         if not slot.usable:
             self._ask_for_slot()
@@ -317,9 +345,7 @@ class RolloutRun:
         )  # fmt: skip
         player = player_of(self, kind, slot, spec, beginning, trajectory, retries)
         player.policy = policy
-        self.live.add(player)
-        if len(self.live) > self.peak:
-            self.peak = len(self.live)
+        self._is_live(player)
         self._results.expect(player)
         player.begin()
 
@@ -344,6 +370,9 @@ class RolloutRun:
 
     def _ask_for_slot(self) -> None:
         """Instead of one that is gone, where there is still something to play: it might not come."""
+        if self._left:
+            self._take_up()
+            return
         following = None if self._closed else self._following()
         if following is not None:
             self._plan.play_again(*following, next_of_all=True)
@@ -390,12 +419,16 @@ class RolloutRun:
             self._arrived.set()
 
     def _deliver(self, player: Any, trajectory: Trajectory) -> None:
-        stragglers = self._results.add(player, trajectory, len(self.live))
+        group = player.beginning.group
+        to_come = self._plan.to_come(group) if group is not None and trajectory.failure is not None else 0
+        stragglers = self._results.add(player, trajectory, len(self.live), to_come)
         if stragglers is not None:
-            self._plan.give_up(player.beginning.group)
+            self._plan.give_up(group)
         for straggler in stragglers or ():
-            straggler.cancel()
-            self.live.discard(straggler)
-            self.play_on(straggler.slot)
+            self._left.pop(straggler, None)
+            if straggler in self.live:
+                straggler.cancel()
+                self.live.discard(straggler)
+                self.play_on(straggler.slot)
         if len(self._results):
             self._arrived.set()

@@ -21,6 +21,7 @@ from envmesh.errors import (
     InvalidRequest,
     MeshUnavailable,
 )
+from envmesh.grades import read_grade
 from envmesh.last_outcome import LastOutcome, another_action
 from envmesh.leases import LeasePool
 from envmesh.outcome import EnvironmentSpec, Outcome, Resume, make_outcome
@@ -114,11 +115,16 @@ class Episode(LastOutcome, EpisodeSession):
                 return await self._command(0, pb.COMMAND_KIND_RESET, payload, limit)  # type: ignore[no-any-return]
             except EnvmeshError as error:
                 self.abandon_rebuild()  # it begins anew, and once
-                if isinstance(error, DeadlineExceeded):
-                    self._send_close()  # the copy may yet come to life
-                self._leave(give_back=error.reason not in ELSEWHERE)
+                self.not_begun(error)
                 if error.reason not in ELSEWHERE or loop.time() >= until:
                     raise
+
+    def not_begun(self, error: EnvmeshError) -> None:
+        """A Reset or Resume has failed: leave no copy in the slot, and the slot to the next, where it is there at all.
+        A copy that failed stays until it is closed; one that was too slow may yet come to life."""
+        if not (elsewhere := error.reason in ELSEWHERE):
+            self._send_close()
+        self._leave(give_back=not elsewhere)
 
     async def step(self, action: Any, *, annotation: Any = None, timeout: float | None = None) -> Outcome:
         """Act once. ``timeout`` is this caller's patience in seconds; after it the step may be awaited again with the
@@ -152,8 +158,8 @@ class Episode(LastOutcome, EpisodeSession):
             self.log.act(payload)
         if annotation is not None:
             self._annotate(index, annotation)
-        if timeout is None:
-            timeout = self.step_timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
+        if timeout is None and (timeout := self.step_timeout) is None:
+            timeout = self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
         answer, writer = self._put(index, pb.COMMAND_KIND_STEP, payload, timeout)
         if writer is not None:
             writer.begin_writing()
@@ -162,19 +168,15 @@ class Episode(LastOutcome, EpisodeSession):
     async def reward(self, *, again: bool = False, timeout: float | None = None) -> RewardResult:
         """Grade the episode as it stands, without acting. Raises: Unsupported, EpisodeAborted."""
         payload = pb.RewardRequest(again=True).SerializeToString() if again else b""
-        limit = timeout or self.spec.limits.reward_seconds + PATIENCE_BEYOND_LIMIT
-        reply = pb.RewardResponse.FromString(await self._aside(pb.COMMAND_KIND_REWARD, payload, limit))
-        return RewardResult(
-            value=reply.value,
-            components={component.name: component.value for component in reply.components},
-            valid=reply.valid,
-            rationale=reply.rationale,
-        )
+        if timeout is None:
+            timeout = self.spec.limits.reward_seconds + PATIENCE_BEYOND_LIMIT
+        return read_grade(await self._aside(pb.COMMAND_KIND_REWARD, payload, timeout))
 
     async def checkpoint(self, *, timeout: float | None = None) -> pb.SealedCheckpoint:
         """Save the episode; its journal restarts there. Raises: Unsupported, EpisodeAborted."""
-        limit = timeout or self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
-        return pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", limit))
+        if timeout is None:
+            timeout = self.spec.limits.step_seconds + PATIENCE_BEYOND_LIMIT
+        return pb.SealedCheckpoint.FromString(await self._aside(pb.COMMAND_KIND_CHECKPOINT, b"", timeout))
 
     async def detach(self) -> bytes:
         """Let go of the episode without closing it: the bytes let ``mesh.attach`` take it over, in any process."""

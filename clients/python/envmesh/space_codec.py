@@ -125,6 +125,11 @@ def _packed_header(form: ArrayForm) -> bytes:
     return b"\x52" + varint(form.dtype.itemsize * int(np.prod(form.shape)))
 
 
+def _copied(value: Any) -> Any:
+    """An array as one that its owner may write to."""
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
 def _as_array(value: Any) -> Any:
     """A numpy scalar as the array of rank 0 that a space of shape () contains."""
     return np.asarray(value) if isinstance(value, np.generic) else value
@@ -134,8 +139,7 @@ def _own_array(dtype: DType, shape: tuple[int, ...]) -> Turn:
     """What turns an action into an array that the environment may write to, if it obviously means one."""
 
     def own(value: Any) -> Any:
-        array = _meant(value, dtype, shape)
-        return array.copy() if isinstance(array, np.ndarray) else array
+        return _copied(_meant(value, dtype, shape))
 
     return own
 
@@ -217,7 +221,8 @@ def _turns(message: space_pb2.Space, action: bool) -> tuple[Turn, Turn]:
         return _one_of([_turns(space, action) for space in message.one_of.spaces])
     if kind == "graph":
         edge = message.graph.edge if message.graph.HasField("edge") else None
-        return _graph(_batch(message.graph.node, action), _batch(edge, action) if edge else (_same, _same))
+        nodes, edges = _batch(message.graph.node, action), _batch(edge, action) if edge else (_same, _same)
+        return _graph(nodes, edges, _copied if action else _same)
     if kind == "json_schema":
         return _json, _same
     if kind == "tools":
@@ -287,12 +292,11 @@ def _batch(element: space_pb2.Space, action: bool) -> tuple[Turn, Turn]:
     if kind == "tuple":
         return _by_place([_batch(space, action) for space in element.tuple.spaces])
     if kind == "discrete" or array_form(element) is not None:
-        own: Turn = lambda value: value.copy() if isinstance(value, np.ndarray) else value  # noqa: E731
-        return _same, own if action else _same
+        return _same, _copied if action else _same
     return _each(*_turns(element, action))
 
 
-def _graph(nodes: tuple[Turn, Turn], edges: tuple[Turn, Turn]) -> tuple[Turn, Turn]:
+def _graph(nodes: tuple[Turn, Turn], edges: tuple[Turn, Turn], links: Turn) -> tuple[Turn, Turn]:
     def plain(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != 3:
             return value
@@ -301,7 +305,8 @@ def _graph(nodes: tuple[Turn, Turn], edges: tuple[Turn, Turn]) -> tuple[Turn, Tu
     def typed(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != 3:
             return value
-        return instance(nodes[1](value[0]), None if value[1] is None else edges[1](value[1]), value[2])
+        edges_of = None if value[1] is None else edges[1](value[1])
+        return instance(nodes[1](value[0]), edges_of, links(value[2]))
 
     instance = _graph_instance()
     return plain, typed

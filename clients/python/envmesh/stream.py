@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,8 @@ from envmesh.delivery import Delivery, Session
 from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
 from envmesh.frame_bounds import FRAME_HEAD_BYTES, LARGE_VALUE_BYTES, MOST_BYTES
 from envmesh.going_on import go_on
-from envmesh.lone_frames import read_outcome, spell_command
+from envmesh.large_stream import OF_SLOTS, LargeStream
+from envmesh.lone_frames import read_outcome
 from envmesh.outgoing import Outgoing
 from envmesh.v1 import environment_pb2 as pb
 
@@ -89,8 +89,7 @@ class HostConnection:
         self._challenge = 0
         self._heartbeat_due = False
         self._sent = self._taken = 0
-        self._large_rows: deque[tuple[int, int, int, bytes]] = deque()
-        self._large_wake = asyncio.Event()
+        self.large = LargeStream(self)
 
     # ---- life
 
@@ -180,12 +179,12 @@ class HostConnection:
         await asyncio.gather(*(call.code() for call in calls), return_exceptions=True)
 
     async def flush(self) -> None:
-        """Wait until everything queued so far has been written."""
-        while (self.rows or self._writing) and self.lost is None:
-            if self._writing:
-                await asyncio.sleep(0.001)
-            else:
+        """Wait until everything queued so far has been written, and what must keep its order has been carried out."""
+        while (self.rows or self._writing or self.large.leads) and self.lost is None:
+            if self.rows and not self._writing:
                 await self.write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
+            else:
+                await asyncio.sleep(0.001)
 
     def give_up(self, error: EnvmeshError) -> None:
         """The host has been silent for too long: it is as good as lost."""
@@ -216,9 +215,8 @@ class HostConnection:
 
     def send(self, handle: int, index: int, kind: int, payload: bytes) -> None:
         """Queue one command. The reader's own sessions need no more; others call ``flush`` or ``wake`` after."""
-        if len(payload) >= LARGE_VALUE_BYTES:
-            self._large_rows.append((handle, index, kind, payload))
-            self._large_wake.set()
+        if len(payload) >= LARGE_VALUE_BYTES or (self.large.leads and kind in OF_SLOTS):
+            self.large.send(handle, index, kind, payload)
             return
         self.rows.add(handle, index, kind, payload)
         if not self._reading and not self._writing:
@@ -237,6 +235,7 @@ class HostConnection:
             or self.rows
             or len(self.sessions) > FEW_SESSIONS
             or len(payload) >= LARGE_VALUE_BYTES
+            or self.large.leads
         ):
             self.send(handle, index, kind, payload)
             return False
@@ -297,16 +296,10 @@ class HostConnection:
         return frame.SerializeToString()
 
     async def _write_large(self) -> None:
-        while True:
-            await self._large_wake.wait()
-            self._large_wake.clear()
-            while self._large_rows:
-                frame = spell_command(*self._large_rows.popleft())
-                try:
-                    await self._large_call.write(frame)
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    self._call.cancel()
-                    return
+        try:
+            await self.large.write(self._large_call)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            self._call.cancel()
 
     # ---- receiving
 
@@ -367,6 +360,7 @@ class HostConnection:
     def _heard(self, heartbeat: pb.Heartbeat) -> None:
         if heartbeat.challenge:
             self._challenge = max(self._challenge, heartbeat.challenge)
+            self.large.challenged(self._challenge)
             self.heartbeat()
 
     def _note_lost(self, error: EnvmeshError) -> None:

@@ -69,7 +69,7 @@ class Vector(VectorEpisodes):
         )
         self.autoreset = autoreset
         self._seed_given = seed is not None
-        self._timeout = timeout or mesh.settings.slot_timeout
+        self._timeout = mesh.slot_patience(timeout)
         self._step_timeout = step_timeout
         self._marks = np.zeros(n, np.bool_)
 
@@ -251,8 +251,10 @@ class Vector(VectorEpisodes):
 
     def _patience(self) -> float:
         """For how long to wait where nobody says, in seconds."""
-        limits = self.spec.limits
-        most = self._step_timeout or max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
+        most = self._step_timeout
+        if most is None:
+            limits = self.spec.limits
+            most = max(limits.step_seconds, limits.reset_seconds) + PATIENCE_BEYOND_LIMIT
         return max(most, self._timeout) if self._wanting else most
 
     def _late(self, timeout: float) -> DeadlineExceeded:

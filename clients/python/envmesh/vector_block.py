@@ -114,7 +114,7 @@ class Block:
             for handle in handles:
                 asyncio.get_running_loop().call_soon(self.vector.refused, self.numbers[handle], 0, error)
             return
-        if requests and len(requests[0]) >= LARGE_VALUE_BYTES:
+        if most >= LARGE_VALUE_BYTES or connection.large.leads:
             send = connection.send
         else:
             send = connection.rows.add

@@ -105,7 +105,7 @@ class VectorEpisodes:
 
     def _step(self, numbers: Array, payloads: list[bytes]) -> None:
         """Raises: InvalidRequest where an action is too large; nothing was sent then."""
-        most = self._actions.size or max(map(len, payloads))
+        most = self._actions.packed or max(map(len, payloads))
         large = most >= LARGE_VALUE_BYTES
         if large:
             for block in self._blocks:
@@ -196,8 +196,6 @@ class VectorEpisodes:
             identity = self.identities[number] = identities[16 * at : 16 * at + 16]
             begun = self.beginnings[number]
             requests.append(begun.request(identity, FIRST_EPOCH, self._lease_numbers[number]))
-            if self._open[number] and len(requests[-1]) >= LARGE_VALUE_BYTES:
-                self._rebind(number)  # such a reset has a stream of its own, and may overtake the close
         handles, opens = self._handles[numbers].tolist(), self._open[numbers].tolist()
         self._open[numbers] = True
         if len(self._blocks) == 1:

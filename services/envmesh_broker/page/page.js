@@ -135,9 +135,13 @@
         rows.push(make("tr", { class: "pool" }, make("td", { colspan: 7 }, `${pool} · ${of.environments.join(", ")}`)));
       }
       const before = hosts.get(host.id), rates = before ? before.rates : [];
-      if (before && elapsed > 0) rates.push([Math.max(0, host.steps - before.steps) / elapsed, Math.max(0, host.cpu - before.cpu) / elapsed]);
+      const rate = (now, then) => now === null || then === null ? null : Math.max(0, now - then) / elapsed;
+      if (before && elapsed > 0) rates.push([rate(host.steps, before.steps), rate(host.cpu, before.cpu)]);
       while (rates.length > 5) rates.shift();
-      const mean = (column) => rates.length ? sum(rates.map((rate) => rate[column])) / rates.length : null;
+      const mean = (column) => {
+        const known = rates.map((each) => each[column]).filter((value) => value !== null);
+        return known.length ? sum(known) / known.length : null;
+      };
       seen.set(host.id, { steps: host.steps, cpu: host.cpu, rates });
       const lag = make("td", { class: `number ${host.lag > 0.1 ? "warn" : ""}` }, duration(host.lag));
       rows.push(make("tr", {},

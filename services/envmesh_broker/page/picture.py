@@ -1,7 +1,11 @@
-"""What the page is sent, as JSON: short names, for it goes out every second."""
+"""What the page is sent, as JSON: short names, for it goes out every second.
+
+Hosts and environments may say numbers that are none, and JSON has no word for them: what is not finite is null.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,9 +71,9 @@ def steps(told: fleet_pb2.WatchedSteps) -> dict[str, Any]:
         "steps": [
             {
                 "index": step.index,
-                "reward": step.reward,
+                "reward": _finite(step.reward),
                 "end": "terminated" if step.terminated else "truncated" if step.truncated else "",
-                "seconds": step.seconds,
+                "seconds": _finite(step.seconds),
                 "action": step.action,
                 "observation": step.observation,
                 "failure": step.failure,
@@ -86,7 +90,12 @@ def _newest(failures: Iterable[Failure]) -> list[Failure]:
 def _point(point: Point) -> list[float | None]:
     rates = round(point.steps, 1), round(point.episodes, 2)
     rounded = (point.live, *rates, point.failed, point.mean_return, point.p50, point.p99)
-    return [None if value is None else float(f"{value:.5g}") for value in rounded]
+    return [None if value is None else _finite(float(f"{value:.5g}")) for value in rounded]
+
+
+def _finite(value: float) -> float | None:
+    """A number that JSON has, or None."""
+    return value if math.isfinite(value) else None
 
 
 def _host(status: fleet_pb2.HostStatus) -> dict[str, Any]:
@@ -105,9 +114,9 @@ def _host(status: fleet_pb2.HostStatus) -> dict[str, Any]:
         "idle": sum(lease.idle for lease in report.leases) + status.provisional,
         "steps": sum(load.steps for load in report.environments),
         "failed": sum(load.failed for load in report.environments),
-        "lag": report.event_loop_lag,
+        "lag": _finite(report.event_loop_lag),
         "memory": report.memory_bytes,
-        "cpu": report.cpu_seconds,
+        "cpu": _finite(report.cpu_seconds),
     }
 
 

@@ -203,9 +203,8 @@ def _files() -> dict[str, tuple[str, bytes]]:
 
 
 def _event(name: str, content: dict[str, Any]) -> bytes:
-    return (
-        f"event: {name}\ndata: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
-    )
+    data = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 def _reply(status: str, body: bytes, kind: str = "text/plain", *, head: bool = False) -> bytes:

@@ -150,7 +150,7 @@ def occupancy(stays: Iterable[Stay], begin: float, end: float, points: int) -> d
     found: dict[str, Numbers] = defaultdict(lambda: np.zeros(points))
     for stay in stays:
         first, last = (stay.begin - begin) / width, (stay.end - begin) / width
-        low, high = max(0, int(first)), min(points - 1, int(last))
+        low, high = (min(points - 1, max(0, int(each))) for each in (first, last))
         row = found[stay.host]
         if low == high:
             row[low] += last - first

@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import envmesh
 from tests.compliance.hosts import HostUnderTest
+from tests.integration.command_line import started
+from tests.integration.conftest import ROOT
 
 EPISODES = 200
 
@@ -202,6 +205,21 @@ async def test_an_action_that_is_too_large_for_a_vector(small_mesh: envmesh.Mesh
             await vector.send([TOO_LARGE, "fine", "fine", "fine"])
         batch = await vector.step([FITS, "fine", "fine", "fine"])
         assert batch.observations == [FITS, "fine", "fine", "fine"]
+
+
+async def test_an_action_of_another_dtype_that_is_too_large_for_a_vector():
+    """As bytes of its space it would do."""
+    served = ("serve", "pixels=tests.environments.particular:Pixels", "--listen", "127.0.0.1:0")
+    with started(*served, cwd=ROOT) as host:
+        async with (
+            envmesh.connect(host.address, max_message_bytes=MOST_BYTES) as client,
+            client.vector("pixels", 2) as vector,
+        ):
+            await vector.reset()
+            with pytest.raises(envmesh.InvalidRequest, match="MESSAGE_TOO_LARGE"):
+                await vector.send(np.full((2, 200_000), 0.5))
+            batch = await vector.step(np.zeros((2, 200_000), np.uint8))
+            assert batch.valid.all()
 
 
 async def test_observations_that_are_larger_than_the_client_takes(small_mesh: envmesh.Mesh):

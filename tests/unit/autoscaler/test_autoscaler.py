@@ -129,6 +129,14 @@ def pool(name: str, **more) -> ScaledPool:
     return ScaledPool(name=name, environments=(f"{name}@1",), policy=POLICY, **more)
 
 
+async def test_a_pool_with_an_hpa_of_its_own_is_left_to_it_and_its_plan_is_said():
+    world = World(pool("walk", mode="hpa"), pool("chess"))
+    world.hears(walk=Waits(admissible=10), chess=Waits(admissible=4))
+    assert await world.step() == [("scale", "chess", 1)]
+    views = world.meters.views
+    assert (views["walk"].plan.wanted, views["walk"].hpa, views["chess"].hpa) == (3, True, False)
+
+
 @pytest.mark.parametrize("said", ["paused", "dry_run"])
 async def test_an_operator_holds_a_pool_and_hears_what_would_be_done(said):
     world = World(pool("walk"), pool("chess"))

@@ -15,11 +15,12 @@ class World:
 
     def __init__(self, *, bounds: CoreBounds = BOUNDS, pools=(), **tenants: Tenant):
         ids = itertools.count(1)
+        self.tenants = tenants
         self.now = 1000.0
         self.core = Core(
             self.now,
             new_id=lambda: next(ids).to_bytes(16, "big"),
-            tenant=lambda name: tenants.get(name, Tenant(name)),
+            tenant=lambda name: self.tenants.get(name, Tenant(name)),
             pools=pools,
             bounds=bounds,
         )

@@ -66,15 +66,13 @@ def test_who_has_had_slots_for_long_comes_after_who_has_not():
     assert world.granted() == {newcomer: 10}
 
 
-def test_quota_holds_slots_back_and_relocations_are_outside_it():
+def test_quota_holds_slots_back():
     world = World(a=Tenant("a", quota=3))
     world.host("h", slots=10)
     request = world.ask(5, tenant="a")
     assert world.granted() == {request.request.arrival: 3}
     assert "quota of tenant a: 3 of 3" in world.core.reason(request, world.now)
     assert world.core.wants() == []
-    moved = world.ask(4, tenant="a", relocation=True)
-    assert world.granted() == {moved.request.arrival: 4}
     gang = world.ask(4, tenant="a", whole=True)
     assert isinstance(gang, Refused)
     assert (gang.reason, gang.retry_after is not None) == ("QUOTA_EXCEEDED", True)

@@ -122,6 +122,7 @@ class BrokerMachine(RuleBasedStateMachine):
         ledger = self.world.core.ledger
         free = {host: record.free("") for host, record in ledger.hosts.items()}
         held = dict(ledger.held)
+        there_before = held.get("bounded", 0) - ledger.away.get("bounded", 0)
         for decision in self.world.decide():
             request = self.waiting[decision.arrival].request
             slots = sum(grant.count for grant in decision.grants)
@@ -151,6 +152,8 @@ class BrokerMachine(RuleBasedStateMachine):
             if g.tenant == "bounded" and g.relocation
         )
         assert ledger.held.get("bounded", 0) <= max(QUOTA, held.get("bounded", 0)) + relocated
+        there = ledger.held.get("bounded", 0) - ledger.away.get("bounded", 0)
+        assert there <= max(2 * QUOTA, there_before)
         self._check_nothing_is_left_lying()
 
     def _check_nothing_is_left_lying(self):
@@ -190,16 +193,20 @@ class BrokerMachine(RuleBasedStateMachine):
     def counts_are_what_the_tables_say(self):
         ledger = self.world.core.ledger
         held: dict[str, int] = {}
+        away: dict[str, int] = {}
         for host_id, record in ledger.hosts.items():
             assert record.load == record.count()
             for tenant, slots in record.load.tenants.items():
                 held[tenant] = held.get(tenant, 0) + slots
+                if not record.heard:
+                    away[tenant] = away.get(tenant, 0) + slots
             for environment in record.host.environments:
                 free = record.free(environment) if record.placeable else 0
                 shelves = ledger.shelves(environment, relocation=True)
                 found = [shelf.rooms[host_id].free if host_id in shelf.rooms else 0 for shelf in shelves]
                 assert found == ([0, free] if record.retiring else [free, 0])
         assert ledger.held == held
+        assert ledger.away == away
         for shelf in (s for key in ledger.served() for s in ledger.shelves(key, relocation=True)):
             assert shelf.rooms.keys() <= ledger.hosts.keys()
             assert shelf.free() == sum(room.free for room in shelf.rooms.values())

@@ -76,13 +76,11 @@ def test_a_gang_on_the_move_is_measured_by_retiring_hosts_too():
 
 
 def test_a_gang_over_a_quota_that_was_lowered_is_sent_away():
-    tenants = {"t": Tenant("t", quota=8)}
-    world = World()
-    world.core.tenant = lambda name: tenants.get(name, Tenant(name))
+    world = World(t=Tenant("t", quota=8))
     world.host("h", slots=16)
     world.take(4)
     gang = world.ask(8, whole=True).request.arrival
-    tenants["t"] = Tenant("t", quota=6)
+    world.tenants["t"] = Tenant("t", quota=6)
     assert sent_away(world) == [(gang, "QUOTA_EXCEEDED")]
 
 

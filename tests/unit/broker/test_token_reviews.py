@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from envmesh.errors import Refusal
-from envmesh_broker.token_reviews import TokenReviews
+from envmesh_broker.token_reviews import Account, TokenReviews
 from envmesh_service.kubernetes_api import ApiRefused, ReviewedToken
 
 
@@ -101,17 +101,18 @@ async def test_while_the_api_server_is_away_nobody_is_revoked_and_nobody_new_com
 
 
 async def test_newcomers_may_take_the_place_of_what_is_being_reviewed_again():
-    judge = Judge(most=4)
-    await judge.name("ppo")
-    judge.now += 55.0
-    for number in range(3):
-        await judge.name(f"stranger-{number}")
-    judge.now += 10.0  # nothing is fresh any more
+    judge = Judge(most=12)
+    first = ["ppo", *(f"old-{number}" for number in range(11))]
+    newcomers = [f"newcomer-{number}" for number in range(12)]
+    judge.good.update(first + newcomers)
+    for name in first:
+        await judge.name(name)
+    judge.now += 61.0  # nothing is fresh any more
     judge.slow["ppo"] = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         again = tasks.create_task(judge.reviews.review_again())
-        for number in range(3):
-            assert await judge.name(f"newcomer-{number}") is None
+        for name in newcomers:
+            assert await judge.name(name) == name
         judge.slow["ppo"].set()
     assert again.result() == []
 
@@ -132,3 +133,52 @@ async def test_what_is_remembered_is_bounded():
     for number in range(5):
         await judge.name(str(number))
     assert len(list(judge.reviews.accounts())) == 3
+
+
+async def test_strangers_push_no_good_token_out_and_its_revocation_is_told():
+    judge = Judge(most=3)
+    await judge.name("ppo")
+    for number in range(2_000):
+        assert await judge.name(f"stranger-{number}") is None
+    assert [account.name for account in judge.reviews.accounts()] == ["ppo"]
+    judge.good.clear()
+    judge.now += 61.0
+    assert [account.name for account in await judge.reviews.review_again()] == ["ppo"]
+
+
+async def test_a_revocation_is_told_though_its_owner_shows_the_token_before_it_is_reviewed_again():
+    judge = Judge()
+    await judge.name("ppo")
+    judge.good.clear()
+    judge.now += 61.0
+    assert await judge.name("ppo") is None
+    assert [account.name for account in await judge.reviews.review_again()] == ["ppo"]
+    assert await judge.reviews.review_again() == []
+
+
+@pytest.mark.parametrize("tokens", [10, 2_000])
+async def test_a_revocation_is_noticed_within_twice_the_time_set_however_many_tokens_there_are(tokens):
+    judge = Judge(keep=60.0)
+    judge.good = {str(number) for number in range(tokens)}
+    for name in sorted(judge.good):
+        await judge.name(name)
+    last = list(judge.reviews.accounts())[-1].name
+    judge.good.discard(last)
+    revoked_at = judge.now
+    gone: list[Account] = []
+    while not gone and judge.now < revoked_at + 600.0:
+        judge.now += 0.5  # as often as the broker looks
+        gone = await judge.reviews.review_again()
+    assert [account.name for account in gone] == [last]
+    assert judge.now - revoked_at <= 120.0
+
+
+async def test_an_api_server_that_is_away_is_not_asked_about_every_token_at_once():
+    judge = Judge(keep=1.0)
+    judge.good = {str(number) for number in range(100)}
+    for name in sorted(judge.good):
+        await judge.name(name)
+    judge.away, judge.asked = True, 0
+    judge.now += 2.0
+    assert await judge.reviews.review_again() == []
+    assert judge.asked == 8

@@ -43,6 +43,19 @@ def test_occupancy_adds_up_to_the_time_lived():
     assert lived == pytest.approx({"a": 2.55, "b": 2.5})
 
 
+def test_a_stay_that_begins_where_the_run_ends_adds_nothing():
+    """The last episode to end was rebuilt after its last step: to be graded, say."""
+    rebuilt = trajectory(9, 10.0, ended_at=110.0)
+    rebuilt.resumes = (
+        Resume(index=9, cause="closed", seconds=1, replayed=9, from_host="b:1", to_host="a:1"),
+    )
+    run = gather([rebuilt])
+    assert run.stays[-1] == Stay("a:1", 110.0, 110.0)
+    found = occupancy(run.stays, run.begin, run.end, 7)
+    assert (found["a:1"].sum(), found["b:1"].sum()) == pytest.approx((0.0, 7.0))
+    assert "b:1" in render(run, [], "rebuilt")
+
+
 def test_a_recording_without_times_still_makes_a_page():
     page = render(gather([trajectory(3, 1.0)]), [], "old")
     assert "does not say when its episodes ended" in page

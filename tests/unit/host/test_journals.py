@@ -5,7 +5,8 @@ import pytest
 from envmesh.errors import Refusal
 from envmesh.journal import MOST_ENTRIES
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.journals import survey
+from envmesh.wire import varint
+from envmesh_host.journals import check_length, survey
 
 
 def journal(*entries: pb.JournalEntry, version: int = 1) -> pb.Journal:
@@ -83,3 +84,38 @@ def test_an_absurd_length_is_refused_before_it_is_looked_through():
     absurd.entries.extend([RESET] * MOST_ENTRIES)
     with pytest.raises(Refusal, match=f"has {MOST_ENTRIES + 1:,} entries; the bound is {MOST_ENTRIES:,}"):
         survey(absurd)
+
+
+def test_an_absurd_length_is_told_from_the_bytes():
+    begun = pb.ResumeRequest(episode_id=b"e" * 16, journal=journal(RESET)).SerializeToString()
+    entries = b"\x12\x00" * MOST_ENTRIES
+
+    def of_journal(body: bytes, times: int = 1) -> bytes:
+        fields = pb.ResumeRequest.DESCRIPTOR.fields_by_name
+        return begun + (bytes([fields["journal"].number << 3 | 2]) + varint(len(body)) + body) * times
+
+    half = entries[: MOST_ENTRIES + 2 * 100]
+    for absurd in (
+        of_journal(entries + b"\x12\x00" * 100),
+        of_journal(half, 2),
+        of_journal(b"\x13" + entries + b"\x12\x00" * 100),
+        begun + b"\x7a\x00" * (MOST_ENTRIES + 100),
+    ):
+        with pytest.raises(Refusal, match="more than the 250,000 entries") as refused:
+            check_length(absurd)
+        assert refused.value.reason == "MALFORMED"
+
+
+def test_a_journal_at_the_bound_is_not_too_long():
+    longest = pb.ResumeRequest(
+        episode_id=b"e" * 16,
+        epoch=1,
+        client_id=b"c" * 16,
+        journal=journal(RESET),
+        lease=bytes(500),
+        apart=True,
+    )
+    longest.journal.entries.extend([act()] * (MOST_ENTRIES - 1))
+    check_length(longest.SerializeToString())
+    check_length(b"\xff" * 1_000_000)  # what it is, protobuf says
+    check_length(pb.ResumeRequest(attach_token=bytes(1_000_000)).SerializeToString())

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import fleet_pb2
@@ -64,6 +65,16 @@ def test_the_newest_episode_is_followed_and_left_as_it_was():
     assert calls
     taps.watch([])
     assert new.play is plays
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_no_number_is_told_as_the_failure_that_it_is(reward):
+    copy = Copy(1, lambda action: ("there", reward, False, False, {}))
+    taps, _ = watching(Roster(copy), environment="echo@1", values=True)
+    copy.step("go")
+    (told,) = taps.take()
+    (step,) = told.steps
+    assert (step.reward, step.failure, step.observation) == (0.0, "REWARD_INVALID", "there")
 
 
 def test_values_are_not_looked_at_unless_asked():

@@ -84,6 +84,14 @@ def test_many_values_at_once_count_as_one_by_one(values):
         assert other.loss == pytest.approx(one.loss, abs=1e-6)
 
 
+@given(st.lists(st.floats(0, 20_000), min_size=100, max_size=200))
+def test_where_nothing_is_lost_the_loss_does_not_fall(values):
+    series = HistogramSeries(REWARD_BUCKETS)
+    series.observe_many([-0.5, *values])
+    series.observe_many(values)
+    assert series.loss == 0.5
+
+
 def test_values_that_were_bucketed_elsewhere_are_added():
     series = HistogramSeries((1.0, 2.0))
     series.add_counts([1, 2, 3], 12.5)

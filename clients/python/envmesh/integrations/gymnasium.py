@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,7 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self._observations = self._empty()
+        self._valid = np.ones(num_envs, np.bool_)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
         self.render_mode = None
         self.spec = None
@@ -85,22 +87,26 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes everywhere, or where ``options["reset_mask"]`` is True.
+        """Begin new episodes everywhere, or where ``options["reset_mask"]`` is True; with a mask ``seed`` may list a
+        seed for each place, of which those that the mask leaves out do not count, or one for each that begins anew.
 
         Raises: as ``Vector.reset``.
         """
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
+        ids = None if mask is None else np.flatnonzero(mask)
         given: Any = seed
-        if isinstance(seed, list):
-            given = None if all(each is None for each in seed) else seed
-            if given is not None and None in seed:
-                raise InvalidRequest("give every episode a seed, or none", reason="SEED_UNSUPPORTED")
-        if mask is None:
+        if isinstance(given, list):
+            if ids is not None and len(given) == self.num_envs:
+                given = [given[place] for place in ids.tolist()]
+            if None in given:
+                if any(each is not None for each in given):
+                    raise InvalidRequest("give every episode a seed, or none", reason="SEED_UNSUPPORTED")
+                given = None
+        if ids is None:
             batch = self._vector.reset(seed=given, options=options or None)
             self._observations = self._stacked(batch)
             return self._observations, self._infos(batch)
-        ids = np.flatnonzero(mask)
         batch = self._vector.reset(seed=given, options=options or None, ids=ids.tolist())
         self._observations = self._replaced(batch, ids)
         return self._observations, self._infos(batch)
@@ -144,9 +150,14 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
         return create_empty_array(self.single_observation_space, self.num_envs)
 
     def _nothing(self) -> Any:
-        """What stands for the observation of a failed episode."""
-        one: Any = create_empty_array(self.single_observation_space, 1)
-        return next(iter(iterate(batch_space(self.single_observation_space, 1), one)))
+        """What stands for the observation of a failed episode: zeros, or always the same sample where they are none."""
+        space = self.single_observation_space
+        one: Any = next(iter(iterate(batch_space(space, 1), create_empty_array(space, 1))))
+        if one in space:
+            return one
+        space = copy.deepcopy(space)
+        space.seed(0)
+        return space.sample()
 
     def _replaced(self, batch: Batch, ids: Any) -> Any:
         items = list(iterate(self.observation_space, self._observations))
@@ -161,7 +172,6 @@ class MeshVectorEnv(VectorEnv[Any, Any, Any]):
                 infos = self._add_info(infos, info, number)
         for number, failure in batch.failures.items():
             infos = self._add_info(infos, {"failure": failure.cause}, number)
-        valid = np.ones(self.num_envs, np.bool_)
-        valid[batch.ids] = batch.valid
-        infos["valid"] = valid
+        self._valid[batch.ids] = batch.valid
+        infos["valid"] = self._valid.copy()
         return infos

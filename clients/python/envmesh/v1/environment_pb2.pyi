@@ -1111,10 +1111,13 @@ class CheckpointContent(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     BUILD_FIELD_NUMBER: _builtins.int
+    RETURN_SO_FAR_FIELD_NUMBER: _builtins.int
     environment: _builtins.str
     """name@version."""
     build: _builtins.str
     """The build that took it."""
+    return_so_far: _builtins.float
+    """The rewards up to and including that of `last`, added up; unset where the host did not know them all."""
     @_builtins.property
     def state(self) -> _value_pb2.Value:
         """What the environment's checkpoint() returned."""
@@ -1130,12 +1133,15 @@ class CheckpointContent(_message.Message):
         last: Global___Outcome | None = ...,
         environment: _builtins.str = ...,
         build: _builtins.str = ...,
+        return_so_far: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_return_so_far", b"_return_so_far", "last", b"last", "return_so_far", b"return_so_far", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "environment", b"environment", "last", b"last", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_so_far", b"_return_so_far", "build", b"build", "environment", b"environment", "last", b"last", "return_so_far", b"return_so_far", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__return_so_far: _TypeAlias = _typing.Literal["return_so_far"]  # noqa: Y015
+    _WhichOneofArgType__return_so_far: _TypeAlias = _typing.Literal["_return_so_far", b"_return_so_far"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__return_so_far) -> _WhichOneofReturnType__return_so_far | None: ...
 
 Global___CheckpointContent: _TypeAlias = CheckpointContent  # noqa: Y015
 

@@ -111,7 +111,9 @@ class AcquireRequest(_message.Message):
     client_id: _builtins.bytes
     """16 bytes, which client instance this is: its leases are kept on few hosts."""
     relocation: _builtins.bool
-    """For episodes that lost their host: before every new request, outside quota."""
+    """For episodes that lost their host: before every new request, and up to twice
+    the tenant's quota.
+    """
     retried: _builtins.bool
     """Queue again ahead of new requests: a grant was refused with SLOT_TAKEN."""
     @_builtins.property
