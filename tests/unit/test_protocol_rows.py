@@ -56,6 +56,7 @@ WALKED = {
         LEASES + "a_slot_that_another_was_shown_first",
         LEASES + "more_episodes_than_slots",
         LEASES + "a_lease_may_be_shown_again",
+        LEASES + "a_lease_that_was_given_back_is_no_right_any_more",
         ATTACH + "an_idle_slot_goes_back_by_itself_and_the_client_is_told",
     ],
     "the host is shown | answer": [
