@@ -85,8 +85,8 @@ async def test_an_episode_is_one_trace_of_client_broker_host_and_worker():
     place, copy = one(spans, "place"), one(spans, "copy")
     assert (place.service, place.events) == ("envmesh-broker", ("granted",))
     slot = one(spans, "slot")
-    assert place.parent_id == slot.span_id
-    assert slot.begun - SLACK <= place.begun <= slot.ended  # it ends when the broker has heard that its answer came
+    # It ends when the broker has heard that its answer came.
+    assert slot.begun - SLACK <= place.begun <= slot.ended
     assert copy.service == "envmesh-host"
     assert copy.attributes["envmesh.environment"] == "walk@1"
     assert len(copy.attributes["envmesh.lease"]) == 32
