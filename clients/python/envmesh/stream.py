@@ -2,8 +2,8 @@
 
 The reader hands every event straight to the ``Session`` it is for, without a future, task or queue in between; what a
 session does with it (resume a loop of ours, wake a user's coroutine, fill an array) is its own affair. The writer takes
-whatever is ready when it is free to write; there is no timer. The client always reads, so that the two sides can never
-wait for each other's buffers.
+whatever is ready when it is free to write and the host is not too far behind (``frame_pace``). The client always reads,
+so that the two sides can never wait for each other's buffers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ from envmesh.client_settings import ClientSettings
 from envmesh.delivery import Delivery, Session
 from envmesh.errors import EnvmeshError, EpisodeAborted, InvalidRequest, MeshUnavailable
 from envmesh.frame_bounds import FRAME_HEAD_BYTES, LARGE_VALUE_BYTES, MOST_BYTES
+from envmesh.frame_pace import FramePace
 from envmesh.going_on import go_on
 from envmesh.large_stream import OF_SLOTS, LargeStream
 from envmesh.lone_frames import read_outcome
@@ -43,8 +45,6 @@ STREAM = "/envmesh.v1.EnvironmentService/Stream"
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 OUTCOME, FAILURE, NOTICE = pb.EVENT_KIND_OUTCOME, pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_NOTICE
 FEW_SESSIONS = 4
-FRAMES_AHEAD = 2
-"""Frames sent and not yet taken up by the host, at most: while it is busy, commands gather instead."""
 
 
 class HostConnection:
@@ -88,7 +88,8 @@ class HostConnection:
         self._sequence = 0
         self._challenge = 0
         self._heartbeat_due = False
-        self._sent = self._taken = 0
+        self._pace = FramePace()
+        self._next_frame: asyncio.TimerHandle | None = None
         self.large = LargeStream(self)
 
     # ---- life
@@ -182,7 +183,7 @@ class HostConnection:
         """Wait until everything queued so far has been written, and what must keep its order has been carried out."""
         while (self.rows or self._writing or self.large.leads) and self.lost is None:
             if self.rows and not self._writing:
-                await self.write(ahead=self._sent + len(self.rows))  # whatever the host has taken up
+                await self.write(paced=False)  # whatever the host has taken up
             else:
                 await asyncio.sleep(0.001)
 
@@ -193,6 +194,8 @@ class HostConnection:
 
     def cancel(self) -> None:
         """End the streams without waiting."""
+        if self._next_frame is not None:
+            self._next_frame.cancel()
         for call in (self._call, self._large_call):
             if call is not None:
                 call.cancel()
@@ -267,21 +270,35 @@ class HostConnection:
         gives up the whole stream where a task that writes to it is cancelled, and the caller's may be."""
         go_on(self.write())
 
-    async def write(self, ahead: int = FRAMES_AHEAD) -> None:
-        """Write what is queued, unless that is being done already."""
+    async def write(self, paced: bool = True) -> None:
+        """Write what is queued, unless that is being done already; and where it is ``paced``, as far as the host has
+        come."""
         if self._writing:
             return
         self._writing = True
+        time, pace = asyncio.get_running_loop().time, self._pace
         try:
-            while (
-                (self.rows and self._sent - self._taken < ahead) or self._heartbeat_due
-            ) and self.lost is None:
-                self._sent += 1
+            while (self.rows or self._heartbeat_due) and self.lost is None:
+                now = time()
+                if paced and not self._heartbeat_due and (wait := pace.wait(now)):
+                    self._write_after(wait)
+                    break
+                pace.write(now)
                 await self._call.write(self._frame())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             self._call.cancel()  # the reader says why
         finally:
             self._writing = False
+
+    def _write_after(self, seconds: float) -> None:
+        """What the host takes up wakes the writer anyway; where that is far away, the time does."""
+        if seconds < math.inf and self._next_frame is None:
+
+            def due() -> None:
+                self._next_frame = None
+                self.wake()
+
+            self._next_frame = asyncio.get_running_loop().call_later(seconds, due)
 
     def _frame(self) -> bytes:
         rows = self.rows
@@ -325,7 +342,7 @@ class HostConnection:
                     if frame.HasField("heartbeat"):
                         self._heard(frame.heartbeat)
                 if taken and call is self._call:
-                    self._taken = taken
+                    self._pace.take(taken, self.heard_at)
                 for callback in tuple(self.after_frame):
                     callback()
                 self._reading = False
