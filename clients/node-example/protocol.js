@@ -30,6 +30,9 @@ const READERS = {
   DTYPE_INT32: Int32Array,
   DTYPE_INT64: BigInt64Array,
   DTYPE_UINT8: Uint8Array,
+  DTYPE_UINT16: Uint16Array,
+  DTYPE_UINT32: Uint32Array,
+  DTYPE_UINT64: BigUint64Array,
 };
 
 function readArray(bytes, dtype) {
@@ -38,13 +41,33 @@ function readArray(bytes, dtype) {
   return new Reader(new Uint8Array(bytes).buffer); // copied, so that it is aligned; little-endian, as the wire is
 }
 
+/** What an element of a `packed` array is, by the declared space. */
+function packedDtype(space) {
+  switch (space?.kind) {
+    case "box":
+      return space.box.dtype;
+    case "multiDiscrete":
+      return space.multiDiscrete.n.dtype;
+    case "multiBinary":
+      return "DTYPE_INT8";
+    default:
+      throw new Error(`a packed value where the space is ${space?.kind ?? "not declared"}`);
+  }
+}
+
+/** A whole number of 64 bits: a Number where that is exact, a BigInt beyond. */
+function readInteger(text) {
+  const number = Number(text); // the loader gives 64 bits as text
+  return Number.isSafeInteger(number) ? number : BigInt(text);
+}
+
 /** A Value as JavaScript has it. Arrays of a declared space come `packed`: the space says what an element is. */
 export function fromValue(value, space) {
   switch (value?.kind) {
     case undefined:
       return null;
     case "packed":
-      return readArray(value.packed, space.box.dtype);
+      return readArray(value.packed, packedDtype(space));
     case "tensor":
       return readArray(value.tensor.data, value.tensor.dtype);
     case "json":
@@ -55,15 +78,27 @@ export function fromValue(value, space) {
       return value.list.values.map((each) => fromValue(each));
     case "map":
       return Object.fromEntries(value.map.entries.map(({ key, value: each }) => [key, fromValue(each)]));
+    case "integer":
+      return readInteger(value.integer);
     default:
-      return value[value.kind]; // text, integer, real, boolean
+      return value[value.kind]; // text, real, boolean
   }
 }
 
-/** JavaScript as a Value: text, whole numbers, and null, which is all that these environments are told. */
+/** JavaScript as a Value: null, text, truth values and numbers, which is all that this example says. */
 export function toValue(content) {
   if (content === null) return {};
-  return typeof content === "string" ? { text: content } : { integer: content };
+  switch (typeof content) {
+    case "string":
+      return { text: content };
+    case "boolean":
+      return { boolean: content };
+    case "number":
+      return Number.isSafeInteger(content) ? { integer: content } : { real: content };
+    case "bigint":
+      if (BigInt.asIntN(64, content) === content) return { integer: content.toString() };
+  }
+  throw new TypeError(`this example has no Value for ${typeof content} ${String(content)}`);
 }
 
 // ---- errors: a google.rpc.Status, in the trailers of a call or in a FAILURE event
@@ -84,22 +119,27 @@ export function refusedBy(error) {
   return bytes ? new Refused(bytes) : error;
 }
 
-/** Makes a client's unary calls return promises. */
-function promised(client, ...names) {
+/** Makes a client's unary calls return promises; each sends the metadata. */
+function promised(client, metadata, ...names) {
   for (const name of names) {
     const call = client[name].bind(client);
     client[name] = (request) =>
       new Promise((resolve, reject) => {
         const deadline = Date.now() + 60_000;
-        call(request, { deadline }, (error, reply) => (error ? reject(refusedBy(error)) : resolve(reply)));
+        call(request, metadata, { deadline }, (error, reply) => (error ? reject(refusedBy(error)) : resolve(reply)));
       });
   }
   return client;
 }
 
-export function connect(address) {
-  const client = new EnvironmentService(address, grpc.credentials.createInsecure());
-  return promised(client, "ListEnvironments", "Reset", "Step", "Reward", "Close");
+/** A client of the host that a lease is for. The lease says what each call there sends as metadata. */
+export function connect(lease) {
+  const metadata = new grpc.Metadata();
+  for (const { key, value } of lease.metadata) metadata.add(key, value);
+  const client = new EnvironmentService(lease.address, grpc.credentials.createInsecure());
+  const stream = client.Stream.bind(client);
+  client.Stream = () => stream(metadata);
+  return promised(client, metadata, "ListEnvironments", "Reset", "Step", "Reward", "Close");
 }
 
 /** Hangs up. (`client.close` is the call Close of the service.) */

@@ -16,7 +16,7 @@ const TRUNCATED = 2;
 class HostStream {
   constructor(lease) {
     this.lease = lease;
-    this.client = connect(lease.address);
+    this.client = connect(lease);
     this.call = this.client.Stream();
     this.rows = []; // commands that wait to be written
     this.writing = false;

@@ -9,7 +9,7 @@ const [address = "127.0.0.1:7070", environment = "cartpole", seed] = process.arg
 
 async function play() {
   const [lease] = await acquire(address, environment, 1);
-  const host = connect(lease.address);
+  const host = connect(lease);
   const { environments } = await host.ListEnvironments({});
   const info = environments.find(({ name, version }) => `${name}@${version}` === lease.environment);
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 
 from envmesh.env import RewardResult, Task, environment
 
@@ -429,8 +429,8 @@ class RepeatsATask(Sound):
 class Pair:
     """Two agents in turns; the other's payment waits for its turn."""
 
-    action_space = {"left": Discrete(2), "right": Discrete(2)}  # noqa: RUF012
-    observation_space = {"left": Discrete(100), "right": Discrete(100)}  # noqa: RUF012
+    action_space = Dict(left=Discrete(2), right=Discrete(2))
+    observation_space = Dict(left=Discrete(100), right=Discrete(100))
     names = ("left", "right")
 
     def reset(self, *, seed=None, options=None):

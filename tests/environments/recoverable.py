@@ -48,6 +48,14 @@ class Replayed(Walk):
     """Rebuilt from its actions."""
 
 
+@envmesh.environment(recovery="replay", isolation="inline")
+class Ungradable(Walk):
+    """The same; whoever would grade it is away."""
+
+    def reward(self) -> float:
+        raise RuntimeError("the judge is away")
+
+
 @envmesh.environment(recovery="replay", isolation="process", episodes_per_worker=256)
 class ReplayedInWorker(Walk):
     """The same, in worker processes."""

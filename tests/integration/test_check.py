@@ -172,6 +172,7 @@ def test_an_environment_that_hangs_does_not_hang_the_check():
     report = check("HangsLater", seconds=5.0, patience=5.0)
     failed = found(report, Verdict.FAIL)
     assert "did not come back (judged.py, line" in failed["plays"].evidence
+    assert "give the check more --seconds" in failed["plays"].advice
 
 
 @pytest.mark.slow
@@ -196,22 +197,31 @@ def test_actions_that_a_schema_describes_are_found(name, origin):
 
 
 @pytest.mark.parametrize(
-    ("name", "evidence", "advice"),
+    ("name", "verdict", "evidence", "advice"),
     [
-        ("Patterned", "is in it; the last, at $.code: ", "Give it example_actions"),
-        ("BrokenExamples", "The check itself went wrong: TypeError", ""),
+        ("Patterned", Verdict.SKIP, "is in it; the last, at $.code: ", "Give it example_actions"),
+        (
+            "BrokenExamples",
+            Verdict.FAIL,
+            "example_actions() raised TypeError: 'int'",
+            "only where it is broken",
+        ),
     ],
 )
-def test_what_could_not_be_played_is_not_called_fit(name, evidence, advice):
+def test_what_could_not_be_played_is_not_called_fit(name, verdict, evidence, advice):
     report = check(f"tests.environments.schemas:{name}")
     (finding,) = report.findings
-    assert (finding.name, finding.verdict) == ("plays", Verdict.SKIP)
+    assert (finding.name, finding.verdict) == ("plays", verdict)
     assert evidence in finding.evidence
     assert advice in finding.advice
     assert report.exit_status == 1
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(render(report))
-    assert console.export_text().rstrip().endswith("not judged")
+    assert (
+        console.export_text()
+        .rstrip()
+        .endswith("not judged" if verdict is Verdict.SKIP else "do not train on it yet")
+    )
 
 
 def test_examples_outside_of_their_own_space_are_the_fault_of_the_environment():

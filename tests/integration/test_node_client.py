@@ -113,6 +113,61 @@ def test_an_error_has_code_reason_and_message(example: Path, mesh: Running, prog
     assert "nowhere" in done.stderr
 
 
+VALUES = """
+import { connect, decode, encode, fromValue, hangUp, toValue } from "./protocol.js";
+const sent = (value) => decode("envmesh.v1.Value", encode("envmesh.v1.Value", value));
+const shown = (value) => (typeof value === "bigint" ? `${value}n` : ArrayBuffer.isView(value) ? [...value] : value);
+const there = (value, space) => shown(fromValue(sent(value), space));
+const told = [3, -7, 0.5, true, false, "3", null, 2n ** 60n].map((content) => shown(fromValue(sent(toValue(content)))));
+const refused = [undefined, {}, [1], 2n ** 70n].map((content) => {
+  try { return toValue(content); } catch (error) { return error.constructor.name; }
+});
+const bytes = Buffer.from([1, 0, 2, 0]);
+const packed = [
+  there({ packed: bytes }, { kind: "multiDiscrete", multiDiscrete: { n: { dtype: "DTYPE_INT16" } } }),
+  there({ packed: bytes }, { kind: "multiBinary", multiBinary: {} }),
+  there({ packed: bytes }, { kind: "box", box: { dtype: "DTYPE_UINT16" } }),
+];
+const listed = there({ list: { values: [{ integer: 1 }, { real: 2 }] } });
+console.log(JSON.stringify({ told, refused, packed, listed }));
+"""
+
+
+def test_values_keep_their_kinds_and_what_has_none_is_refused(example: Path):
+    """A whole number is a number, and no action becomes another one on its way."""
+    assert node_json(example, "--input-type=module", "--eval", VALUES) == {
+        "told": [3, -7, 0.5, True, False, "3", None, f"{2**60}n"],
+        "refused": ["TypeError"] * 4,
+        "packed": [[1, 2], [1, 0, 2, 0], [1, 2]],
+        "listed": [1, 2],
+    }
+
+
+METADATA = """
+import grpc from "@grpc/grpc-js";
+import { connect, hangUp } from "./protocol.js";
+const server = new grpc.Server();
+const seen = [];
+const { service } = connect({ address: "127.0.0.1:1", metadata: [] }).constructor;
+server.addService(service, {
+  ListEnvironments: (call, reply) => { seen.push(call.metadata.get("envmesh-pass")); reply(null, {}); },
+  Stream: (call) => { seen.push(call.metadata.get("envmesh-pass")); call.end(); },
+});
+const credentials = grpc.ServerCredentials.createInsecure();
+const port = await new Promise((resolve) => server.bindAsync("127.0.0.1:0", credentials, (_, port) => resolve(port)));
+const host = connect({ address: `127.0.0.1:${port}`, metadata: [{ key: "envmesh-pass", value: "a pass" }] });
+await host.ListEnvironments({});
+await new Promise((resolve) => host.Stream().on("data", () => {}).on("end", resolve));
+console.log(JSON.stringify(seen));
+hangUp(host);
+server.forceShutdown();
+"""
+
+
+def test_every_call_to_a_host_sends_what_its_lease_says(example: Path):
+    assert node_json(example, "--input-type=module", "--eval", METADATA) == [["a pass"]] * 2
+
+
 def test_the_lock_file_names_no_place_to_download_from():
     lock = json.loads((EXAMPLE / "package-lock.json").read_text())
     for name, package in lock["packages"].items():

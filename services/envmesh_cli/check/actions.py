@@ -11,7 +11,7 @@ import numpy as np
 
 from envmesh.spaces import ToolList
 from envmesh_cli.check.schema_samples import sample_schema, sample_tool_call
-from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, of_agent
+from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, by_author, of_agent
 
 __all__ = ["Chooser", "NoAction", "bad_actions"]
 
@@ -34,7 +34,9 @@ class Chooser:
         self._random = random.Random(f"envmesh check {seed}")
         self._stage = stage
         examples = getattr(stage.instance, "example_actions", None)
-        self._pool = list(pool) or list(examples() if callable(examples) else examples or ())
+        self._pool = list(pool) or by_author(
+            "example_actions()", lambda: list(examples() if callable(examples) else examples or ())
+        )
         self._samplers: dict[str, Callable[[Any], Any]] = {}
         for agent in stage.agents or ("",):
             space = of_agent(stage.action_space, agent) if agent else stage.action_space

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from envmesh.env import Declaration, Isolation, Recovery
-from envmesh_cli.check.judge_cost import INLINE_STEP_SECONDS
+from envmesh_cli.check.judge_cost import fits_inline
 from envmesh_cli.check.report import Finding, Verdict
 from envmesh_cli.check.words import in_time
 
 __all__ = ["judge_declaration"]
 
 
+Record = dict[str, Any]
+
+
 def judge_declaration(
     declaration: Declaration,
     findings: list[Finding],
     *,
-    blocked_p99: float | None,
+    pace: Record | None,
     uses_generators: bool,
     spaces_missing: tuple[str, ...],
     checkpoints: bool,
@@ -27,26 +32,29 @@ def judge_declaration(
     gains: list[str] = []
     if declaration.recovery is Recovery.NONE and repeats:
         words.append("recovery='replay'")
-        gains.append(
-            "its episodes survive the loss of their host instead of ending as ABORTED, and up to 64 share a worker"
-        )
+        gains.append("its episodes survive the loss of their host instead of ending as ABORTED")
         if uses_generators:
             words.append("global_random=True")
     elif declaration.recovery is Recovery.NONE and checkpoints:
-        words.append("recovery='state'")
-        gains.append("its episodes survive the loss of their host from their last checkpoint")
-    quick = blocked_p99 is not None and blocked_p99 < INLINE_STEP_SECONDS / 4
+        words.append("recovery='state', deterministic=False")
+        gains.append("its episodes survive the loss of their host, saved after every step")
+    if words and declaration.isolation is Isolation.PROCESS and declaration.episodes_per_worker is None:
+        # every class but NONE has many share a worker, unless it says otherwise
+        if apart:
+            gains[-1] += ", and up to 64 share a worker"
+        else:
+            words.append("episodes_per_worker=1")
     if (
         declaration.isolation is Isolation.PROCESS
-        and quick
+        and pace is not None
+        and fits_inline(pace)
         and apart
         and not uses_generators
         and not declaration.global_random
     ):
-        assert blocked_p99 is not None
         words.append("isolation='inline'")
         gains.append(
-            f"its steps ({in_time(blocked_p99)} at p99) are not carried to a worker process and back"
+            f"its steps ({in_time(pace['blocked']['p99'])} at p99) are not carried to a worker process and back"
         )
     words += [f"{space}=…" for space in spaces_missing]
     if spaces_missing:

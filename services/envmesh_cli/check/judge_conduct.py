@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from envmesh.env import Declaration
+from envmesh.env import Declaration, Isolation
 from envmesh_cli.check.report import Finding, Verdict
 from envmesh_cli.check.words import in_bytes, plural
 
@@ -25,7 +25,7 @@ def judge_play(play: Record, declaration: Declaration) -> list[Finding]:
         *([_infos(play)] if play["bad_infos"] else []),
         _rewards(play),
         *([_agents(play, declaration)] if declaration.agents else []),
-        _reset_again(play),
+        _reset_again(play, declaration),
     ]
 
 
@@ -36,6 +36,8 @@ def _plays(play: Record) -> Finding:
     )
     if ended:
         return Finding("plays", PASS, f"{evidence}; {ended} ended.")
+    if play["cut_off"] == episodes:
+        return Finding("plays", SKIP, f"{evidence}; there was no time to see one end.")
     return Finding(
         "plays",
         WARN,
@@ -101,19 +103,25 @@ def _agents(play: Record, declaration: Declaration) -> Finding:
     )
 
 
-def _reset_again(play: Record) -> Finding:
+def _reset_again(play: Record, declaration: Declaration) -> Finding:
     name = "reset again"
-    if not play["episodes"] > 1:
-        return Finding(name, SKIP, "There was time for one episode only.")
+    if play["reset_again"] is None:
+        return Finding(name, SKIP, "There was no time to reset an instance that has been used.")
     if not play["reset_again"]["repeatable"]:
         return Finding(
             name, PASS, f"One instance was reset {play['episodes']} times; what remains cannot be told."
         )
     if not play["reset_again"]["same"]:
+        evidence = "An instance that has been used gives another episode than a fresh one with the same seed."
+        if declaration.reuse and declaration.isolation is Isolation.INLINE:
+            advice = (
+                "Let reset() begin everything anew, or take back reuse=True: a host resets what it reuses."
+            )
+            return Finding(name, FAIL, evidence, advice)
         return Finding(
             name,
             WARN,
-            "An instance that has been used gives another episode than a fresh one with the same seed.",
+            evidence,
             "Let reset() begin everything anew. A host makes an instance for each episode, and is not harmed.",
         )
     return Finding(name, PASS, "A used instance gives the same episode as a fresh one.")
@@ -166,7 +174,7 @@ def _grades(reward: Record) -> Finding:
             "grades",
             FAIL,
             f"reward() gives no honest number: {reward['problems'][0]}.",
-            "Return a finite one.",
+            "Return a finite number, or a RewardResult whose value and components are.",
         )
     if not reward["changes_nothing"]:
         return Finding(
@@ -175,12 +183,20 @@ def _grades(reward: Record) -> Finding:
             "An episode that is graded on the way goes another way than one that is not.",
             "Let reward() look only: it may be called at any time, any number of times.",
         )
-    return Finding(
-        "grades", PASS, f"reward() was called {reward['graded']} times: finite, and it changes nothing."
+    what = (
+        "and it changes nothing" if reward["compared"] else "though there was no time to see what it changes"
     )
+    return Finding("grades", PASS, f"reward() was called {reward['graded']} times: finite, {what}.")
 
 
 def _tasks(tasks: Record) -> Finding:
+    if "broken" in tasks:
+        return Finding(
+            "tasks",
+            FAIL,
+            f"{tasks['broken']}.",
+            "Let tasks() list envmesh.Task objects, each of which reset() can begin with as options['task'].",
+        )
     if tasks["repeated"]:
         return Finding(
             "tasks",
@@ -188,9 +204,8 @@ def _tasks(tasks: Record) -> Finding:
             f"{tasks['repeated']} of {tasks['count']} tasks repeat an id and split.",
             "Make ids unique.",
         )
-    return Finding(
-        "tasks", PASS, f"{plural(tasks['count'], 'task')} with distinct ids; the first can be begun."
-    )
+    begun = "; the first can be begun" if tasks["begun"] else ""
+    return Finding("tasks", PASS, f"{plural(tasks['count'], 'task')} with distinct ids{begun}.")
 
 
 def _generators(used: list[str], declaration: Declaration) -> Finding:

@@ -30,13 +30,10 @@ def promises_replay(declaration: Declaration) -> bool:
     return declaration.recovery is Recovery.REPLAY
 
 
-def judge_same_seed(
-    differs: Differs, traces: list[Record], declaration: Declaration, *, seeded: bool
-) -> Finding:
-    """The same seed and actions again, in the same process."""
+def judge_same_seed(differs: Differs, steps: int, declaration: Declaration, *, seeded: bool) -> Finding:
+    """The same seed and actions again, in the same process: ``steps`` of them in all."""
     name = "same seed"
-    steps = sum(len(trace["actions"]) for trace in traces)
-    played = f"{plural(len(traces), 'episode')} ({plural(steps, 'step')})"
+    played = f"{plural(len(differs), 'episode')} ({plural(steps, 'step')})"
     broken = _count(differs)
     if not broken:
         return Finding(
@@ -59,7 +56,7 @@ def judge_same_seed(
 
 
 def judge_neighbours(
-    differs: Differs, declaration: Declaration, *, repeatable: bool, swapped: bool
+    differs: Differs, declaration: Declaration, *, repeatable: bool, swapped: bool, overlapping: bool
 ) -> Finding:
     """The same episodes, side by side in one process."""
     name = "neighbours"
@@ -67,15 +64,18 @@ def judge_neighbours(
         return Finding(
             name, SKIP, "It does not repeat an episode alone, so nothing can be said of neighbours."
         )
+    if len(differs) < 2:
+        return Finding(name, SKIP, "There was time for one episode only.")
+    turns = "at once" if overlapping else "in turns"
     if not _count(differs):
         how = ", each with its own state of the global generators" if swapped else ""
         return Finding(
             name,
             PASS,
-            f"{plural(len(differs), 'episode')} in turns in one process{how}: each goes as it goes alone.",
+            f"{plural(len(differs), 'episode')} {turns} in one process{how}: each goes as it goes alone.",
         )
     evidence = (
-        f"{_count(differs)} of {plural(len(differs), 'episode')} in turns in one process went another way than alone, "
+        f"{_count(differs)} of {plural(len(differs), 'episode')} {turns} in one process went another way than alone, "
         f"the first {_at(differs)}."
     )
     if declaration.isolation is Isolation.PROCESS and declaration.worker_episodes == 1:
@@ -90,7 +90,8 @@ def judge_neighbours(
         FAIL,
         evidence,
         "Keep all state in the instance, not in the module, the class or the global generators (for these alone, "
-        "global_random=True helps); or declare isolation='process' with episodes_per_worker=1.",
+        "global_random=True helps), and let close() end nothing that others use; "
+        "or declare isolation='process' with episodes_per_worker=1.",
     )
 
 
@@ -104,7 +105,9 @@ def judge_different_seeds(traces: list[Record], *, seeded: bool) -> Finding:
             "reset() takes no seed.",
             "Take one (reset(self, *, seed=None, options=None)): groups of episodes need the same beginning.",
         )
-    kinds = len({tuple(trace["digests"]) for trace in traces})
+    if len(traces) < 2:
+        return Finding(name, SKIP, "There was time for one episode only.")
+    kinds = _kinds([trace["digests"] for trace in traces])
     if kinds == 1:
         return Finding(
             name,
@@ -113,6 +116,15 @@ def judge_different_seeds(traces: list[Record], *, seeded: bool) -> Finding:
             "If chance has a part in it, take it from the seed; if not, all is well.",
         )
     return Finding(name, PASS, f"{plural(len(traces), 'seed')} gave {plural(kinds, 'different episode')}.")
+
+
+def _kinds(episodes: list[list[str]]) -> int:
+    """How many there are that differ as far as both were played: one may have been cut off by the time."""
+    kinds: list[list[str]] = []
+    for episode in episodes:
+        if all(any(a != b for a, b in zip(episode, kind, strict=False)) for kind in kinds):
+            kinds.append(episode)
+    return len(kinds)
 
 
 def judge_another_process(
@@ -152,45 +164,56 @@ def judge_another_process(
 
 
 def judge_checkpoints(
-    taken: Record, here: Record, elsewhere: Record, declaration: Declaration
-) -> list[Finding]:
-    """Class STATE: what is restored goes on as the original did."""
+    taken: Record, here: Record, elsewhere: Record, declaration: Declaration, *, repeatable: bool
+) -> Finding:
+    """Class STATE: what is restored has the same grade and, where the environment repeats itself at all, goes on as
+    the original did."""
     name = "checkpoints"
     checkpoints = taken["checkpoints"]
+    if not checkpoints:
+        return Finding(name, SKIP, "No episode came as far again as it was recorded, to be saved there.")
     largest = max(checkpoint["bytes"] for checkpoint in checkpoints)
     slowest = max(checkpoint["seconds"] for checkpoint in checkpoints)
     figures = f"{in_bytes(largest)}, taken in {in_time(slowest)}"
-    if any(checkpoint["disturbed"] is not None for checkpoint in checkpoints):
-        disturbed = next(item for item in checkpoints if item["disturbed"] is not None)
-        return [
-            Finding(
-                name,
-                FAIL if declaration.deterministic else WARN,
-                f"After a checkpoint at step {disturbed['at']} the episode itself went another way, "
-                f"at step {disturbed['disturbed']}.",
-                "Let checkpoint() copy and change nothing, generators included.",
-            )
-        ]
-    for differs, where in ((here["differs"], "a fresh instance"), (elsewhere["differs"], "a fresh process")):
-        for checkpoint, step in zip(checkpoints, differs, strict=True):
-            if step is not None:
-                return [
-                    Finding(
-                        name,
-                        FAIL if declaration.deterministic else WARN,
-                        f"Restored in {where} from step {checkpoint['at']}, the future differs at step {step}.",
-                        "Put all that the future depends on into the checkpoint: the state of generators, counters, "
-                        "what reset() chose.",
-                    )
-                ]
-    return [
-        Finding(
+    untrue = FAIL if declaration.deterministic else WARN
+    disturbed = next((item for item in checkpoints if item["disturbed"] is not None), None)
+    if disturbed is not None:
+        return Finding(
             name,
-            PASS,
-            f"Restored from {plural(len(checkpoints), 'checkpoint')} in a fresh instance and a fresh process, "
-            f"the future is the same ({figures}).",
+            untrue,
+            f"After a checkpoint at step {disturbed['at']} the episode itself "
+            f"{_went(repeatable)} at step {disturbed['disturbed']}.",
+            "Let checkpoint() copy and change nothing, generators included.",
         )
-    ]
+    for restored, where in ((here, "a fresh instance"), (elsewhere, "a fresh process")):
+        for checkpoint, step, regraded in zip(
+            checkpoints, restored["differs"], restored["regraded"], strict=False
+        ):
+            begun = f"Restored in {where} from step {checkpoint['at']},"
+            if regraded:
+                advice = "Put all that reward() looks at into the checkpoint."
+                return Finding(name, FAIL, f"{begun} it is graded otherwise than before.", advice)
+            if step is not None:
+                return Finding(
+                    name,
+                    untrue,
+                    f"{begun} the future differs at step {step}."
+                    if repeatable
+                    else f"{begun} it raises at step {step}.",
+                    "Put all that the future depends on into the checkpoint: the state of generators, counters, "
+                    "what reset() chose.",
+                )
+    same = "the future is the same" if repeatable else "it goes on; what it cannot repeat cannot be compared"
+    return Finding(
+        name,
+        PASS,
+        f"Restored from {plural(len(here['differs']), 'checkpoint')} in a fresh instance and a fresh process, "
+        f"{same} ({figures}).",
+    )
+
+
+def _went(repeatable: bool) -> str:
+    return "went another way," if repeatable else "raised"
 
 
 def _count(differs: Differs) -> int:

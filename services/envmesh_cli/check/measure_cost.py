@@ -29,9 +29,7 @@ def measure_leaks(bench: Bench, episodes: int) -> Record:
     """Play many short episodes, each on an instance of its own that is closed, and look at what stays."""
     looks: list[Record] = []
     every = max(1, episodes // _LOOKS)
-    short = Bench(
-        bench.definition, seed=bench.seed, steps=min(bench.steps, 50), pool=bench.pool, soft_seconds=1e9
-    )
+    short = bench.with_steps(50)
 
     def look(episode: int) -> None:
         gc.collect()
@@ -75,10 +73,11 @@ def measure_pace(bench: Bench, episodes: int) -> Record:
     steps: list[Timed] = []
     resets: list[float] = []
     made: list[float] = []
+    grades: list[float] = []
     for episode in range(episodes):
         runs: list[list[Timed]] = []
-        while len(runs) < _FEWEST_RUNS or (len(runs) < _MOST_RUNS and _blocks(runs) and not bench.spent()):
-            runs.append(_time_episode(bench, bench.seed + episode, made, resets))
+        while not runs or not (_enough(runs) or bench.spent()):
+            runs.append(_time_episode(bench, bench.seed + episode, made, resets, grades))
         steps += _least(runs)
         if bench.spent():
             break
@@ -89,12 +88,15 @@ def measure_pace(bench: Bench, episodes: int) -> Record:
         "processor": _spread(processor),
         "blocked": _spread(blocked),
         "reset": _spread(resets),
+        "grade": _spread(grades),
         "making": _spread(made),
     }
 
 
-def _time_episode(bench: Bench, seed: int, made: list[float], resets: list[float]) -> list[Timed]:
-    stage = Stage(bench.definition)
+def _time_episode(
+    bench: Bench, seed: int, made: list[float], resets: list[float], grades: list[float]
+) -> list[Timed]:
+    stage = Stage(bench.definition, seed)
     made.append(stage.made_seconds)
     seen = stage.reset(seed)
     resets.append(seen.blocked_seconds)
@@ -103,6 +105,8 @@ def _time_episode(bench: Bench, seed: int, made: list[float], resets: list[float
     while len(times) < bench.steps and not seen.done and not (times and bench.spent()):
         seen = stage.step(chooser.choose(seen))
         times.append((seen.seconds, seen.processor_seconds, seen.blocked_seconds))
+    if stage.has("reward"):
+        grades.append(stage.timed_call("reward")[1])
     stage.close()
     return times
 
@@ -115,6 +119,10 @@ def _least(runs: list[list[Timed]]) -> list[Timed]:
         (min(times[0] for times in step), min(times[1] for times in step), min(times[2] for times in step))
         for step in zip(*runs, strict=True)
     ]
+
+
+def _enough(runs: list[list[Timed]]) -> bool:
+    return len(runs) >= _MOST_RUNS or (len(runs) >= _FEWEST_RUNS and not _blocks(runs))
 
 
 def _blocks(runs: list[list[Timed]]) -> bool:

@@ -5,19 +5,25 @@ Measurements run in a child process and return plain values; what they mean is j
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from envmesh import values
-from envmesh.env import Definition, RewardResult
+from envmesh.env import Definition, Task
+from envmesh.errors import Refusal
 from envmesh_cli.check.actions import Chooser, bad_actions
-from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, of_agent
+from envmesh_cli.check.hosting import prepare, said_by
+from envmesh_cli.check.stage import ActionRefused, EnvironmentBroke, Seen, Stage, by_author, of_agent
+from envmesh_host.player import reward_row
+from envmesh_host.shown import shown
 
 __all__ = ["Bench", "measure_bad_actions", "measure_extras", "measure_play", "play_episode"]
 
@@ -34,11 +40,19 @@ class Bench:
         self.seed = seed
         self.steps = steps
         self.pool = pool
-        self._until = time.monotonic() + soft_seconds
+        self._began, self._seconds = time.monotonic(), soft_seconds
 
-    def spent(self) -> bool:
-        """Whether the time for this measurement is used up; at least one episode is always begun."""
-        return time.monotonic() > self._until
+    def with_steps(self, most: int) -> Bench:
+        """The same for shorter episodes, within the same time."""
+        shorter = copy.copy(self)
+        shorter.steps = min(self.steps, most)
+        return shorter
+
+    def spent(self, share: float = 1.0) -> bool:
+        """Whether (a share of) the time for this measurement is used up. At least one episode is always begun and
+        acted in once; beyond that each command is a chance to stop, so that what is slow is not taken for what hangs.
+        """
+        return time.monotonic() > self._began + self._seconds * share
 
 
 def play_episode(
@@ -53,16 +67,17 @@ def play_episode(
         look(seen)
         if seen.done:
             return step, True, chooser.origin
-        if step % 16 == 0 and bench.spent():
+        if bench.spent():
             return step, False, chooser.origin
     return bench.steps, False, chooser.origin
 
 
 def measure_play(bench: Bench, episodes: int) -> Record:
     """Play episodes on one instance, reset again and again, and look at everything that is seen."""
+    prepare(bench.definition)
     stage = Stage(bench.definition)
     problems: dict[str, int] = {}
-    counted = {"observations": 0, "steps": 0, "ended": 0, "episodes": 0}
+    counted = {"observations": 0, "steps": 0, "ended": 0, "cut_off": 0, "episodes": 0}
     rewards: list[float] = []
     bad_rewards: list[str] = []
     bad_infos: dict[str, int] = {}
@@ -95,6 +110,7 @@ def measure_play(bench: Bench, episodes: int) -> Record:
         counted["episodes"] += 1
         counted["steps"] += played
         counted["ended"] += ended
+        counted["cut_off"] += not ended and played < bench.steps
         if bench.spent():
             break
     stage.close()
@@ -105,7 +121,7 @@ def measure_play(bench: Bench, episodes: int) -> Record:
         "seeded": stage.seeded,
         "observation_space": stage.observation_space is not None,
         "action_space": stage.action_space is not None,
-        "asynchronous": _is_asynchronous(stage),
+        "asynchronous": stage.asynchronous,
         "observation_problems": _most(problems),
         "largest_observation": largest,
         "reward_range": [min(finite, default=0.0), max(finite, default=0.0)],
@@ -113,7 +129,7 @@ def measure_play(bench: Bench, episodes: int) -> Record:
         "bad_reward_count": len(bad_rewards),
         "bad_infos": _most(bad_infos),
         "odd_agents": _most(odd_agents),
-        "reset_again": _reset_again(bench),
+        "reset_again": None if bench.spent() else _reset_again(bench),
     }
 
 
@@ -125,12 +141,12 @@ def _reset_again(bench: Bench) -> Record:
         play_episode(stage, bench, bench.seed, lambda shown: seen.append(shown.digest))
         return seen
 
-    used = Stage(bench.definition)
+    used = Stage(bench.definition, bench.seed)
     digests(used)
     again = digests(used)
-    fresh_stage = Stage(bench.definition)
+    fresh_stage = Stage(bench.definition, bench.seed)
     fresh = digests(fresh_stage)
-    other_stage = Stage(bench.definition)
+    other_stage = Stage(bench.definition, bench.seed)
     other = digests(other_stage)
     for stage in (used, fresh_stage, other_stage):
         stage.close()
@@ -148,7 +164,7 @@ def measure_bad_actions(bench: Bench) -> Record:
     refused = accepted = changed = 0
     raised: list[str] = []
     exits: list[str] = []
-    reference = _after_first_step(bench, None)
+    reference = _after_first_step(bench, None) if space is None else None
     for value in bad_actions(space):
         offered = dict.fromkeys(seen.acting, value) if seen.acting else value
         try:
@@ -165,7 +181,7 @@ def measure_bad_actions(bench: Bench) -> Record:
             accepted += 1
         except EnvironmentBroke as error:
             (exits if error.kind == "called" else raised).append(f"{_short(value)}: {error.message}")
-            changed += reference is not None and _after_first_step(bench, offered) != reference
+            changed += reference is not None and _differ(_after_first_step(bench, offered), reference)
         other.close()
         if bench.spent():
             break
@@ -183,7 +199,7 @@ def measure_bad_actions(bench: Bench) -> Record:
 
 def _after_first_step(bench: Bench, offered: Any) -> list[int] | None:
     """The digests of a short episode, with a bad action offered before its first step; None if it breaks."""
-    stage = Stage(bench.definition)
+    stage = Stage(bench.definition, bench.seed)
     seen = stage.reset(bench.seed)
     digests = [seen.digest]
     chooser = Chooser(stage, bench.seed, bench.pool)
@@ -196,7 +212,7 @@ def _after_first_step(bench: Bench, offered: Any) -> list[int] | None:
         for _ in range(min(8, bench.steps)):
             seen = stage.step(chooser.choose(seen))
             digests.append(seen.digest)
-            if seen.done:
+            if seen.done or bench.spent():
                 break
     except EnvironmentBroke:
         return None
@@ -205,15 +221,23 @@ def _after_first_step(bench: Bench, offered: Any) -> list[int] | None:
     return digests
 
 
+def _differ(one: list[int] | None, other: list[int]) -> bool:
+    """Whether two episodes went different ways, as far as both were played; None is one that broke."""
+    return one is None or any(a != b for a, b in zip(one, other, strict=False))
+
+
 def measure_extras(bench: Bench) -> Record:
     """What the optional methods do: grades that are finite and change nothing, tasks that can be begun."""
     record: Record = {"reward": None, "tasks": None, "generators": _generators_used(bench)}
-    stage = Stage(bench.definition)
+    stage = Stage(bench.definition, bench.seed)
     if stage.has("reward"):
         record["reward"] = _grade(stage, bench)
     stage.close()
     if bench.definition.tasks is not None:
-        record["tasks"] = _tasks(bench)
+        try:
+            record["tasks"] = _tasks(bench)
+        except EnvironmentBroke as broke:
+            record["tasks"] = {"broken": str(broke)}
     return record
 
 
@@ -227,48 +251,57 @@ def _grade(stage: Stage, bench: Bench) -> Record:
         digests.append(seen.digest)
         grade = stage.call("reward")
         graded += 1
-        result = grade if isinstance(grade, RewardResult) else None
-        numbers = {
-            "value": grade if result is None else result.value,
-            **(result.components if result else {}),
-        }
-        for name, number in numbers.items():
-            try:
-                if not math.isfinite(float(number)):
-                    problems.append(f"{name} is {number}")
-            except (TypeError, ValueError):
-                problems.append(f"{name} is no number: {number!r:.60}")
+        try:
+            reward_row(grade, graded)
+        except Refusal as refused:
+            problems.append(said_by(refused))
 
     play_episode(stage, bench, bench.seed, look)
     plain: list[int] = []
-    other = Stage(bench.definition)
-    play_episode(other, bench, bench.seed, lambda seen: plain.append(seen.digest))
-    other.close()
-    shared = min(len(plain), len(digests))
-    return {"graded": graded, "problems": problems[:3], "changes_nothing": plain[:shared] == digests[:shared]}
+    if not bench.spent():
+        other = Stage(bench.definition, bench.seed)
+        play_episode(other, bench, bench.seed, lambda seen: plain.append(seen.digest))
+        other.close()
+    return {
+        "graded": graded,
+        "problems": problems[:3],
+        "compared": bool(plain),
+        "changes_nothing": not _differ(plain, digests),
+    }
 
 
 def _tasks(bench: Bench) -> Record:
-    assert bench.definition.tasks is not None
+    listed = bench.definition.tasks
+    assert listed is not None
+    tasks = by_author("tasks()", lambda: iter(listed()))
+    ended = object()
     identities: set[tuple[str, str]] = set()
     first, count, repeated = None, 0, 0
-    for task in bench.definition.tasks():
+    while (task := by_author("tasks()", lambda: next(tasks, ended))) is not ended:
+        if not (isinstance(task, Task) and isinstance(task.id, str) and isinstance(task.split, str)):
+            wanted = "an envmesh.Task whose id and split are text"
+            raise EnvironmentBroke("tasks()", "listed", f"{shown(task)}, which is not {wanted}")
         first = first or task
         count += 1
         repeated += (task.id, task.split) in identities
         identities.add((task.id, task.split))
         if count % 1024 == 0 and bench.spent():
             break
-    if first is not None:
-        stage = Stage(bench.definition)
+    begins = first is not None and not bench.spent()
+    if begins:
+        stage = Stage(bench.definition, bench.seed)
         stage.reset(bench.seed, {"task": first})
         stage.close()
-    return {"count": count, "repeated": repeated}
+    return {"count": count, "repeated": repeated, "begun": begins}
 
 
 def _generators_used(bench: Bench) -> list[str]:
     """Which global generators an episode draws from or seeds, by when, as in ``reset() of random``."""
     found: list[str] = []
+    # nobody else seeds them here
+    definition = replace(
+        bench.definition, declaration=replace(bench.definition.declaration, global_random=False)
+    )
     random.seed()  # seeding with a seed that was used before must be seen as well
     np.random.seed(random.randrange(2**32))
 
@@ -282,7 +315,7 @@ def _generators_used(bench: Bench) -> list[str]:
             found.append(f"{during} of numpy.random")
         return result
 
-    stage = watch("making it", lambda: Stage(bench.definition))
+    stage = watch("making it", lambda: Stage(definition))
     seen = watch("reset()", lambda: stage.reset(bench.seed))
     chooser = Chooser(stage, bench.seed, bench.pool)
     for _ in range(min(50, bench.steps)):
@@ -313,12 +346,6 @@ def _agents_problem(stage: Stage, seen: Seen) -> str | None:
         if agent not in seen.observation:
             return f"{agent!r} is due and gets no observation"
     return None
-
-
-def _is_asynchronous(stage: Stage) -> bool:
-    from inspect import iscoroutinefunction
-
-    return iscoroutinefunction(stage.instance.step) or iscoroutinefunction(stage.instance.reset)
 
 
 def _most(problems: dict[str, int]) -> list[list[Any]]:

@@ -83,7 +83,7 @@ class _Check:
     findings: list[Finding] = field(default_factory=list)
     play: dict[str, Any] | None = None
     generators: bool = False
-    blocked_p99: float | None = None
+    pace: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.subject = self._subject("0")
@@ -122,7 +122,9 @@ class _Check:
         again = self._ask(self.subject, "replays", traces=traces)
         repeatable = again.ok and all(index is None for index in again.result["differs"])
         if again.ok:
-            same = judge_replay.judge_same_seed(again.result["differs"], traces, declaration, seeded=seeded)
+            same = judge_replay.judge_same_seed(
+                again.result["differs"], again.result["steps"], declaration, seeded=seeded
+            )
             self.findings.append(same)
         else:
             self._failed("same seed", again)
@@ -135,6 +137,7 @@ class _Check:
                     declaration,
                     repeatable=repeatable,
                     swapped=beside.result["swapped"],
+                    overlapping=beside.result["overlapping"],
                 )
             )
         else:
@@ -145,7 +148,7 @@ class _Check:
         declaration = self.definition.declaration
         taken = None
         if declaration.recovery is Recovery.STATE:
-            taken = self._ask(self.subject, "checkpoints", trace=traces[0])
+            taken = self._ask(self.subject, "checkpoints", trace=traces[0], repeatable=repeatable)
             if not taken.ok:
                 self._failed("checkpoints", taken)
         with self._subject("0") as fresh, self._subject("1") as otherwise:
@@ -163,18 +166,24 @@ class _Check:
             else:
                 self._failed("another process", same_hashing if not same_hashing.ok else other_hashing)
             if taken is not None and taken.ok:
-                self._restored(traces[0], taken, fresh)
+                self._restored(traces[0], taken, fresh, repeatable=repeatable)
 
-    def _restored(self, trace: dict[str, Any], taken: Answer, fresh: Subject) -> None:
-        checkpoints = taken.result["checkpoints"]
-        here = self._ask(self.subject, "restores", trace=trace, checkpoints=checkpoints)
-        elsewhere = self._ask(fresh, "restores", trace=trace, checkpoints=checkpoints)
+    def _restored(self, trace: dict[str, Any], taken: Answer, fresh: Subject, *, repeatable: bool) -> None:
+        given = {"trace": trace, "checkpoints": taken.result["checkpoints"], "repeatable": repeatable}
+        here = self._ask(self.subject, "restores", **given)
+        elsewhere = self._ask(fresh, "restores", **given)
         for answer in (here, elsewhere):
             if not answer.ok:
                 self._failed("checkpoints", answer)
                 return
-        self.findings += judge_replay.judge_checkpoints(
-            taken.result, here.result, elsewhere.result, self.definition.declaration
+        self.findings.append(
+            judge_replay.judge_checkpoints(
+                taken.result,
+                here.result,
+                elsewhere.result,
+                self.definition.declaration,
+                repeatable=repeatable,
+            )
         )
 
     def cost(self) -> None:
@@ -187,7 +196,7 @@ class _Check:
             self._failed("leaks", answer)
         answer = self._ask(self.subject, "pace", episodes=self.episodes)
         if answer.ok:
-            self.blocked_p99 = answer.result["blocked"]["p99"]
+            self.pace = answer.result
             asynchronous = bool(self.play["asynchronous"])
             pace = judge_cost.judge_pace(
                 answer.result, self.definition.declaration, asynchronous=asynchronous
@@ -207,7 +216,7 @@ class _Check:
             judge_declaration(
                 self.definition.declaration,
                 self.findings,
-                blocked_p99=self.blocked_p99,
+                pace=self.pace,
                 uses_generators=self.generators,
                 spaces_missing=tuple(
                     space for space in ("observation_space", "action_space") if not self.play[space]
@@ -238,8 +247,12 @@ class _Check:
             )
             return
         advice = "It would take its host's process, and its neighbours, with it: declare isolation='process'."
-        if not answer.died:
-            advice = "An exception of an environment ends its episode as failed; let it raise only where it is broken."
+        if answer.hung:
+            advice = "If it is only slow, give the check more --seconds; what hangs, only isolation='process' can end."
+        elif not answer.died:
+            advice = (
+                "A host ends such an episode as failed, or serves none; let it raise only where it is broken."
+            )
         self.findings.append(Finding(name, Verdict.FAIL, _sentence(answer.failure), advice))
 
 

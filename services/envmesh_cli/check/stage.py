@@ -7,19 +7,36 @@ import inspect
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from envmesh import spaces, values
 from envmesh.digest import outcome_digest
-from envmesh.env import Definition
+from envmesh.env import Declaration, Definition, Isolation, space_of
+from envmesh_host.asynchronous import is_asynchronous
+from envmesh_host.isolation.global_random import GlobalRandom
+from envmesh_host.own_digest import has_own_digest
 
-__all__ = ["ActionRefused", "EnvironmentBroke", "Seen", "Stage", "of_agent", "space_of"]
+__all__ = [
+    "GENERATORS",
+    "ActionRefused",
+    "EnvironmentBroke",
+    "Seen",
+    "Stage",
+    "at_once",
+    "by_author",
+    "keeps_generators",
+    "of_agent",
+    "where_of",
+]
 
 
 ANY = spaces.codec(None)
+GENERATORS = GlobalRandom()
+"""The global generators, as a worker seeds and swaps them where ``global_random`` is declared."""
 
 
 class EnvironmentBroke(Exception):
@@ -67,17 +84,25 @@ class Seen:
 
 
 class Stage:
-    """An instance being played. ``reset`` and ``step`` raise ``EnvironmentBroke``."""
+    """An instance being played. ``reset`` and ``step`` raise ``EnvironmentBroke``.
 
-    def __init__(self, definition: Definition) -> None:
+    Where ``global_random`` is declared, the global generators are seeded for it as a worker seeds them: before it is
+    made, and again before its reset.
+    """
+
+    def __init__(self, definition: Definition, seed: int | None = None) -> None:
         self.definition = definition
         self.agents = definition.declaration.agents
+        self.swaps = keeps_generators(definition.declaration)
+        self._seed_generators(seed)
         before = time.perf_counter()
-        self.instance = self._author("making it", definition.factory)
+        self.instance = by_author("making it", definition.factory)
         self.made_seconds = time.perf_counter() - before
         for method in ("reset", "step"):
             if not callable(getattr(self.instance, method, None)):
                 raise EnvironmentBroke("making it", "returned", f"something without {method}()")
+        self.asynchronous = is_asynchronous(self.instance)
+        self.own_digest = has_own_digest(self.instance)
         declared = definition.declaration
         self.observation_space = space_of(declared.observation_space, self.instance, "observation_space")
         self.action_space = space_of(declared.action_space, self.instance, "action_space")
@@ -95,6 +120,7 @@ class Stage:
     def reset(self, seed: int | None, options: Mapping[str, Any] | None = None) -> Seen:
         """Begin an episode; an environment that does not honour a seed gets none."""
         arguments: dict[str, Any] = {}
+        self._seed_generators(seed if self.seeded else None)
         if seed is not None and self.seeded:
             arguments["seed"] = seed
         if options:
@@ -140,8 +166,13 @@ class Stage:
         return received
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call an optional method, awaiting what it returns."""
-        return self._timed(f"{method}()", lambda: getattr(self.instance, method)(*arguments))[0]
+        """Call an optional method; what it returns is awaited where any method is asynchronous, as a host does."""
+        return self.timed_call(method, *arguments)[0]
+
+    def timed_call(self, method: str, *arguments: Any) -> tuple[Any, float]:
+        """The same, and for how long an event loop could do nothing else."""
+        result, *_, blocked = self._timed(f"{method}()", lambda: getattr(self.instance, method)(*arguments))
+        return result, blocked
 
     def has(self, method: str) -> bool:
         """Whether the environment has an optional method."""
@@ -151,6 +182,10 @@ class Stage:
         """Close it, where it can be closed."""
         if self.has("close"):
             self.call("close")
+
+    def _seed_generators(self, seed: int | None) -> None:
+        if self.swaps:
+            GENERATORS.seed(seed)
 
     def observation_problem(self, seen: Seen) -> str | None:
         """What is wrong with the observation, held against the declared space."""
@@ -169,7 +204,7 @@ class Stage:
         try:
             if self.agents:
                 return self._seen_of_agents(result, times)
-            payload = self.observations.encode(observation)
+            payload = self._judged(observation, self.observations.encode(observation))
             reward = float(reward)
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise EnvironmentBroke(
@@ -178,6 +213,12 @@ class Stage:
         return Seen(
             observation, payload, reward, {"": reward}, bool(terminated), bool(truncated), info, (), *times
         )
+
+    def _judged(self, observation: Any, payload: bytes) -> bytes:
+        """What is digested: the author's ``digest`` of an observation stands for it, as on a host."""
+        if not self.own_digest:
+            return payload
+        return values.encode(by_author("digest()", lambda: self.instance.digest(observation)))
 
     def _seen_of_agents(self, result: Any, times: list[float]) -> Seen:
         observations, rewards, terminations, truncations, infos = result
@@ -199,7 +240,7 @@ class Stage:
         terminated = not acting and not truncated
         return Seen(
             observations,
-            payload,
+            self._judged(observations, payload),
             sum(rewards.values()),
             rewards,
             terminated,
@@ -211,32 +252,34 @@ class Stage:
 
     def _timed(self, during: str, call: Callable[[], Any]) -> tuple[Any, float, float, float]:
         processor, before = time.thread_time(), time.perf_counter()
-        result = self._author(during, call)
-        blocked = time.perf_counter() - before
-        if inspect.isawaitable(result):
-            result, blocked_later = self._author(during, lambda: _loop().run_until_complete(_watched(result)))
-            blocked = max(blocked, blocked_later)
+        if self.asynchronous:
+            result, blocked = by_author(during, lambda: _in_loop(call))
+        else:
+            result = by_author(during, call)
+            blocked = time.perf_counter() - before
         return result, time.perf_counter() - before, time.thread_time() - processor, blocked
 
-    @staticmethod
-    def _author(during: str, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except KeyboardInterrupt:
-            raise
-        except SystemExit as error:
-            raise EnvironmentBroke(during, "called", f"sys.exit({error.code!r})", where_of(error)) from error
-        except BaseException as error:
-            message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-            raise EnvironmentBroke(during, "raised", message[:300], where_of(error)) from error
+
+def by_author(during: str, call: Callable[[], Any]) -> Any:
+    """What the author's code returns.
+
+    Raises:
+        EnvironmentBroke: it raised, or tried to end the process.
+    """
+    try:
+        return call()
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise EnvironmentBroke(during, "called", f"sys.exit({error.code!r})", where_of(error)) from error
+    except BaseException as error:
+        message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        raise EnvironmentBroke(during, "raised", message[:300], where_of(error)) from error
 
 
-def space_of(declared: Any, instance: Any, attribute: str) -> Any:
-    """The declared space, else the instance's attribute of that name; None where there is neither."""
-    if declared is not None:
-        return declared
-    found = getattr(instance, attribute, None)
-    return None if callable(found) and not isinstance(found, Mapping) else found
+def keeps_generators(declaration: Declaration) -> bool:
+    """Whether a host seeds the global generators for each episode, and keeps their states apart."""
+    return declaration.global_random and declaration.isolation is Isolation.PROCESS
 
 
 def of_agent(space: Any, agent: str) -> Any:
@@ -273,12 +316,40 @@ def _loop() -> asyncio.AbstractEventLoop:
     return _loops[0]
 
 
-async def _watched(awaitable: Awaitable[Any]) -> tuple[Any, float]:
-    """The result, and the longest that the loop could not turn meanwhile."""
+def _in_loop(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call in the event loop leads to, and the longest that the loop could not turn meanwhile."""
+    loop, watched = _loop(), _watched(call)
+    if loop.is_running():  # elsewhere: see at_once
+        result, error, longest = asyncio.run_coroutine_threadsafe(watched, loop).result()
+    else:
+        result, error, longest = loop.run_until_complete(watched)
+    if error is not None:
+        raise error
+    return result, longest
+
+
+def at_once(calls: Iterable[Callable[[], None]], threads: Executor) -> None:
+    """Make calls that play stages, each in a thread: synchronous commands overlap there, asynchronous ones in the
+    event loop, as on a host."""
+    loop = _loop()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(loop.run_in_executor(threads, call) for call in calls))
+
+    loop.run_until_complete(all_of_them())
+
+
+async def _watched(call: Callable[[], Any]) -> tuple[Any, BaseException | None, float]:
+    """The result or the exception, which is handed on as a value: a TaskGroup would wrap it, and the loop would end by
+    a SystemExit."""
     longest = 0.0
 
-    async def playing() -> Any:
-        return await awaitable
+    async def playing() -> tuple[Any, BaseException | None]:
+        try:
+            result = call()
+            return (await result if inspect.isawaitable(result) else result), None
+        except BaseException as error:
+            return None, error
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(playing(), name="the environment's command")
@@ -286,7 +357,7 @@ async def _watched(awaitable: Awaitable[Any]) -> tuple[Any, float]:
             before = time.perf_counter()
             await asyncio.sleep(0)
             longest = max(longest, time.perf_counter() - before)
-    return task.result(), longest
+    return *task.result(), longest
 
 
 def _shown(result: Any) -> str:

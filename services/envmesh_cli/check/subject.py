@@ -37,6 +37,8 @@ class Answer:
     failure: str = ""
     died: bool = False
     """The process ended, or had to be ended."""
+    hung: bool = False
+    """It was ended because no answer came."""
     unexpected: bool = False
     """The check itself went wrong."""
     no_action: bool = False
@@ -181,7 +183,7 @@ class Subject:
             self._process.wait(timeout=2)
         where = self._where()
         self.end()
-        return Answer({}, f"it did not come back{where}", died=True)
+        return Answer({}, f"it did not come back{where}", died=True, hung=True)
 
     def _where(self) -> str:
         """The innermost place in a stack that the fault handler wrote, outside of this package and the library."""
