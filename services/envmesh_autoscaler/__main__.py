@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from envmesh_autoscaler.service import run
 from envmesh_autoscaler.settings import AutoscalerSettings
 from envmesh_service.entry import run_service
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run an autoscaler. Returns the exit status."""
-    return run_service("autoscaler", AutoscalerSettings, run, command="autoscale")
+    return run_service("autoscaler", AutoscalerSettings, run, command="autoscale", arguments=arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -315,7 +315,7 @@ class Core:
         most = self.quotas.most(request.tenant, relocation=request.relocation)
         words = f"held back by the quota of tenant {request.tenant}: {taken} of {most} slots are taken"
         if request.relocation:
-            words += " (episodes on the move may take twice the quota)"
+            words += " (episodes on the move may take three times the quota)"
         if back := self.ledger.returned.slots.get(request.tenant, 0):
             words += f"; {back} of them by leases that were not shown in time, or given back, and may still be shown"
         return words
@@ -343,7 +343,7 @@ class Core:
         least = request.least
         quota = self.quotas.most(request.tenant, relocation=request.relocation)
         if quota is not None and least > quota:
-            bound = "twice the quota" if request.relocation else "the quota"
+            bound = "three times the quota" if request.relocation else "the quota"
             return Refused(
                 "QUOTA_EXCEEDED",
                 f"{least} slots at once are more than {bound} of tenant {request.tenant}, which is {quota}; "

@@ -46,9 +46,11 @@ class Usage:
 class Quotas:
     """How many slots tenants may take, where they have a quota.
 
-    An episode that moves is there twice for a while, and on hosts that are not heard it is not there at all: episodes
-    on the move may take what is held on the others to twice the quota. Whoever calls everything a relocation comes no
-    further than that.
+    An episode that moves is there twice for a while, and on hosts that are not heard it is not there at all. Where its
+    new host turns out to be of no use, for it cannot be reached or is full, what was promised there counts for as long
+    as it may be shown, and the episode cannot wait for that: its old host drains. So episodes on the move may take what
+    is held on the hosts that are heard to three times the quota. Whoever calls everything a relocation comes no further
+    than that.
     """
 
     def __init__(self, ledger: Ledger, tenant: Callable[[str], Tenant]) -> None:
@@ -60,7 +62,7 @@ class Quotas:
         quota = self._tenant(name).quota
         if not quota:
             return None
-        return 2 * max(quota, self._before.get(name, 0)) if relocation else quota
+        return 3 * max(quota, self._before.get(name, 0)) if relocation else quota
 
     def taken(self, name: str, *, relocation: bool = False) -> int:
         """How many of them are taken: under lease, promised, or of a promise that came back and may still be shown."""

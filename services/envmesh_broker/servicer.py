@@ -27,6 +27,8 @@ from envmesh_service.passes import pass_entry
 __all__ = ["Placement"]
 
 MOST_EXPLAINING = 5.0
+MOST_HOST_ID = 200
+"""Characters of a host's id: a longer one is no host's, and would be kept for as long as its caller waits."""
 MOST_RELEASED = 1_000
 """So many leases are given back in one call: each is a signature to be checked, on the loop that everybody shares."""
 
@@ -163,13 +165,18 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.ExplainLossRequest, context: Any
     ) -> placement_pb2.ExplainLossResponse:
         """Why a host was lost."""
-        await self._authenticator.caller(context.invocation_metadata() or ())
+        caller = await self._authenticator.caller(context.invocation_metadata() or ())
+        if not 0 < len(request.host_id) <= MOST_HOST_ID:
+            raise Refusal(
+                f"host_id has 1 to {MOST_HOST_ID} characters; got {len(request.host_id):,}",
+                reason="ARGUMENT_INVALID",
+            )
         timeout = request.timeout.ToNanoseconds() / 1e9
         if not 0 <= timeout <= MOST_EXPLAINING:
             raise Refusal(
                 f"timeout must be 0 to {MOST_EXPLAINING:g} s; got {timeout:g} s", reason="ARGUMENT_INVALID"
             )
-        verdict = await self._losses.explain(request.host_id, timeout)
+        verdict = await self._losses.explain(caller.tenant, request.host_id, timeout)
         return placement_pb2.ExplainLossResponse(cause=verdict.cause, message=verdict.message)  # type: ignore[arg-type]
 
     def _grant(self, decision: Decision, caller: Caller, gateway: str) -> placement_pb2.Grant:

@@ -33,8 +33,6 @@ def autoscale(arguments: argparse.Namespace) -> int:
 
     def ready(address: str, metrics: int) -> None:
         if arguments.json:
-            print(
-                json.dumps({"address": address, "metrics": f"http://127.0.0.1:{metrics}/metrics"}), flush=True
-            )
+            print(json.dumps({"address": address, "metrics": settings.metrics_url(metrics)}), flush=True)
 
     return INTERRUPTED if event_loop.run(run(settings, ready)).forced else 0

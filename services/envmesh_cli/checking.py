@@ -7,6 +7,7 @@ import argparse
 from rich.text import Text
 
 from envmesh_cli.check import render, run_check
+from envmesh_cli.own_output import own_output
 from envmesh_cli.tables import open_console
 from envmesh_cli.targets import declarations, load_targets
 
@@ -15,7 +16,9 @@ __all__ = ["check"]
 
 def check(arguments: argparse.Namespace) -> int:
     """Judge an environment, and print the report."""
-    (definition,) = load_targets([arguments.target], declarations(arguments))
+    declared = declarations(arguments)
+    with own_output():
+        (definition,) = load_targets([arguments.target], declared)
     words = f"checking {definition.key}"
     with open_console(stderr=True).status(Text(words)) as status:
         report = run_check(

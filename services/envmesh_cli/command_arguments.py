@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from envmesh_autoscaler.demand import PoolPolicy
+
 DEFAULT_MESH = "127.0.0.1:7070"
+LOCAL_POLICY = PoolPolicy(max_hosts=4)
+"""How ``envmesh up --autoscale`` scales, where the command line does not say."""
+
+LONGEST_INTERVAL = 3600.0
 
 # ---- arguments that several commands have
 
@@ -86,6 +92,13 @@ def _seconds(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, such as 5 or 0.5")
+    return value
+
+
+def _interval(text: str) -> float:
+    value = _seconds(text)
+    if value > LONGEST_INTERVAL:
+        raise argparse.ArgumentTypeError(f"{text!r} is over an hour; a broker tells at least as often")
     return value
 
 
@@ -190,9 +203,7 @@ def up(parser: argparse.ArgumentParser) -> None:
         help="a pool with several environments, on HOSTS hosts; may be repeated",
     )  # fmt: skip
     _keys(parser)
-    parser.add_argument(
-        "--hosts", type=_count, default=1, metavar="N", help="hosts of each pool that says none (1)"
-    )
+    parser.add_argument("--hosts", type=_count, metavar="N", help="hosts of each pool that says none (1)")
     parser.add_argument(
         "--listen", default=DEFAULT_MESH, metavar="HOST:PORT", help=f"the broker's (default: {DEFAULT_MESH})"
     )
@@ -210,13 +221,24 @@ def up(parser: argparse.ArgumentParser) -> None:
     _json(parser, "print one JSON object when ready: address, metrics, pools")
     group = parser.add_argument_group("scaling", "Hosts come and go with demand, from none and to none.")
     group.add_argument("--autoscale", action="store_true", help="start and end hosts as demand says")
-    group.add_argument("--min-hosts", type=_whole, metavar="N", help="at least so many of each pool (0)")
-    group.add_argument("--max-hosts", type=_count, metavar="N", help="at most so many of each pool (4)")
+    policy = LOCAL_POLICY
     group.add_argument(
-        "--buffer", type=_whole, metavar="N", help="at least so many free slots while in use (1)"
+        "--min-hosts", type=_whole, metavar="N", help=f"at least so many of each pool ({policy.min_hosts})"
     )
-    group.add_argument("--idle-after", metavar="T", help="a pool unused for so long goes to its minimum (5m)")
-    group.add_argument("--look-back", metavar="T", help="what was wanted within so long is kept (2m)")
+    group.add_argument(
+        "--max-hosts", type=_count, metavar="N", help=f"at most so many of each pool ({policy.max_hosts})"
+    )
+    group.add_argument(
+        "--buffer", type=_whole, metavar="N",
+        help=f"at least so many free slots while in use ({policy.buffer_min})",
+    )  # fmt: skip
+    group.add_argument(
+        "--idle-after", metavar="T",
+        help=f"a pool unused for so long goes to its minimum ({policy.idle_after:g}s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--look-back", metavar="T", help=f"what was wanted within so long is kept ({policy.look_back:g}s)"
+    )
     _declarations(parser)
 
 
@@ -341,7 +363,7 @@ def report(parser: argparse.ArgumentParser) -> None:
 def top(parser: argparse.ArgumentParser) -> None:
     """Of ``envmesh top``."""
     parser.add_argument("--once", action="store_true", help="print it once and end")
-    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="how often to look (1)")
+    parser.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="how often to look (1)")
     _json(parser, "print one JSON object for each look")
     _client(parser)
 

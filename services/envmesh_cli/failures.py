@@ -7,6 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from envmesh_service.error_groups import leaf
+
 __all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "CommandFailed", "debugging", "status_of", "tell"]
 
 OK = 0
@@ -17,7 +19,17 @@ USAGE = 2
 INTERRUPTED = 130
 
 _MESH_EXTRA = frozenset(
-    {"cryptography", "grpc_health", "grpc_reflection", "gymnasium", "prometheus_client", "rich", "uvloop"}
+    {
+        "cryptography",
+        "fsspec",
+        "grpc_health",
+        "grpc_reflection",
+        "gymnasium",
+        "jsonschema",
+        "prometheus_client",
+        "rich",
+        "uvloop",
+    }
 )
 
 
@@ -49,13 +61,6 @@ def tell(error: BaseException, command: str, *, verbose: bool = False) -> int:
     status, sentence = status_of(error)
     sys.stderr.write(f"envmesh {command}: {sentence}\n")
     return status
-
-
-def leaf(error: BaseException) -> BaseException:
-    """The first error inside groups of errors."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def status_of(error: BaseException) -> tuple[int, str]:

@@ -35,7 +35,7 @@ class HostRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRow:
-    """One pool."""
+    """One pool. None is what a host alone does not tell."""
 
     pool: str
     environments: tuple[str, ...]
@@ -45,9 +45,9 @@ class PoolRow:
     in_use: int
     leased: int
     queued: int
-    steps_per_second: float
-    episodes_per_second: float
-    failed: int
+    steps_per_second: float | None
+    episodes_per_second: float | None
+    failed: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class View:
     hosts: tuple[HostRow, ...]
     tenants: dict[str, dict[str, int]]
     complete: bool
-    uptime_seconds: float
+    uptime_seconds: float | None
     alone: bool = False
     """A host without a broker: it knows of nothing else, and its rates are among its metrics."""
     away: bool = False
@@ -101,11 +101,11 @@ def view_of_pools(pools: Iterable[placement_pb2.Pool]) -> View:
         PoolRow(
             pool=pool.name, environments=tuple(f"{info.name}@{info.version}" for info in pool.environments),
             hosts={"ready": pool.ready_hosts}, slots=pool.slots, in_use=pool.leased, leased=pool.leased,
-            queued=pool.queued, steps_per_second=0.0, episodes_per_second=0.0, failed=0,
+            queued=pool.queued, steps_per_second=None, episodes_per_second=None, failed=None,
         )
         for pool in pools
     )  # fmt: skip
-    return View(pools=rows, hosts=(), tenants={}, complete=True, uptime_seconds=0.0, alone=True)
+    return View(pools=rows, hosts=(), tenants={}, complete=True, uptime_seconds=None, alone=True)
 
 
 def _host(status: fleet_pb2.HostStatus, before: fleet_pb2.HostStatus | None, seconds: float) -> HostRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Iterable
 
 import grpc
@@ -13,12 +14,14 @@ from envmesh import errors
 from envmesh.access import channel_options
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
-from envmesh_cli.failures import FAILED, OK, CommandFailed
+from envmesh_cli.failures import OK, CommandFailed
 
 __all__ = ["episodes_in_the_way", "episodes_without_a_host", "guard"]
 
 _SECONDS = 20.0
 """The broker may just be starting."""
+
+_MOST_NAMED = 5
 
 
 def guard(arguments: argparse.Namespace) -> int:
@@ -27,36 +30,35 @@ def guard(arguments: argparse.Namespace) -> int:
 
 
 async def _guard(arguments: argparse.Namespace) -> int:
-    try:
-        fleet = await _fleet(arguments)
-    except (errors.EnvmeshError, TimeoutError) as error:
-        why = str(error) or "not in time"
-        if arguments.before == "uninstall":
-            raise CommandFailed(
-                f"nobody can tell whether episodes live, for the broker does not answer ({why}); "
-                "`helm uninstall --no-hooks` removes the mesh all the same"
-            ) from None
-        print(f"the broker does not answer ({why}); nothing is checked")
-        return OK
-    kept = frozenset(arguments.keep) if arguments.before == "upgrade" else frozenset()
-    served = frozenset(arguments.serve) if arguments.before == "upgrade" else frozenset()
-    there = episodes_in_the_way(fleet.hosts, kept)
-    waiting = episodes_without_a_host(fleet.queues, served)
+    fleet, unknown = await _fleet(arguments)
+    upgrade = arguments.before == "upgrade"
+    there = episodes_in_the_way(fleet.hosts, frozenset(arguments.keep if upgrade else ()))
+    waiting = episodes_without_a_host(fleet.queues, frozenset(arguments.serve if upgrade else ()))
+    free = not (there or waiting)
+    passes = free and (upgrade or not unknown)
     if arguments.json:
-        print(json.dumps({"pools": there, "waiting": waiting, "passes": not (there or waiting)}))
-    if not there and not waiting:
-        if not arguments.json:
+        told = {"pools": there, "waiting": waiting, "passes": passes, "checked": not unknown, "why": unknown}
+        print(json.dumps(told))
+    if passes:
+        if unknown:  # an upgrade may be what mends it
+            sys.stderr.write(f"{unknown}; the upgrade passes, and not everything was checked\n")
+        elif not arguments.json:
             print("no episode is in the way")
         return OK
-    told = ", ".join(
+    if free:
+        raise CommandFailed(
+            f"nobody can tell whether episodes live, for {unknown}; "
+            "`helm uninstall --no-hooks` removes the mesh all the same"
+        )
+    listed = ", ".join(
         [f"{count} in pool {pool}" for pool, count in there.items()]
         + [f"{count} waiting for a host of {environment}" for environment, count in waiting.items()]
     )
-    if arguments.before == "uninstall":
-        advice = "end them first, or remove the mesh all the same with `helm uninstall --no-hooks`"
-    else:
+    if upgrade:
         advice = "keep the pool with `retiring: true` until it is empty, then remove it"
-    raise CommandFailed(f"episodes live: {told}; {advice}", FAILED)
+    else:
+        advice = "end them first, or remove the mesh all the same with `helm uninstall --no-hooks`"
+    raise CommandFailed(f"episodes live: {listed}; {advice}")
 
 
 def episodes_in_the_way(hosts: Iterable[fleet_pb2.HostStatus], kept: frozenset[str]) -> dict[str, int]:
@@ -78,22 +80,42 @@ def episodes_without_a_host(queues: Iterable[fleet_pb2.QueueDepth], served: froz
     return {key: count for key, count in sorted(moving.items()) if key not in served}
 
 
-async def _fleet(arguments: argparse.Namespace) -> fleet_pb2.Fleet:
-    """The broker's picture, once it is complete.
-
-    Raises:
-        EnvmeshError: the broker does not answer, or not to this caller. TimeoutError: it has no complete picture.
-    """
+async def _fleet(arguments: argparse.Namespace) -> tuple[fleet_pb2.Fleet, str]:
+    """The broker's picture, once it is complete, or the last one there was in time; and why that may not be all, which
+    is empty for a complete one."""
     mesh, address = connected(arguments), mesh_address(arguments)
-    async with asyncio.timeout(_SECONDS), mesh.access.channel(address, channel_options()) as channel:
-        stub = fleet_pb2_grpc.FleetServiceStub(channel)
-        while True:
-            try:
+    picture: fleet_pb2.Fleet | None = None
+    try:
+        async with asyncio.timeout(_SECONDS), mesh.access.channel(address, channel_options()) as channel:
+            stub = fleet_pb2_grpc.FleetServiceStub(channel)
+            while picture is None or not picture.complete:
+                if picture is not None:
+                    await asyncio.sleep(0.2)
+                request = fleet_pb2.GetFleetRequest()
                 answer = await stub.GetFleet(
-                    fleet_pb2.GetFleetRequest(), metadata=mesh.metadata, timeout=_SECONDS, wait_for_ready=True
+                    request, metadata=mesh.metadata, timeout=_SECONDS, wait_for_ready=True
                 )
-            except grpc.aio.AioRpcError as error:
-                raise errors.from_rpc_error(error) from None
-            if answer.fleet.complete:
-                return answer.fleet
-            await asyncio.sleep(0.2)
+                picture = answer.fleet
+    except grpc.aio.AioRpcError as error:
+        return picture or fleet_pb2.Fleet(), _unanswered(errors.from_rpc_error(error))
+    except errors.EnvmeshError as error:
+        return picture or fleet_pb2.Fleet(), _unanswered(error)
+    except TimeoutError:
+        if picture is None:
+            return fleet_pb2.Fleet(), "the broker does not answer (not in time)"
+        return picture, "the broker does not hear every host" + _silent(picture)
+    return picture, ""
+
+
+def _unanswered(error: errors.EnvmeshError) -> str:
+    """Why the broker has not told its picture."""
+    if isinstance(error, errors.PermissionDenied):
+        return f"the broker refuses the credential of this check ({error})"
+    if isinstance(error, errors.MeshUnavailable | errors.DeadlineExceeded):
+        return f"the broker does not answer ({error})"
+    return f"the broker cannot be asked ({error})"
+
+
+def _silent(fleet: fleet_pb2.Fleet) -> str:
+    names = [host.identity.name for host in fleet.hosts if host.state == fleet_pb2.HOST_STATE_SILENT]
+    return f" ({', '.join(names[:_MOST_NAMED])})" if names else ""

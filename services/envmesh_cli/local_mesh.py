@@ -21,9 +21,10 @@ from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_autoscaler.demand import PoolPolicy
 from envmesh_cli.child import Child, ChildFailed, Line
 from envmesh_cli.declaring import declared_environments
-from envmesh_cli.failures import USAGE, CommandFailed, leaf
+from envmesh_cli.failures import USAGE, CommandFailed
 from envmesh_cli.local_autoscaler import LocalAutoscaler, write_pools
 from envmesh_cli.pools import PoolPlan, plan_pools
+from envmesh_service.error_groups import leaf
 from envmesh_service.leases import write_lease_key, write_seal_key
 from envmesh_service.rpc import Endpoint
 
@@ -43,7 +44,7 @@ class _Processes:
         self.tell = tell or (lambda line: None)
         self.children: list[Child] = []
         self._tasks = asyncio.TaskGroup()
-        self._supervising: list[asyncio.Task[None]] = []
+        self._supervising: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -68,6 +69,12 @@ class _Processes:
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """First stage of the end: every process takes nothing new and waits for its episodes, at most ``seconds``."""
         await self._end(self.children, seconds)
+
+    def abandon(self) -> None:
+        """End every child and remove what is kept, and wait for nothing: the last thing before this process ends."""
+        for child in self.children:
+            child.kill()
+        self._cleanup()
 
     async def _start(self) -> None:
         raise NotImplementedError
@@ -94,7 +101,13 @@ class _Processes:
 
     def _begin(self, child: Child) -> None:
         self.children.append(child)
-        self._supervising.append(self._tasks.create_task(child.supervise(), name=f"child-{child.name}"))
+        self._keep(child.supervise(), f"child-{child.name}")
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start a task, and keep it until it has ended."""
+        task = self._tasks.create_task(work, name=name)
+        self._supervising.add(task)
+        task.add_done_callback(self._supervising.discard)
 
     async def _end(self, children: Sequence[Child], seconds: float) -> None:
         """Ask children to end, and wait until they have; after ``seconds`` they are ended."""
@@ -163,7 +176,8 @@ class LocalMesh(_Processes):
         autoscale: PoolPolicy | None = None,
     ):
         super().__init__(tell)
-        self._autoscale = autoscale
+        self.policy = autoscale
+        """How pools are scaled; None: their hosts are as many as was said."""
         self.autoscaler: LocalAutoscaler | None = None
         texts = [pool for pool in pools if isinstance(pool, str)]
         self.pools = [pool for pool in pools if isinstance(pool, PoolPlan)]
@@ -253,10 +267,10 @@ class LocalMesh(_Processes):
             **self._broker_settings,
         }
         environments: dict[str, tuple[str, ...]] = {}
-        if self._autoscale is not None:
+        if self.policy is not None:
             for pool in self.pools:
                 environments[pool.name] = await declared_environments(pool.targets, pool.flags)
-            write_pools(directory / "pools.json", environments, self._autoscale)
+            write_pools(directory / "pools.json", environments, self.policy)
             settings["ENVMESH_BROKER_POOLS_FILE"] = str(directory / "pools.json")
         self.broker = Child("broker", ["broker"], settings, self.tell)
         self._begin(self.broker)
@@ -269,8 +283,8 @@ class LocalMesh(_Processes):
             self.broker.environ["ENVMESH_BROKER_PAGE_LISTEN"] = f"{where}:{self.broker.page_port}"
         if self.broker.fleet_address:
             self.broker.environ["ENVMESH_BROKER_FLEET_LISTEN"] = self.broker.fleet_address
-        if self._autoscale is not None:
-            await self._scale(environments, self._autoscale, str(seal_key))
+        if self.policy is not None:
+            await self._scale(environments, self.policy, str(seal_key))
             return
         for pool in self.pools:
             for number in range(1, pool.hosts + 1):
@@ -287,15 +301,12 @@ class LocalMesh(_Processes):
             child.environ["ENVMESH_HOST_HOST_ID"] = host_id
             return child
 
-        def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
-            self._supervising.append(self._tasks.create_task(work, name=name))
-
         self.autoscaler = LocalAutoscaler(
             environments,
             policy,
             self.pools,
             make=make,
-            spawn=spawn,
+            spawn=self._keep,
             children=self.children,
             tell=self.tell,
         )

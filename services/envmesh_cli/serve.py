@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from envmesh import event_loop
 from envmesh_cli.failures import INTERRUPTED
+from envmesh_cli.own_output import own_output
 from envmesh_cli.targets import advice, declarations, load_targets
 from envmesh_host.settings import HostSettings
 from envmesh_service.lifecycle import run_process
@@ -29,6 +31,11 @@ log = logging.getLogger("envmesh.host")
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until told to end."""
+    with own_output() if arguments.json else nullcontext(sys.stdout) as output:
+        return _serve(arguments, output)
+
+
+def _serve(arguments: argparse.Namespace, output: TextIO) -> int:
     settings = host_settings(arguments)
     configure("debug" if arguments.verbose else settings.log_level, service=settings.name or "host")
     testimony = None
@@ -46,7 +53,7 @@ def serve(arguments: argparse.Namespace) -> int:
     def ready(host: Host) -> None:
         keep_memory()
         if arguments.json:
-            print(json.dumps(announcement(host)), flush=True)
+            print(json.dumps(announcement(host)), file=output, flush=True)
         elif terminal:
             announce(host)
         if not terminal:
@@ -113,7 +120,7 @@ def announcement(host: Host) -> dict[str, object]:
     """What is served and where, for programs."""
     return {
         "address": host.address,
-        "metrics": metrics_url(host),
+        "metrics": host.settings.metrics_url(host.exporter.port),
         "host_id": host.host_id,
         "pool": host.settings.pool,
         "broker": host.settings.broker or None,
@@ -128,15 +135,6 @@ def announcement(host: Host) -> dict[str, object]:
             for definition in host.definitions
         ],
     }
-
-
-def metrics_url(host: Host) -> str | None:
-    """Where the host's metrics are."""
-    if not host.settings.metrics_listen:
-        return None
-    where = host.settings.metrics_listen.rpartition(":")[0] or "127.0.0.1"
-    secured = host.settings.tls_certificate is not None and not host.settings.metrics_plaintext
-    return f"http{'s' * secured}://{where}:{host.exporter.port}/metrics"
 
 
 def announce(host: Host) -> None:
@@ -159,7 +157,7 @@ def announce(host: Host) -> None:
     name = host.definitions[0].name
     room = f"at most {host.settings.slots:,} episodes at once"
     console.print(marked("  [bold]listening[/]  {}, {}; {}", host.address, place, room))
-    if url := metrics_url(host):
+    if url := host.settings.metrics_url(host.exporter.port):
         console.print(marked("  [bold]metrics[/]    {}", url))
     credentials, flags = ways_in(host.settings)
     console.print(

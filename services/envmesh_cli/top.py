@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from typing import Any
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from envmesh_cli.connecting import connected, mesh_address, run_until_interrupted
 from envmesh_cli.failures import OK
 from envmesh_cli.fleet_view import View
 from envmesh_cli.fleet_watch import watch_views
-from envmesh_cli.tables import marked, open_console, plain_table, rate, seconds
+from envmesh_cli.tables import FittingTable, count, marked, open_console, rate, seconds
 
 __all__ = ["top"]
 
@@ -36,18 +34,18 @@ async def _top(arguments: argparse.Namespace) -> int:
         try:
             if arguments.json:
                 async for view in views:
-                    print(json.dumps(_told(view)), flush=True)
+                    print(json.dumps(view.as_json()), flush=True)
                     if arguments.once:
                         break
             elif arguments.once or not console.is_terminal:
                 async for view in views:
-                    console.print(_drawn(view, mesh_address(arguments)))
+                    console.print(drawn(view, mesh_address(arguments)))
                     if arguments.once:
                         break
             else:
                 with Live(console=console, screen=True, auto_refresh=False) as live:
                     async for view in views:
-                        live.update(_drawn(view, mesh_address(arguments)), refresh=True)
+                        live.update(drawn(view, mesh_address(arguments)), refresh=True)
         except asyncio.CancelledError:
             if arguments.once:
                 raise
@@ -56,18 +54,9 @@ async def _top(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _told(view: View) -> dict[str, Any]:
-    """The view as one JSON object, with null for what a host alone does not tell."""
-    told = view.as_json()
-    if view.alone:
-        told["uptime_seconds"] = None
-        for pool in told["pools"]:
-            pool.update(dict.fromkeys(("steps_per_second", "episodes_per_second", "failed")))
-    return told
-
-
-def _drawn(view: View, where: str) -> Group:
-    steps = sum(pool.steps_per_second for pool in view.pools)
+def drawn(view: View, where: str) -> Group:
+    """The view as people read it."""
+    steps = sum(pool.steps_per_second or 0.0 for pool in view.pools)
     live = sum(pool.in_use for pool in view.pools)
     title = marked("[bold]envmesh[/] {}   {} slots in use   ", where, f"{live:,}")
     if view.alone:
@@ -80,7 +69,7 @@ def _drawn(view: View, where: str) -> Group:
         title.append("   the broker does not answer; waiting for it", style="red")
     if not view.complete:
         title.append("   not every host has been heard", style="yellow")
-    parts: list[Text | Table] = [title, Text(), _pools(view)]
+    parts: list[Text | FittingTable] = [title, Text(), _pools(view)]
     if view.hosts:
         parts += [Text(), _hosts(view)]
         if len(view.hosts) > MOST_HOSTS_SHOWN:
@@ -90,27 +79,36 @@ def _drawn(view: View, where: str) -> Group:
     return Group(*parts)
 
 
-def _pools(view: View) -> Table:
+def _pools(view: View) -> FittingTable:
     numbers = ("slots", "in use", "leased", "queued", "steps/s", "episodes/s", "failed")
-    table = plain_table("pool", "hosts", *numbers, "environments", right=numbers)
-    table.columns[-1].no_wrap = False
+    spare = ("episodes/s", "leased", "failed", "slots", "steps/s", "environments", "queued")
+    table = FittingTable(
+        "pool",
+        "hosts",
+        *numbers,
+        "environments",
+        right=numbers,
+        spare=spare,
+        wrapped=("hosts", "environments"),
+    )
     for pool in view.pools:
         states = Text(", ").join(
-            Text(f"{count} {state}", style=_STATE_STYLES.get(state, ""))
-            for state, count in pool.hosts.items()
+            Text(f"{hosts} {state}", style=_STATE_STYLES.get(state, ""))
+            for state, hosts in pool.hosts.items()
         )
         table.add_row(
             pool.pool, states, f"{pool.slots:,}", f"{pool.in_use:,}", f"{pool.leased:,}",
             Text(f"{pool.queued:,}", style="yellow" if pool.queued else ""), rate(pool.steps_per_second),
-            rate(pool.episodes_per_second), Text(f"{pool.failed:,}", style="red" if pool.failed else ""),
+            rate(pool.episodes_per_second), Text(count(pool.failed), style="red" if pool.failed else ""),
             ", ".join(pool.environments),
         )  # fmt: skip
     return table
 
 
-def _hosts(view: View) -> Table:
+def _hosts(view: View) -> FittingTable:
     numbers = ("slots", "in use", "leased", "steps/s", "episodes/s", "failed", "lag", "memory", "cores")
-    table = plain_table("host", "pool", "state", *numbers, right=numbers)
+    spare = ("memory", "cores", "pool", "episodes/s", "leased", "slots", "failed", "lag", "steps/s")
+    table = FittingTable("host", "pool", "state", *numbers, right=numbers, spare=spare)
     for host in view.hosts[:MOST_HOSTS_SHOWN]:
         table.add_row(
             host.host, host.pool, Text(host.state, style=_STATE_STYLES.get(host.state, "")), f"{host.slots:,}",
@@ -121,8 +119,8 @@ def _hosts(view: View) -> Table:
     return table
 
 
-def _tenants(view: View) -> Table:
-    table = plain_table("tenant", "leased", "queued", "quota", right=("leased", "queued", "quota"))
+def _tenants(view: View) -> FittingTable:
+    table = FittingTable("tenant", "leased", "queued", "quota", right=("leased", "queued", "quota"))
     for tenant, numbers in view.tenants.items():
         table.add_row(
             tenant, f"{numbers['leased']:,}", f"{numbers['queued']:,}", f"{numbers['quota'] or '–'}"

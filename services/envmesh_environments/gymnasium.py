@@ -161,7 +161,7 @@ def _of_chance(environment: gymnasium.Env[Any, Any]) -> bool:
     """Whether it is drawn when it is made, which no seed repeats: a FrozenLake without a map makes one up."""
     lake, keywords = environment.unwrapped, environment.spec.kwargs if environment.spec else {}
     given = keywords.get("desc"), keywords.get("map_name", "4x4")
-    return type(lake).__name__ == "FrozenLakeEnv" and given == (None, None)
+    return type(lake).__name__ == "FrozenLakeEnv" and all(each is None for each in given)
 
 
 def _family(spec: EnvSpec) -> str | None:

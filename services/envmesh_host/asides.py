@@ -147,9 +147,10 @@ class Asides(Roster):
         self.traffic.note_seconds(kind, time.perf_counter() - running.begun)
         self.traffic.note_command(kind, result.reason if isinstance(result, Refusal) else "")
         if isinstance(result, Refusal) and result.ends_episode:
+            over = copy.ended
             copy.row = result
             copy.close_to_steps()
-            note_failure(copy, result)
+            note_failure(copy, result, over=over)
         answer(running.waiters, REPLIES[kind], result)
         running.waiters = []
         if running.following is None:

@@ -23,8 +23,9 @@ from envmesh_host.counting import named
 from envmesh_host.engine import Engine
 from envmesh_host.journals import check_length
 from envmesh_host.outbox import Outbox
+from envmesh_host.parsing import parse
 from envmesh_host.player import EMPTY_ROW
-from envmesh_host.refusals import defective, parse, unknown_episode
+from envmesh_host.refusals import defective, unknown_episode
 from envmesh_host.served import Row, size_of
 from envmesh_host.shown_leases import ShownLeases
 from envmesh_host.slots import Holding
@@ -161,13 +162,15 @@ class Connection:
         self.outbox.add(handle, index, kind, result)
         self.wake()
 
-    def reply_saved(self, handle: int, index: int, row: Row, sealed: Row) -> None:
-        """Queue an outcome behind its checkpoint, on one stream: whoever has the one has the other."""
-        self.deadlines.pop((handle, index), None)
+    def reply_saved(self, waiting: Sequence[tuple[int, int]], row: Row, sealed: Row) -> None:
+        """Queue an outcome, for each of the commands (handle and index) that wait for it, behind its checkpoint, which
+        comes once. All on one stream: whoever has the one has the other."""
         large = self.has_large_stream and max(size_of(row), size_of(sealed)) >= LARGE_VALUE_BYTES
         events = self.large if large else self.outbox
-        events.add(handle, index, pb.EVENT_KIND_CHECKPOINT, sealed)
-        events.add(handle, index, pb.EVENT_KIND_OUTCOME, row)
+        events.add(*waiting[0], pb.EVENT_KIND_CHECKPOINT, sealed)
+        for handle, index in waiting:
+            self.deadlines.pop((handle, index), None)
+            events.add(handle, index, pb.EVENT_KIND_OUTCOME, row)
         (self.wake_large if large else self.wake)()
 
     def notify(
@@ -339,7 +342,7 @@ class Connection:
         if copy is not None:
             if not moved:
                 self.engine.forget_checkpoints(copy)
-            self.engine.close(copy)
+            self.engine.close(copy, superseded=moved)
         self.reply(handle, index, pb.EVENT_KIND_CLOSED, EMPTY_ROW)
 
     def _reward(self, handle: int, index: int, payload: bytes) -> None:

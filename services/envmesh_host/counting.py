@@ -38,18 +38,19 @@ def note_ended(copy: EpisodeCopy) -> None:
         environment.return_sum += copy.return_
 
 
-def note_failure(copy: EpisodeCopy, refusal: Refusal) -> None:
-    """An episode ended without an outcome. One that can be rebuilt does not end where its host has to go: it goes on
-    elsewhere, and is counted there."""
-    environment = copy.environment
-    lost = environment.info.recovery == pb.RECOVERY_CLASS_NONE
-    if lost or refusal.reason != "PREEMPTED":
-        observed = environment.observed
+def note_failure(copy: EpisodeCopy, refusal: Refusal, *, over: bool = False) -> None:
+    """A copy has failed, and its episode with it, unless that was ``over`` before. One that can be rebuilt goes on when
+    it has lost its host or worker, and is counted where it ends; that a worker died is told by cause all the same."""
+    environment, reason = copy.environment, refusal.reason
+    observed = environment.observed
+    rebuilt = environment.info.recovery != pb.RECOVERY_CLASS_NONE and reason in FINAL_WITHOUT_RECOVERY
+    if not over and not rebuilt:
         observed.outcomes["failed"] = observed.outcomes.get("failed", 0) + 1
-        observed.failures[refusal.reason] = observed.failures.get(refusal.reason, 0) + 1
         environment.failed += 1
-    if (lost and refusal.reason in FINAL_WITHOUT_RECOVERY) or refusal.reason in FINAL:
-        environment.interrupted[refusal.reason] = environment.interrupted.get(refusal.reason, 0) + 1
+        if reason in FINAL | FINAL_WITHOUT_RECOVERY:
+            environment.interrupted[reason] = environment.interrupted.get(reason, 0) + 1
+    if not rebuilt or reason != "PREEMPTED":
+        observed.failures[reason] = observed.failures.get(reason, 0) + 1
     note_fallen(copy, refusal)
 
 
@@ -70,10 +71,10 @@ def named(copy: EpisodeCopy) -> dict[str, str]:
     return names if copy.trace is None else {**names, "trace": copy.trace.trace_id}
 
 
-def note_over(copy: EpisodeCopy, now: float) -> None:
-    """A copy is gone."""
+def note_over(copy: EpisodeCopy, now: float, *, superseded: bool) -> None:
+    """A copy is gone. One that was ``superseded`` leaves an episode that goes on in a newer copy."""
     copy.environment.slot_seconds += now - copy.born
     row = copy.row
-    if isinstance(row, tuple) and not row[2] & ENDED:
+    if isinstance(row, tuple) and not row[2] & ENDED and not superseded:
         outcomes = copy.environment.observed.outcomes
         outcomes["closed"] = outcomes.get("closed", 0) + 1

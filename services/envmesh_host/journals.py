@@ -6,22 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from google.protobuf.message import DecodeError
-
 from envmesh.errors import Refusal
 from envmesh.journal import MOST_ENTRIES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.wire import MalformedValue, read_varint, section
+from envmesh_host.parsing import SECTION, WHOLE_SIZES
 
-__all__ = ["JOURNAL_FORMAT", "Survey", "check_length", "survey"]
+__all__ = ["JOURNAL_FORMAT", "Survey", "check_length", "saved_environment", "survey"]
 
 JOURNAL_FORMAT = 1
 MOST_FIELDS = MOST_ENTRIES + 100
 """Of a request to resume and of its journal together: its entries, and a few more."""
 
 _JOURNAL = pb.ResumeRequest.DESCRIPTOR.fields_by_name["journal"].number
-_SECTION, _WHOLE_SIZES = 2, {1: 8, 5: 4}
-"""Wire types: what says its own length, and those of fixed64 and fixed32."""
+_SAVED_ENVIRONMENT = pb.CheckpointContent.DESCRIPTOR.fields_by_name["environment"].number
+_SAVED_FIELDS = len(pb.CheckpointContent.DESCRIPTOR.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,12 @@ def _fields(message: bytes, at: int, stop: int) -> Iterator[tuple[int, int, int]
         while at < stop:
             tag, at = read_varint(message, at)
             start = at
-            if tag & 7 == _SECTION:
+            if tag & 7 == SECTION:
                 start, at = section(message, at, stop)
             elif tag & 7 == 0:
                 _, at = read_varint(message, at)
             else:
-                at += _WHOLE_SIZES.get(tag & 7, 0)
+                at += WHOLE_SIZES.get(tag & 7, 0)
             yield tag >> 3, start, at
     except (IndexError, MalformedValue):
         return
@@ -152,8 +151,17 @@ def _environment_of(first: pb.JournalEntry) -> str:
     if first.WhichOneof("entry") == "reset":
         return first.reset.environment
     if first.WhichOneof("entry") == "checkpoint":
-        try:
-            return pb.CheckpointContent.FromString(first.checkpoint.content).environment
-        except DecodeError:
-            raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
+        return saved_environment(first.checkpoint.content)
     raise Refusal("a journal must begin with a reset or a checkpoint", reason="MALFORMED")
+
+
+def saved_environment(content: bytes) -> str:
+    """The name@version in a serialized ``CheckpointContent``, empty where there is none. Nothing else of it is looked
+    at: its seal says whether it is ours, and what is not ours is not parsed. Raises: Refusal MALFORMED."""
+    for number, start, stop in islice(_fields(content, 0, len(content)), _SAVED_FIELDS):
+        if number == _SAVED_ENVIRONMENT:
+            try:
+                return content[start:stop].decode()
+            except UnicodeDecodeError:
+                raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
+    return ""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from google.protobuf.message import DecodeError
-
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
@@ -16,7 +12,6 @@ __all__ = [
     "defective",
     "over",
     "overran",
-    "parse",
     "stale_copy",
     "too_large",
     "too_large_to_save",
@@ -49,14 +44,6 @@ def unknown_episode() -> Refusal:
 def stale_copy() -> Refusal:
     """The refusal of what was under way in a copy when a newer epoch came."""
     return Refusal("a newer epoch of this episode began", reason="EPOCH_STALE")
-
-
-def parse(kind: Any, payload: bytes) -> Any:
-    """A message from bytes. Raises: Refusal MALFORMED."""
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise Refusal(f"the payload is no {kind.DESCRIPTOR.name}: {error}", reason="MALFORMED") from None
 
 
 def too_large(copy: EpisodeCopy, row: Row, bound: int) -> Refusal:

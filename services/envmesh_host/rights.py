@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from google.protobuf.message import DecodeError
-
-from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.copy import EpisodeCopy
+from envmesh_host.journals import saved_environment
 from envmesh_host.slots import Claim, Holding
-from envmesh_service.leases import LeaseVerifier, Sealer
+from envmesh_service.leases import CLOCK_LEEWAY, LeaseVerifier, Sealer
 
 __all__ = ["HostRights"]
 
@@ -43,6 +41,7 @@ class HostRights:
             count=claims.count,
             client_id=client_id,
             relocation=claims.relocation,
+            token_seconds=claims.show_before.ToNanoseconds() / 1e9 + CLOCK_LEEWAY - self._wall(),
         )
 
     def attach_token(self, copy: EpisodeCopy) -> bytes:
@@ -65,9 +64,5 @@ class HostRights:
             if entry.WhichOneof("entry") != "checkpoint":
                 continue
             sealed = entry.checkpoint
-            try:
-                content = pb.CheckpointContent.FromString(sealed.content)
-            except DecodeError:
-                raise Refusal("the checkpoint cannot be decoded", reason="MALFORMED") from None
-            name, _, version = content.environment.rpartition("@")
+            name, _, version = saved_environment(sealed.content).rpartition("@")
             self._sealer.check(sealed.seal, tenant, name, version, sealed.index, sealed.content)

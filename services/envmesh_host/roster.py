@@ -11,6 +11,7 @@ from typing import Any
 
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.versions import newest
 from envmesh_host.contracts import Rights, Sink, Tap, Traces
 from envmesh_host.copy import EpisodeCopy, RunningStep, judge_epoch
 from envmesh_host.counting import named, note_failure, note_over
@@ -99,8 +100,8 @@ class Roster:
         """
         found = self.hosted.get(name)
         if found is None:
-            versions = [h for h in self.hosted.values() if name in (h.info.name, h.info.target)]
-            found = max(versions, key=lambda h: version_order(h.info.version), default=None)
+            key = newest(key for key, h in self.hosted.items() if name in (h.info.name, h.info.target))
+            found = self.hosted.get(key or "")
         if found is None:
             known = ", ".join(sorted(self.hosted)) or "none"
             raise Refusal(
@@ -123,8 +124,9 @@ class Roster:
             raise unknown_episode()
         return copy
 
-    def close(self, copy: EpisodeCopy, refusal: Refusal | None = None) -> None:
-        """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default)."""
+    def close(self, copy: EpisodeCopy, refusal: Refusal | None = None, *, superseded: bool = False) -> None:
+        """End a copy and free its slot; whoever waits for it hears ``refusal`` (CANCELLED by default). ``superseded``:
+        its episode goes on in a newer copy."""
         self.episodes.pop(copy.episode_id, None)
         now = self.clock()
         if not self.episodes:
@@ -133,7 +135,7 @@ class Roster:
         if copy.connection is not None:
             copy.connection.unbind(copy)
         environment = copy.environment
-        note_over(copy, now)
+        note_over(copy, now, superseded=superseded)
         if copy.running is not None:
             reason = refusal or Refusal("the episode was closed", reason="CANCELLED")
             for sink, handle, index in copy.running.dismissed():
@@ -205,7 +207,7 @@ class Roster:
         """A newer epoch has been seen: the older copy goes."""
         self.counts["fenced"] += 1
         self._let_go(copy, epoch)
-        self.close(copy, stale_copy())
+        self.close(copy, stale_copy(), superseded=True)
 
     def _let_go(self, copy: EpisodeCopy, epoch: int) -> None:
         """The connection that has the copy gives it up; it is told so where the new epoch is another owner's."""
@@ -264,11 +266,6 @@ class Roster:
             player.close()
         except Refusal as refusal:
             log.warning("closing an episode of %s: %s", environment.key, refusal, extra=named(copy))
-
-
-def version_order(version: str) -> list[tuple[int, int | str]]:
-    """A key that sorts versions as people do: 2 before 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in version.replace("-", ".").split(".")]
 
 
 def _closed(copy: EpisodeCopy) -> Callable[[Job, Row | Refusal], None]:

@@ -75,12 +75,12 @@ class Released:
             return
         connection = self._copy.connection
         others = [waiter for waiter in self._waiters if waiter[0] is not connection]
-        if len(others) == len(self._waiters):
+        its_own = [(at, step) for sink, at, step in self._waiters if sink is connection]
+        if not its_own:
             Unasked(self._copy).reply(handle, index, kind, result)
         answer(others, pb.EVENT_KIND_OUTCOME, self._row)
-        for sink, at, step in self._waiters:
-            if sink is connection:
-                sink.reply_saved(at, step, self._row, result)
+        if its_own:
+            connection.reply_saved(its_own, self._row, result)
 
 
 def in_this_loop(seconds: float, work: Callable[[], None]) -> asyncio.TimerHandle:

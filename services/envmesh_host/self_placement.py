@@ -110,12 +110,9 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
         """A host alone has the slots that it has: what they could never be is refused."""
+        self._caller(context)
         wish = read_reservation(request)
-        slots = self._engine.slots
-        if wish.slots > slots.slots:
-            raise Refusal(
-                f"{wish.slots} slots can never be had: this host has {slots.slots}", reason="GANG_IMPOSSIBLE"
-            )
+        self._judge_count(wish.slots, self._engine.environment(wish.environment).key)
         return pb.ReserveResponse()
 
     async def ListPools(self, request: pb.ListPoolsRequest, context: Any) -> pb.ListPoolsResponse:
@@ -148,14 +145,17 @@ class SelfPlacement(placement_pb2_grpc.PlacementServiceServicer):
         cause = pb.LOSS_CAUSE_ALIVE if here else pb.LOSS_CAUSE_UNSPECIFIED
         return pb.ExplainLossResponse(cause=cause, message="it is here" if here else "nobody knows")
 
-    def _judge(self, ask: Ask, environment: str) -> None:
+    def _judge_count(self, count: int, environment: str) -> None:
         slots = self._engine.slots
         most = min(slots.slots, slots.bounds.get(environment, slots.slots))
-        if ask.least > most:
+        if count > most:
             raise Refusal(
-                f"{ask.least} slots at once can never be had: this host has {most} for {environment}",
+                f"{count} slots at once can never be had: this host has {most} for {environment}",
                 reason="GANG_IMPOSSIBLE",
             )
+
+    def _judge(self, ask: Ask, environment: str) -> None:
+        self._judge_count(ask.least, environment)
         if self._engine.draining or self._host_id in ask.avoid:
             raise Refusal(
                 "this host drains" if self._engine.draining else "this host is to be avoided",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf import duration_pb2
 from xxhash import xxh3_64_intdigest
@@ -15,9 +15,12 @@ from xxhash import xxh3_64_intdigest
 from envmesh import spaces, values
 from envmesh.columns import decoder_of, encoder_of
 from envmesh.digest import LONG_BYTES, digest_of, suffix
-from envmesh.env import Definition, Isolation, Recovery
+from envmesh.env import Definition, Isolation, Recovery, space_of
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
+from envmesh.v1 import space_pb2
+from envmesh_host.asynchronous import is_asynchronous
+from envmesh_host.own_digest import has_own_digest, judged_by
 from envmesh_host.shown import raised, said, shown
 from envmesh_host.task_table import TaskTable
 
@@ -34,6 +37,8 @@ _TRUNCATED = pb.OUTCOME_FLAG_TRUNCATED
 ENDED = _TERMINATED | _TRUNCATED
 """The flags of an outcome that is an episode's last."""
 _AGENTS = pb.OUTCOME_FLAG_AGENTS
+
+_SPACES: tuple[Literal["observation_space", "action_space"], ...] = ("observation_space", "action_space")
 
 _RECOVERY = {
     Recovery.NONE: pb.RECOVERY_CLASS_NONE,
@@ -58,6 +63,8 @@ class Served:
     observation: spaces.Codec
     action: spaces.Codec
     agent_actions: Mapping[str, spaces.Codec]
+    own_digest: bool = False
+    """Whether the author says what is digested of an observation."""
     tasks: TaskTable = field(init=False, repr=False)
     _plain_forms: tuple[Callable[[bytes], Any], Callable[[Any], Row]] | None = field(default=None, repr=False)
     _met: bool = field(default=False, repr=False)
@@ -96,24 +103,25 @@ class Served:
                 reason="ENVIRONMENT_RETURNED",
             )
         declaration = definition.declaration
-        observation_space = _space(declaration.observation_space, instance, "observation_space")
-        action_space = _space(declaration.action_space, instance, "action_space")
-        asynchronous = any(inspect.iscoroutinefunction(getattr(instance, name)) for name in ("reset", "step"))
+        observation_space = space_of(declaration.observation_space, instance, "observation_space")
+        action_space = space_of(declaration.action_space, instance, "action_space")
+        asynchronous = is_asynchronous(instance)
         seeded = declaration.seeded if declaration.seeded is not None else _accepts(instance.reset, "seed")
         info = _info(definition, instance, observation_space, action_space, seeded)
-        return cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
+        served = cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
+        served.own_digest = has_own_digest(instance)
+        return served
 
     @classmethod
     def as_found(cls, definition: Definition, info: pb.EnvironmentInfo, asynchronous: bool) -> Served:
         """The same without an instance, from what ``prepare`` found in another process. What the author's own spaces
         say beyond it comes from the first instance."""
         declaration = definition.declaration
-        observation_space, action_space = declaration.observation_space, declaration.action_space
-        if observation_space is None and info.HasField("observation_space"):
-            observation_space = spaces.from_proto(info.observation_space)
-        if action_space is None and info.HasField("action_space"):
-            action_space = spaces.from_proto(info.action_space)
-        return cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
+        found = [
+            _as_found(getattr(declaration, name), getattr(info, name) if info.HasField(name) else None)
+            for name in _SPACES
+        ]
+        return cls._with_spaces(definition, info, asynchronous, *found)
 
     @classmethod
     def _with_spaces(
@@ -139,10 +147,11 @@ class Served:
         )
 
     def _meet(self, instance: Any) -> None:
-        """Check actions by the author's own spaces, which an instance may set and no info can say."""
+        """Take up what no info can say: the author's own spaces, which an instance may set, and their own digest."""
         self._met = True
+        self.own_digest = has_own_digest(instance)
         agents = self.definition.declaration.agents
-        space = _space(self.definition.declaration.action_space, instance, "action_space")
+        space = space_of(self.definition.declaration.action_space, instance, "action_space")
         if not agents and spaces.is_authors_own(space):
             self.action = spaces.codec(space, action=True)
         own = {
@@ -156,6 +165,10 @@ class Served:
         """How to read this instance's actions, and how to write its outcomes."""
         if not self._met:
             self._meet(instance)
+        read, write = self._forms_of(instance)
+        return read, judged_by(instance, write) if self.own_digest else write
+
+    def _forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
         if not self.definition.declaration.agents:
             if self._plain_forms is None:
                 self._plain_forms = self._action_reader(), self._outcome_writer()
@@ -206,7 +219,7 @@ class Served:
         self,
     ) -> tuple[Callable[[Sequence[bytes]], list[Any]], Callable[[Sequence[Any]], OutcomeColumns]]:
         """How to read a column of actions and write a column of outcomes. Both raise whatever they raise where one of
-        them is wrong; the one by one forms then say which, and what. Not for several agents."""
+        them is wrong; the one by one forms then say which, and what. Not for several agents, nor an own digest."""
         decode, check = decoder_of(self.action.decode), self.action.check
         encode = encoder_of(self.observation.encode)
         unchecked = spaces.codec(None).check is check
@@ -270,19 +283,25 @@ class Served:
             rewards, terminations, truncations = (
                 given if isinstance(given, Mapping) else {} for given in (rewards, terminations, truncations)
             )
-            outcomes = [
+            message = pb.AgentOutcomes(acting=acting)
+            message.outcomes.extend(
                 pb.AgentOutcome(
                     agent=agent,
                     observation=values.to_proto(observations[agent]) if agent in observations else None,
                     reward=float(rewards.get(agent, 0.0)),
                     terminated=bool(terminations.get(agent, False)),
                     truncated=bool(truncations.get(agent, False)),
-                    info=values.to_proto(dict(infos[agent])) if infos.get(agent) else None,
                 )
                 for agent in sorted({*observations, *rewards, *terminations, *truncations, *infos})
-            ]
+            )
+            outcomes = message.outcomes
             total = float(sum(outcome.reward for outcome in outcomes))
-            payload = pb.AgentOutcomes(outcomes=outcomes, acting=acting).SerializeToString(deterministic=True)
+            payload = digested = message.SerializeToString(deterministic=True)
+            for outcome in outcomes:
+                if infos.get(outcome.agent):
+                    outcome.info.CopyFrom(values.to_proto(dict(infos[outcome.agent])))
+            if any(infos.values()):
+                payload = message.SerializeToString(deterministic=True)
         except Exception as error:
             raise _not_an_outcome(result, error) from None
         if not isfinite(total) or not all(isfinite(outcome.reward) for outcome in outcomes):
@@ -291,7 +310,7 @@ class Served:
         if not acting:
             cut_off = any(o.truncated for o in outcomes) and not any(o.terminated for o in outcomes)
             flags |= _TRUNCATED if cut_off else _TERMINATED
-        return payload, total, flags, digest_of(payload, suffix(total, flags & ENDED)), b""
+        return payload, total, flags, digest_of(digested, suffix(total, flags & ENDED)), b""
 
 
 def size_of(row: Row) -> int:
@@ -355,8 +374,12 @@ def _space_by_agent(agents: Sequence[str], space: Any) -> dict[str, Any]:
     return {agent: by_agent[agent] if by_agent else space for agent in agents}
 
 
-def _space(declared: Any, instance: Any, name: str) -> Any:
-    return declared if declared is not None else getattr(instance, name, None)
+def _as_found(declared: Any, found: space_pb2.Space | None) -> Any:
+    """The space that an instance had in another process: the declared one where it was that, for it may say more."""
+    if found is None:
+        return None
+    said_so = declared is not None and spaces.to_proto(declared) == found
+    return declared if said_so else spaces.from_proto(found)
 
 
 def _accepts(function: Callable[..., Any], name: str) -> bool:
@@ -396,13 +419,13 @@ def _info(
         checkpoints=hasattr(instance, "checkpoint"),
         reseeds=hasattr(instance, "reseed"),
         has_tasks=definition.tasks is not None,
-        deterministic=declaration.deterministic,
+        deterministic=declaration.deterministic or has_own_digest(instance),
         reset_limit=_seconds(declaration.limits.reset_seconds),
         step_limit=_seconds(declaration.limits.step_seconds),
         reward_limit=_seconds(declaration.limits.reward_seconds),
         summary=_summary(instance),
     )
-    for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+    for name, space in zip(_SPACES, (observation_space, action_space), strict=True):
         if space is not None:
             getattr(info, name).CopyFrom(spaces.to_proto(space))
     if declaration.recovery is Recovery.STATE and not (info.checkpoints and hasattr(instance, "restore")):

@@ -18,17 +18,19 @@ from envmesh.errors import Refusal
 from envmesh.frame_bounds import FRAME_HEAD_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc
+from envmesh.versions import rising
 from envmesh_host.connection import Connection
 from envmesh_host.copy import EpisodeCopy
 from envmesh_host.engine import Engine
+from envmesh_host.parsing import parse
 from envmesh_host.player import outcome_of_row
-from envmesh_host.roster import version_order
 from envmesh_host.served import Row
 from envmesh_host.settings import HostSettings
 from envmesh_host.slots import Claim, Holding
 from envmesh_host.stream import FrameWriter, StreamSession
 from envmesh_host.tasks import list_tasks
 from envmesh_host.traced import traceparent_in
+from envmesh_service.at_once import AtOnce
 from envmesh_service.credentials import ANYBODY, Caller
 
 __all__ = ["EnvironmentServicer", "add_to_server"]
@@ -94,6 +96,9 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
         self.connections: dict[bytes, Connection] = {}
         self.writers: dict[bytes, FrameWriter] = {}
         self.last_tick = [time.monotonic()]
+        variable = settings.variable_of("tenant_streams")
+        advice = f"a client takes two; use fewer clients, or set {variable} of the host"
+        self._streams = AtOnce(settings.tenant_streams, "streams to this host", advice)
 
     # ---- unary calls
 
@@ -102,10 +107,8 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     ) -> pb.ListEnvironmentsResponse:
         """Every environment of this host, sorted."""
         self.caller_of(context)
-        hosted = sorted(
-            self.engine.hosted.values(), key=lambda h: (h.info.name, version_order(h.info.version))
-        )
-        return pb.ListEnvironmentsResponse(environments=[environment.info for environment in hosted])
+        hosted = self.engine.hosted
+        return pb.ListEnvironmentsResponse(environments=[hosted[key].info for key in rising(hosted)])
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """A page of an environment's tasks."""
@@ -203,14 +206,15 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
     async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """All episodes of a connection, in frames of raw bytes."""
         caller = self.caller_of(context)
-        data = await context.read()
-        if data is grpc.aio.EOF:
-            return
-        hello = self._hello(data)
-        if hello.role == pb.STREAM_ROLE_LARGE:
-            await self._serve_large(hello, caller, context)
-        else:
-            await self._serve_main(hello, caller, context)
+        with self._streams.one(caller.tenant):  # from its beginning: one that never says hello takes room too
+            data = await context.read()
+            if data is grpc.aio.EOF:
+                return
+            hello = self._hello(data)
+            if hello.role == pb.STREAM_ROLE_LARGE:
+                await self._serve_large(hello, caller, context)
+            else:
+                await self._serve_main(hello, caller, context)
 
     async def _serve_main(self, hello: pb.Hello, caller: Caller, context: Any) -> None:
         window = _seconds(hello.liveness_window, self.settings.liveness_window)
@@ -366,32 +370,42 @@ class EnvironmentServicer(environment_pb2_grpc.EnvironmentServiceServicer):
 
 
 def add_to_server(servicer: EnvironmentServicer, server: grpc.aio.Server) -> None:
-    """Register the service; the Stream's frames stay bytes, so that a hostile one is ours to answer."""
+    """Register the service. What a hostile caller may fill comes as bytes, and is ours to answer."""
     service = pb.DESCRIPTOR.services_by_name["EnvironmentService"]
-    registering: Any = _RawStream(server, service.full_name, servicer)
+    registering: Any = _RawRequests(server, service.full_name, servicer)
     environment_pb2_grpc.add_EnvironmentServiceServicer_to_server(servicer, registering)
 
 
-class _RawStream:
-    """Registers a generated service, with the Stream method's (de)serializers left out."""
+class _RawRequests:
+    """Registers a generated service, without the deserializers of the Stream and of requests with values in them."""
 
     def __init__(self, server: grpc.aio.Server, name: str, servicer: EnvironmentServicer):
         self._server = server
         self._name = name
-        self._servicer = servicer
+        self._raw: dict[str, Any] = {
+            "Stream": grpc.stream_stream_rpc_method_handler(servicer.Stream),
+            "Reset": _parsing(pb.ResetRequest, servicer.Reset),
+            "Step": _parsing(pb.StepRequest, servicer.Step),
+            "Resume": _parsing(pb.ResumeRequest, servicer.Resume),
+        }
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Called by the generated code."""
-        raw: dict[str, Any] = {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(self._name, raw), *handlers)
-        )
+        raw = grpc.method_handlers_generic_handler(self._name, self._raw)
+        self._server.add_generic_rpc_handlers((raw, *handlers))
 
     def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:
         """Called by the generated code."""
-        self._server.add_registered_method_handlers(
-            name, handlers | {"Stream": grpc.stream_stream_rpc_method_handler(self._servicer.Stream)}
-        )
+        self._server.add_registered_method_handlers(name, handlers | self._raw)
+
+
+def _parsing(kind: Any, carry_out: Callable[[Any, Any], Coroutine[Any, Any, Any]]) -> Any:
+    async def parse_first(payload: bytes, context: Any) -> Any:
+        return await carry_out(parse(kind, payload), context)
+
+    return grpc.unary_unary_rpc_method_handler(
+        parse_first, response_serializer=lambda response: response.SerializeToString()
+    )
 
 
 @contextlib.asynccontextmanager

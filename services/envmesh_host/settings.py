@@ -39,6 +39,9 @@ class HostSettings(PortSettings):
     )
     workers: int = setting(0, "worker processes an environment; 0: one a core", at_least=0, at_most=1024)
     threads: int = setting(64, "threads an environment", at_least=1, at_most=4096)
+    tenant_streams: int = setting(
+        2048, "streams of one tenant at once; a client takes two", at_least=2, at_most=1_000_000
+    )
     max_message_bytes: int = setting(
         64 << 20, "bound on one message or frame", at_least=1 << 16, at_most=1 << 30, unit="bytes"
     )

@@ -14,8 +14,8 @@ from envmesh.errors import Refusal
 __all__ = ["Claim", "Holding", "SlotTable"]
 
 REMEMBERED_SECONDS = 30.0
-"""How long a lease that has ended is remembered, from when it came here. Its token could be shown as a new one for
-less: for the 10 s of a grant, and as far as the clocks of two machines may differ."""
+"""How long a lease that has ended is remembered at least, from when it came here; longer where its token could still be
+shown as a new one."""
 
 MOST_REMEMBERED = 100_000
 """So many leases that have ended are remembered; beyond, the first of them is forgotten."""
@@ -23,7 +23,8 @@ MOST_REMEMBERED = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a lease says: who may use how many slots for what."""
+    """What a lease says: who may use how many slots for what. ``token_seconds`` is for how long its token could be
+    shown as a new one."""
 
     lease_id: bytes
     tenant: str
@@ -31,6 +32,7 @@ class Claim:
     count: int
     client_id: bytes = b""
     relocation: bool = False
+    token_seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,7 +40,7 @@ class Holding:
     """A lease that was shown here, or granted, at ``since``: ``count`` slots, of which ``episodes`` are in use.
 
     ``recalled`` slots go back as their episodes close. A provisional holding was granted but not shown yet; it lapses
-    at ``lapses_at``.
+    at ``lapses_at``. It is remembered until ``remembered_until`` when it has ended.
     """
 
     lease_id: bytes
@@ -48,6 +50,7 @@ class Holding:
     count: int
     since: float
     idle_since: float
+    remembered_until: float
     lapses_at: float | None = None
     recalled: int = 0
     unleased: bool = False
@@ -74,7 +77,7 @@ class SlotTable:
         self.ended: list[Holding] = []
         self._holdings: dict[bytes, Holding] = {}
         self._over: dict[bytes, float] = {}
-        """Leases that have ended, and when they came here."""
+        """Leases that have ended, and until when they are remembered."""
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self._holdings.values())
@@ -175,7 +178,7 @@ class SlotTable:
             too_idle = holding.lapses_at is None and holding.idle and now - holding.idle_since >= idle_after
             if never_shown or too_idle:
                 lapsed.append((holding, self._shrink(holding, holding.idle)))
-        self._over = {lease: since for lease, since in self._over.items() if now - since < REMEMBERED_SECONDS}
+        self._over = {lease: until for lease, until in self._over.items() if now < until}
         return lapsed
 
     def _require(self, claim: Claim, reason: str) -> None:
@@ -195,6 +198,7 @@ class SlotTable:
             count=claim.count,
             since=now,
             idle_since=now,
+            remembered_until=now + max(REMEMBERED_SECONDS, claim.token_seconds),
             lapses_at=lapses_at,
         )
         self._holdings[claim.lease_id] = holding
@@ -207,7 +211,7 @@ class SlotTable:
             self._holdings.pop(holding.lease_id, None)
             self.ended.append(holding)
             if not holding.unleased:  # of those there is no token
-                self._over[holding.lease_id] = holding.since
+                self._over[holding.lease_id] = holding.remembered_until
                 if len(self._over) > MOST_REMEMBERED:
                     del self._over[next(iter(self._over))]
         return count

@@ -38,7 +38,7 @@ def expiry(copy: EpisodeCopy, settings: HostSettings, now: float) -> str | None:
 
 
 class StuckPatience:
-    """For how long code that does not return may hold half of an environment's slots (pure)."""
+    """For how long code that does not return, and cannot be ended, may hold half of an environment's slots (pure)."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
@@ -123,8 +123,12 @@ class Upkeep:
         slots = self._engine.slots
         slots.stuck = 0
         for key, hosted in self._engine.hosted.items():
-            stuck = hosted.runner.stuck if hosted.runner is not None else 0
+            if hosted.runner is None:
+                continue
+            stuck = hosted.runner.stuck
             slots.stuck += stuck
+            if hosted.runner.ends_code:
+                continue
             why = self._patience.look(key, stuck, slots.bounds.get(key, slots.slots), now)
             if why is not None:
                 self.on_stuck(why)

@@ -96,12 +96,14 @@ class ClusterApi:
                     kubernetes.config.load_incluster_config(client_configuration=configuration)
                 except kubernetes.config.ConfigException:
                     kubernetes.config.load_kube_config(client_configuration=configuration)
-        except (kubernetes.config.ConfigException, OSError) as error:
-            raise ApiRefused(
-                "become known",
-                0,
-                f"{error}; run in a pod with a ServiceAccount token, or set KUBECONFIG to a kubeconfig",
-            ) from None
+        except (
+            Exception
+        ) as error:  # of a file that is no kubeconfig the package says whatever it stumbles over
+            if kubeconfig:
+                why = f"{kubeconfig} cannot be used: {error}; the path of a kubeconfig is right"
+            else:
+                why = f"{error}; run in a pod with a ServiceAccount token, or set KUBECONFIG to a kubeconfig"
+            raise ApiRefused("become known", 0, why) from None
         # Else urllib3 sleeps for as long as an API server that throttles says, three times over, and no bound on a
         # call's time holds: who asks decides when to ask again.
         configuration.retries = False

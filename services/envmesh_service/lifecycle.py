@@ -1,7 +1,8 @@
 """The life of a process: one task group, every task named, and a shutdown in two stages.
 
 The first SIGTERM or SIGINT asks politely: the process drains and ends when it is done. A second one, or the end of the
-grace period, ends it now: everything is cancelled, and a second later the process is gone whatever it is doing.
+grace period, ends it now: everything is cancelled, and a second later the process is gone whatever it is doing. A
+terminal that goes (SIGHUP) asks politely too, unless that is ignored, as nohup has it.
 
 Source: the two stages are those of grpclib's ``graceful_exit``.
 """
@@ -29,10 +30,17 @@ _EXIT_FORCED = 70
 
 
 class Shutdown:
-    """Whether and why this process is to end. To be asked from the loop's thread only."""
+    """Whether and why this process is to end. To be asked from the loop's thread only.
 
-    def __init__(self) -> None:
+    ``last_words`` is called before a process that does not heed the second stage is ended with ``forced_status``: what
+    it owns beyond itself is to be removed by then. It waits for nothing.
+    """
+
+    def __init__(
+        self, *, last_words: Callable[[], None] = lambda: None, forced_status: int = _EXIT_FORCED
+    ) -> None:
         self._requested = asyncio.Event()
+        self._last_words, self._forced_status = last_words, forced_status
         self.reason = ""
         self.forced = False
         """Whether the second stage was needed."""
@@ -52,6 +60,13 @@ class Shutdown:
     async def wait(self) -> None:
         """Wait for the first stage."""
         await self._requested.wait()
+
+    def leave(self) -> None:
+        """End the process, whatever it is doing."""
+        try:
+            self._last_words()
+        finally:
+            os._exit(self._forced_status)
 
 
 class Process:
@@ -124,16 +139,23 @@ def _force(shutdown: Shutdown, main: asyncio.Task[None], why: str) -> None:
 
 def _watch_signals(shutdown: Shutdown, main: asyncio.Task[None]) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def receive(number: signal.Signals) -> None:
+        if number is signal.SIGHUP:
+            _turn_from(terminals)
         if not shutdown.requested:
             shutdown.request(number.name)
+        elif number is signal.SIGHUP:
+            pass  # no impatience: the kernel says that the terminal went, and a shell says it again
         elif not shutdown.forced:
             _force(shutdown, main, f"a second signal ({number.name})")
-            loop.call_later(_LAST_WORDS, os._exit, _EXIT_FORCED)
+            loop.call_later(_LAST_WORDS, shutdown.leave)
         else:
-            os._exit(_EXIT_FORCED)
+            shutdown.leave()
 
     for number in numbers:
         loop.add_signal_handler(number, receive, number)
@@ -143,3 +165,12 @@ def _watch_signals(shutdown: Shutdown, main: asyncio.Task[None]) -> Callable[[],
             loop.remove_signal_handler(number)
 
     return restore
+
+
+def _turn_from(terminals: list[int]) -> None:
+    """Write into the void what would go to a terminal that is gone: every line to it would be an error."""
+    for stream in terminals:
+        if not os.isatty(stream):
+            void = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(void, stream)
+            os.close(void)

@@ -67,6 +67,14 @@ class PortSettings:
             return None
         return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_authority)
 
+    def metrics_url(self, port: int) -> str | None:
+        """Where /metrics is, once it is served on ``port``; None: nowhere."""
+        if not self.metrics_listen:
+            return None
+        where = self.metrics_listen.rpartition(":")[0] or "127.0.0.1"
+        secured = self.tls_files is not None and not self.metrics_plaintext
+        return f"http{'s' * secured}://{where}:{port}/metrics"
+
     def access_to(self, broker: str, token_file: Path | None = None) -> Access:
         """The credentials with which this service speaks to the broker: TLS where it has an authority, with its own
         certificate where it has one."""

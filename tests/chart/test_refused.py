@@ -15,6 +15,8 @@ _HPA = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "mine"}}
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"brokr": {}}, "additional properties 'brokr' not allowed"),
+    ({"broker": {"extraArgs": ["--help"]}}, "additional properties 'extraArgs' not allowed"),
+    ({"autoscaler": {"extraArgs": ["--help"]}}, "additional properties 'extraArgs' not allowed"),
     (pool(sloots=1), "additional properties 'sloots' not allowed"),
     (pool(settings={"leaseIdel": 1}), "additional properties 'leaseIdel' not allowed"),
     (pool(settings={"listen": "x"}), "additional properties 'listen' not allowed"),

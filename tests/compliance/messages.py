@@ -59,9 +59,15 @@ def content(message: value_pb2.Value) -> Any:
 
 def digest(outcome: pb.Outcome) -> int:
     """The outcome digest, as value.proto says it."""
-    seen = outcome.agents if outcome.HasField("agents") else outcome.observation
+    data = outcome.observation.SerializeToString(deterministic=True)
+    if outcome.HasField("agents"):
+        agents = pb.AgentOutcomes()
+        agents.CopyFrom(outcome.agents)
+        for each in agents.outcomes:
+            each.ClearField("info")
+        data = agents.SerializeToString(deterministic=True)
     suffix = struct.pack("<dB", outcome.reward, outcome.terminated + 2 * outcome.truncated)
-    return xxh3_64_intdigest(seen.SerializeToString(deterministic=True) + suffix)
+    return xxh3_64_intdigest(data + suffix)
 
 
 # ---- episodes

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from envmesh.v1 import environment_pb2 as pb
-from envmesh.v1 import environment_pb2_grpc
+from envmesh.v1 import environment_pb2_grpc, value_pb2
 from tests.compliance.messages import Episode, Refused, content, digest
 from tests.compliance.wire import Wire, called
 
@@ -108,6 +108,16 @@ async def test_an_action_outside_its_space_is_refused_and_harms_nothing(wire: Wi
         assert refused.failure is None
         assert f"{environment}@1" in refused.message
         assert content((await wire.step(episode, 1, 5)).observation) == 12, "its index is unchanged"
+
+
+async def test_an_action_of_more_items_than_a_value_may_have_is_refused_and_harms_nothing(wire: Wire):
+    episode = Episode("mirror")
+    await wire.reset(episode)
+    many = value_pb2.Value(list=value_pb2.ValueList(values=[value_pb2.Value()] * 1_000_001))
+    refused = await refusal(wire.step(episode, 1, many))
+    assert refused.verdict == "INVALID_ARGUMENT ACTION_INVALID"
+    assert "1,000,000" in refused.message
+    assert content((await wire.step(episode, 1, "few")).observation) == "few"
 
 
 # ---- several agents

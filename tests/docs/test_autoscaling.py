@@ -7,6 +7,7 @@ from pathlib import Path
 from envmesh_autoscaler.backends import pods as kube
 from envmesh_autoscaler.demand import PoolPolicy
 from envmesh_autoscaler.pools import read_scaling
+from envmesh_cli.command_arguments import LOCAL_POLICY
 from tests.integration.command_line import envmesh_json, started
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,21 @@ def test_the_pools_file_is_one_and_shows_the_defaults():
     ):
         assert shown[name] == getattr(default, name), name
     assert default.max_hosts == 10
+    bare = json.dumps({"pools": [{"name": "cartpole", "environments": ["cartpole@1"]}]})
+    assert read_scaling(bare).pools[0].target == "cartpole"
+    assert "`deployment`, which is the pool's name" in PAGE
+
+
+def test_the_idle_time_on_one_machine_is_that_of_the_command():
+    assert LOCAL_POLICY.idle_after == 60.0
+    assert "for a minute (`--idle-after`)" in PAGE
+
+
+def test_a_hold_is_told_apart_from_what_only_keeps_hosts_from_being_counted_out():
+    holds, rest = PAGE.split("`envmesh_plan_held` is 1 then", 1)
+    assert "has waited for over a second" in holds
+    assert "a roll is under way" not in holds.lower()
+    assert "While a roll is under way" in rest
 
 
 def test_annotations_and_pictures_are_those_of_the_code():

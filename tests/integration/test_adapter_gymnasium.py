@@ -2,6 +2,7 @@
 
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
@@ -90,6 +91,17 @@ def test_a_light_environment_stays_inline_under_a_light_wrapper():
 )
 def test_a_lake_without_a_map_makes_one_up_and_cannot_be_repeated(arguments, recovery):
     assert load(f"gymnasium:FrozenLake-v1{arguments}").declaration.recovery is recovery
+
+
+def test_a_lake_may_be_registered_with_an_array_for_a_map():
+    entry_point, lake = "gymnasium.envs.toy_text:FrozenLakeEnv", np.array([list("SF"), list("FG")])
+    gymnasium.register("ArrayLake-v0", entry_point=entry_point, kwargs={"desc": lake})
+    try:
+        definition = load("gymnasium:ArrayLake-v0")
+        assert definition.declaration.recovery is Recovery.REPLAY
+        assert definition.factory().observation_space.n == 4
+    finally:
+        del gymnasium.registry["ArrayLake-v0"]
 
 
 def test_reset_options_are_known():

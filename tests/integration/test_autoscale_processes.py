@@ -67,6 +67,8 @@ async def test_hosts_come_with_demand_and_go_without_it_and_no_episode_is_ended(
         assert metric(text, "envmesh_plan_slots", pool="echo", term="leased") is not None
         await kept.aclose()
         await until(local.address, lambda fleet: local.hosts == [])
+        kept_tasks = {task.get_name() for task in local._supervising}
+        assert kept_tasks == {"child-broker"}, "nothing is kept of hosts that are gone"
         assert mesh.statistics.hosts_lost == 0  # each has said that it goes
         async with mesh.episode("echo", seed=1) as episode:  # and up again
             await episode.step(bytes(50))

@@ -29,6 +29,15 @@ def test_a_port_in_use(command: str):
     assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in done.stderr
 
 
+def test_a_port_in_use_of_a_process_of_the_mesh():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        page = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = envmesh("up", COUNTDOWN, "--listen", "127.0.0.1:0", "--page", page)
+    assert done.returncode == 1
+    assert f"envmesh up: broker: cannot show the page on {page}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
@@ -164,6 +173,8 @@ def test_a_wrong_target_of_pools_that_scale_is_told_once():
     [
         ([], "nothing to serve"),
         ([COUNTDOWN, "--drain-deadline", "soon"], "--drain-deadline soon: a duration"),
+        ([COUNTDOWN, "--hosts", "2", "--autoscale"], "--hosts 2 says how many hosts there always are"),
+        (["--pool", "games:2", COUNTDOWN, "--autoscale"], "--pool games:2 says how many hosts there always"),
         ([COUNTDOWN, "--listen", "0.0.0.0:0"], "a local mesh stays on this machine"),
         ([COUNTDOWN, "--listen", "7070"], "host:port is right"),
         (["--pool", "games"], "pool 'games' has no environment"),
@@ -175,6 +186,24 @@ def test_a_mesh_that_cannot_be(arguments: list[str], sentence: str):
     done = envmesh("up", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_an_interval_at_which_no_broker_tells():
+    done = envmesh("top", "--once", "--interval", "1e300")
+    assert done.returncode == 2
+    assert "'1e300' is over an hour" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["just a text", "a: b: c", "clusters: 5", None])
+def test_a_file_that_is_no_kubeconfig_is_named(content: str | None, tmp_path: Path):
+    (tmp_path / "pools.json").write_text('{"pools": [{"name": "a", "environments": ["a@1"]}]}')
+    kubeconfig = tmp_path / "kubeconfig"
+    if content is not None:
+        kubeconfig.write_text(content)
+    done = envmesh("autoscale", f"--pools={tmp_path / 'pools.json'}", f"--kubeconfig={kubeconfig}")
+    assert done.returncode == 1
+    assert f"{kubeconfig} cannot be used" in done.stderr
+    assert "--verbose" not in done.stderr, "this is no defect"
 
 
 def test_a_recording_that_is_none(tmp_path: Path):
@@ -200,6 +229,7 @@ def test_a_recording_is_never_overwritten(tmp_path: Path):
         ("rich", ["envs"], "mesh"),
         ("cryptography", ["up", COUNTDOWN], "mesh"),
         ("prometheus_client", ["serve", COUNTDOWN], "mesh"),
+        ("fsspec", ["serve", COUNTDOWN], "mesh"),
         ("gymnasium", ["serve", "gymnasium:CartPole-v1"], "environments"),
         ("textarena", ["serve", "textarena:TicTacToe-v0"], "environments"),
     ],

@@ -24,6 +24,8 @@ async def test_a_broker_that_goes_is_waited_for_and_seen_again():
                 pass
         await views.aclose()
     assert [pool.pool for pool in first.pools] == [pool.pool for pool in away.pools] == ["echo"]
+    assert again.uptime_seconds is not None
+    assert first.uptime_seconds is not None
     assert again.uptime_seconds < first.uptime_seconds + 60
 
 

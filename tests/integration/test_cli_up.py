@@ -1,13 +1,25 @@
 """A local mesh from the command line: pools, hosts, rates, and an end in two stages that leaves nothing."""
 
+import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import envmesh as client
-from tests.integration.command_line import ENVMESH, PATIENCE, Running, environ, envmesh, envmesh_json, started
+from tests.integration.command_line import (
+    ENVMESH,
+    PATIENCE,
+    Running,
+    environ,
+    envmesh,
+    envmesh_json,
+    eventually,
+    started,
+)
 
 CARTPOLE = "cartpole=gymnasium:CartPole-v1"
 ECHO = "echo=envmesh_environments.echo:Echo"
@@ -16,6 +28,26 @@ ACROBOT = "acrobot=gymnasium:Acrobot-v1"
 
 def files_in(directory: Path) -> list[Path]:
     return list(directory.iterdir())
+
+
+@contextmanager
+def starting(directory: Path, *arguments: str, **streams: int) -> Iterator[subprocess.Popen[str]]:
+    """`up`, whose files are in a directory, not waited for."""
+    process = subprocess.Popen(
+        [ENVMESH, "up", ECHO, "--hosts", "2", "--listen", "127.0.0.1:0", *arguments],
+        stdout=streams.get("stdout", subprocess.DEVNULL),
+        stderr=streams.get("stderr", subprocess.PIPE),
+        text=True,
+        env=environ(TMPDIR=str(directory)),
+        start_new_session=True,
+    )
+    with process:
+        try:
+            if process.stderr is not None:
+                assert "starting" in process.stderr.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +121,48 @@ async def test_two_interrupts_end_at_once_what_would_not_go(tmp_path: Path):
 
 
 def test_an_interrupt_while_it_starts_ends_it(tmp_path: Path):
-    process = subprocess.Popen(
-        [ENVMESH, "up", ECHO, "--hosts", "3", "--listen", "127.0.0.1:0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environ(TMPDIR=str(tmp_path)),
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    assert "starting" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
+    with starting(tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
+    assert "ended before it was ready" in said
+    assert "episodes" not in said  # there was none to lose
+    assert files_in(tmp_path) == []
+
+
+def mash(process: subprocess.Popen[str], directory: Path) -> None:
+    """Ctrl-C again and again, faster than it can end, for as long as there is something that it has to remove."""
+    for _ in range(100_000):
+        if process.poll() is not None or not files_in(directory):
+            return
+        process.send_signal(signal.SIGINT)
+
+
+def test_any_number_of_interrupts_while_it_starts_leaves_nothing(tmp_path: Path):
+    with starting(tmp_path) as process:
+        assert eventually(lambda: list(tmp_path.glob("envmesh-*/*")))
+        mash(process, tmp_path)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert files_in(tmp_path) == []
+
+
+def test_any_number_of_interrupts_leaves_nothing(tmp_path: Path):
+    with started("up", ECHO, "--listen", "127.0.0.1:0", TMPDIR=str(tmp_path)) as running:
+        running.interrupt()
+        mash(running.process, tmp_path)
+        assert running.wait() == 130
+        assert not running.left_over()
+    assert files_in(tmp_path) == []
+
+
+def test_a_terminal_that_goes_drains_and_leaves_nothing(tmp_path: Path):
+    ours, theirs = os.openpty()
+    with starting(tmp_path, "--json", stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        assert "address" in process.stdout.readline()
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE) == 0
     assert files_in(tmp_path) == []

@@ -3,7 +3,9 @@
 from typing import Any
 
 import envmesh
+from envmesh.errors import Failure
 from envmesh.metrics import ClientMetrics
+from envmesh.outcome import EnvironmentSpec, Trajectory
 from tests.integration.command_line import Running
 from tests.integration.told_hosts import ToldMesh
 
@@ -29,6 +31,35 @@ async def test_live_episodes_are_those_of_open_rollouts_and_nothing_else(host: R
         async with mesh.vector("cartpole", 2) as vector, mesh.episode("cartpole"):
             await vector.reset()
             assert live_episodes(metrics) == 0, "neither is what is played by hand"
+
+
+async def test_a_group_counts_where_there_are_returns_to_compare():
+    async with ToldMesh() as mesh:
+        metrics, spec = ClientMetrics(mesh), EnvironmentSpec(mesh.info)
+
+        def group_of(*returns: float | None) -> list[Trajectory]:
+            members = []
+            for value in returns:
+                member = Trajectory(spec, b"", seed=1, options=None)
+                member.fill([(b"", 0.0, 0, 0, b""), (b"", value or 0.0, 1, 0, b"")], [b""])
+                member.failure = Failure.of("ENVIRONMENT_RAISED", "fell") if value is None else None
+                members.append(member)
+            return members
+
+        for group in (
+            group_of(None, None),
+            group_of(1.0, None),
+            group_of(1.0, 1.0, None),
+            group_of(1.0, 2.0),
+        ):
+            metrics.grouped(group)
+        counted = {
+            sample.labels["variance"]: sample.value
+            for family in metrics.collect()
+            if family.name == "envmesh_client_groups"
+            for sample in family.samples
+        }
+    assert counted == {"zero": 1.0, "some": 1.0}
 
 
 class Clock:

@@ -169,6 +169,55 @@ async def test_a_host_that_goes_interrupts_what_has_not_ended_and_cannot_be_rebu
     assert host.counted == counted
 
 
+@pytest.mark.parametrize("reason", ["WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED"])
+@pytest.mark.parametrize(("name", "ends"), [("Paying", True), ("Replayed", False), ("Saved", False)])
+async def test_an_episode_that_has_lost_its_worker_has_failed_unless_it_can_be_rebuilt(
+    name: str, ends: bool, reason: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ENVMESH_TEST_LEDGER", str(tmp_path / "ledger"))
+    host = await played(name, 2)
+    copies = list(host.engine.episodes.values())
+    host.engine.fall(copies, Refusal("its worker died", reason=reason))
+    for copy in copies:
+        host.engine.close(copy)
+    assert host.counted == (({"failed": 1}, {reason: 1}, {reason: 1}) if ends else ({}, {reason: 1}, {}))
+    assert host.hosted.failed == int(ends)
+
+
+async def test_an_episode_that_moves_is_counted_where_it_ends():
+    first = await played("Replayed", 2)
+    second = Host("Replayed", Sealer.generate())
+    await second.resume(first.journal)
+    newer = pb.CloseRequest(episode_id=EPISODE, epoch=2)
+    first.client.send(pb.COMMAND_KIND_CLOSE, 0, newer.SerializeToString())
+    await first.client.told(pb.EVENT_KIND_CLOSED)
+    for index in range(3, LENGTH + 1):
+        await second.step(index)
+    assert not first.engine.episodes
+    assert (first.counted, second.counted) == (({}, {}, {}), ({"terminated": 1}, {}, {}))
+
+
+async def test_a_copy_that_a_newer_one_takes_the_place_of_is_no_episode_that_was_closed():
+    host = await played("Replayed", 2)
+    copy = host.engine.episodes[EPISODE]
+    del host.entries[1:]  # too far behind for the live copy to be taken over
+    await host.resume(host.journal)
+    assert host.engine.episodes[EPISODE] is not copy
+    assert host.counted == ({}, {}, {})
+    host.engine.close(host.engine.episodes[EPISODE])
+    assert host.counted == ({"closed": 1}, {}, {})
+
+
+@pytest.mark.parametrize(("steps", "outcome"), [(2, "failed"), (LENGTH, "terminated")])
+async def test_an_episode_whose_grading_fails_after_its_end_is_over_once(steps: int, outcome: str):
+    host = await played("Ungradable", steps)
+    host.client.send(pb.COMMAND_KIND_REWARD, steps)
+    (event,) = await host.client.told(FAILURE)
+    assert event.refusal().reason == "ENVIRONMENT_RAISED"
+    assert host.counted == ({outcome: 1}, {"ENVIRONMENT_RAISED": 1}, {})
+    assert (host.hosted.ended, host.hosted.failed) == ((0, 1) if outcome == "failed" else (1, 0))
+
+
 async def test_a_replay_that_diverges_is_counted_as_such_and_ends_no_episode():
     """Its client may go on with the old copy, or elsewhere."""
     first = await played("Replayed", 2)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import envmesh
@@ -29,6 +30,18 @@ async def test_grades_annotations_and_seconds_are_those_of_the_first_life(host: 
     (same,) = [trajectory for trajectory in again if trajectory.seed == first.seed]
     assert (same.grade, same.annotations, same.seconds) == (first.grade, first.annotations, first.seconds)
     assert all(trajectory.annotations.keys() == set(range(1, len(trajectory) + 1)) for trajectory in again)
+
+
+async def test_what_loops_leave_early_does_not_add_up(host: Running, tmp_path: Path):
+    async with asyncio.timeout(60), envmesh.connect(host.address, journal=tmp_path / "journal") as mesh:
+        left = []
+        for seed in range(5):
+            async with mesh.rollouts("talks", annotated, concurrency=4, seed=seed) as rollouts:
+                async for _ in rollouts:
+                    break
+            with closing(JournalFile(shutil.copy(tmp_path / "journal", tmp_path / f"copy {seed}"))) as copy:
+                left.append({unfinished.beginning["run"] for unfinished in copy.unfinished.values()})
+    assert left == [{f"talks#{number}"} for number in range(5)]
 
 
 async def test_an_annotation_that_has_no_form_is_no_reason_to_stop(host: Running, tmp_path: Path):

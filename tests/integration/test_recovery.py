@@ -11,6 +11,7 @@ import pytest
 
 import envmesh
 from envmesh.errors import EpisodeAborted, EpisodeTakenOver, Unsupported
+from envmesh.rebuild import Loss
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import fleet_pb2, fleet_pb2_grpc
 from envmesh_cli.local_mesh import LocalMesh
@@ -68,7 +69,10 @@ async def test_a_loss_is_a_pause_and_nothing_else(name, how):
         disturbed = await play_disturbed(mesh, local, how)
         assert not [trajectory.failure for trajectory in disturbed.values() if trajectory.failure]
         assert [seed for seed in SEEDS if not alike(undisturbed[seed], disturbed[seed])] == []
-        assert sum(mesh.statistics.resumes.values()) > 0
+        assert mesh.statistics.resumes
+        for kind, cause in mesh.statistics.resumes:
+            assert kind in ("replay", "live")
+            assert Loss(cause)
         resumed = [trajectory for trajectory in disturbed.values() if trajectory.resumes]
         assert resumed
         assert all(resume.seconds >= 0 for trajectory in resumed for resume in trajectory.resumes)

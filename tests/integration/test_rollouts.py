@@ -20,6 +20,26 @@ async def collect(rollouts):
     return [item async for item in rollouts]
 
 
+@pytest.mark.parametrize("group_size", [1, 3])
+async def test_what_seeds_begin_is_yielded_and_then_it_is_said_that_they_were_too_few(host, group_size):
+    async with envmesh.connect(host.address) as mesh:
+        rollouts = mesh.rollouts(
+            "falls", lambda observation: 2, episodes=12, concurrency=2, seeds=range(3), group_size=group_size
+        )
+        for _ in range(3):
+            await anext(rollouts)
+        with pytest.raises(envmesh.InvalidRequest, match=f"seeds ran out after {3 * group_size} of 12"):
+            await anext(rollouts)
+        assert await collect(rollouts) == [], "it is over"
+
+
+async def test_a_seed_that_is_none_is_drawn(host):
+    async with envmesh.connect(host.address) as mesh:
+        played = await collect(mesh.rollouts("falls", lambda observation: 2, seeds=[1, None, 4]))
+        seeds = {trajectory.seed for trajectory in played}
+        assert (len(seeds), {1, 4} < seeds) == (3, True)
+
+
 async def test_the_same_seeds_give_the_same_trajectories_under_every_kind_of_policy(host):
     async def thinks(observation):
         await asyncio.sleep(0)
@@ -102,6 +122,22 @@ async def test_groups_share_a_seed_and_come_whole(host):
         assert [len(group) for group in groups] == [4, 4, 4]
         assert all({member.seed for member in group} == {group.seed} for group in groups)
         assert len({group.seed for group in groups}) == 3
+
+
+async def test_graded_groups_with_spares_come_once_each(host):
+    async with envmesh.connect(host.address) as mesh:
+        rollouts = mesh.rollouts(
+            "talks",
+            lambda observation: "well",
+            episodes=40,
+            group_size=2,
+            spares=2,
+            concurrency=16,
+            grade=True,
+        )
+        groups = await collect(rollouts)
+        assert len({group.seed for group in groups}) == len(groups) == 20
+        assert len({member.episode_id for group in groups for member in group}) == 40
 
 
 async def test_a_failed_episode_is_yielded_with_its_failure_and_no_return(host):
@@ -380,6 +416,15 @@ async def test_a_member_of_a_group_that_fails_again_when_retried_is_its_member_o
             (group,) = await collect(mesh.rollouts("misbehaving", first_and_fourth_kill, **asked))
             causes = sorted(member.failure.cause if member.failure else "" for member in group)
             assert (causes, next(made)) == (["", "", "WORKER_LOST"], 4)
+
+
+async def test_every_group_has_its_spares_at_once_where_there_is_room(host):
+    async with envmesh.connect(host.address) as mesh:
+        rollouts = mesh.rollouts("falls", lambda observation: 2, episodes=8, group_size=2, spares=2)
+        assert len(await collect(rollouts)) == 4
+        assert rollouts.peak == 16
+        with pytest.raises(envmesh.InvalidRequest, match="spares are for groups"):
+            mesh.rollouts("falls", lambda observation: 2, episodes=8, spares=2)
 
 
 async def test_spares_of_a_group_that_is_full_are_not_played(host):

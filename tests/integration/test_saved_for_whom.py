@@ -10,7 +10,7 @@ import pytest
 
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.values import encode
-from tests.compliance.stream import Event
+from tests.compliance.stream import Event, events_of
 from tests.integration.engine_parts import (
     WAITING_SEED,
     EngineClient,
@@ -144,6 +144,39 @@ async def test_an_outcome_that_waits_for_its_checkpoint_goes_with_it_to_who_come
     again.step(1, "save slowly")
     Gated.gate.open()
     await again.told(SAVED, OUTCOME)
+
+
+async def test_a_checkpoint_comes_once_before_all_outcomes_of_a_step_that_was_sent_again(chancy: GatedHost):
+    client, _ = await begun(chancy, SAVED)
+    for _ in range(3):
+        client.step(1, "save slowly")
+        await Gated.gate.reached()
+    Gated.gate.open()
+    saved, *outcomes = await client.told(SAVED, OUTCOME, OUTCOME, OUTCOME)
+    assert {event.index for event in (saved, *outcomes)} == {1}
+    assert len({event.digest for event in outcomes}) == 1
+    assert (await acted_and_saved(client, 2, "on")).index == 2
+
+
+async def test_a_large_checkpoint_has_all_outcomes_behind_it_on_its_stream(chancy: GatedHost):
+    client, _ = await begun(chancy, SAVED)
+    await acted_and_saved(client, 1, "heavy")
+    client.connection.has_large_stream = True
+    for _ in range(2):
+        client.step(2, "save slowly")
+        await Gated.gate.reached()
+    Gated.gate.open()
+    await chancy.at_rest(EPISODE)
+    assert (len(client.connection.large), len(client.connection.outbox)) == (3, 0)
+    (first,) = events_of(client.connection.large.take(1))
+    assert first.kind == SAVED
+
+
+async def acted_and_saved(client: EngineClient, index: int, action: str) -> Event:
+    """The outcome of a step that could not be replayed."""
+    client.step(index, action)
+    _, outcome = await client.told(SAVED, OUTCOME)
+    return outcome
 
 
 # ---- checkpoints whose client was away when they were done

@@ -165,3 +165,27 @@ async def test_so_many_leases_are_released_at_once_and_not_more(stub):
             await call
     leases = await granted(stub, 4)
     await give_back(stub, leases)
+
+
+async def test_what_could_never_be_had_is_not_reserved():
+    bounded = "countdown=tests.environments.countdown:Countdown"  # it declares nothing, and so has 16
+    with started(
+        "serve", "echo=envmesh_environments.echo:Echo", bounded, "--listen", "127.0.0.1:0"
+    ) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            stub = placement_pb2_grpc.PlacementServiceStub(channel)
+
+            async def reserve(environment: str, slots: int) -> str:
+                some_id = secrets.token_bytes(16)
+                request = placement_pb2.ReserveRequest(
+                    reservation_id=some_id, client_id=some_id, environment=environment, slots=slots
+                )
+                try:
+                    await stub.Reserve(request)
+                except grpc.aio.AioRpcError as error:
+                    return from_rpc_error(error).reason
+                return "reserved"
+
+            assert await reserve("countdown", 16) == await reserve("echo@1", 17) == "reserved"
+            assert await reserve("countdown", 17) == await reserve("echo", 100_000) == "GANG_IMPOSSIBLE"
+            assert await reserve("nobody", 1) == await reserve("countdown@2", 0) == "ENVIRONMENT_UNKNOWN"

@@ -25,8 +25,9 @@ def test_an_episode_by_hand(host):
         with mesh.episode("cartpole", seed=7) as episode:
             assert episode.observation.shape == (4,)
             while not episode.done:
-                outcome = episode.step(0)
+                outcome = episode.step(0, annotation={"at": episode.index})
             assert outcome.terminated
+            assert episode.annotations == {step + 1: {"at": step} for step in range(outcome.index)}
             assert episode.outcome is outcome
             with pytest.raises(envmesh.EpisodeEnded):
                 episode.step(0)

@@ -326,3 +326,14 @@ async def _outcome_of(work):
         return await work
     except envmesh.EnvmeshError as error:
         return error
+
+
+async def test_a_number_that_no_episode_has_is_named(host):
+    async with envmesh.connect(host.address) as mesh, mesh.vector("cartpole", 4, seed=1) as vector:
+        await vector.reset()
+        for ids, named in (([0, -100], "-100"), ([0, -1], "-1"), ([0, 9, 1], "9")):
+            with pytest.raises(envmesh.InvalidRequest, match=f"from 0 to 3; got {named} "):
+                await vector.send([1] * len(ids), ids)
+        for number in (4, 9, -1):
+            with pytest.raises(KeyError):
+                vector.journal(number)

@@ -32,6 +32,16 @@ async def test_a_checkpoint_in_the_frame_of_its_outcome_is_kept(name):
             assert batch.valid.all(), batch.failures
 
 
+async def test_a_checkpoint_that_comes_after_the_next_episodes_reset_is_not_taken_for_one_of_it():
+    async with connected("SavedOften", "length=4") as (_, mesh), mesh.vector("walk", 2, seed=3) as vector:
+        await vector.reset()
+        handles = {*vector._handles.tolist()}
+        for _ in range(5):
+            batch = await vector.step([1, 1])
+        assert not batch.terminated.any()
+        assert not handles & {*vector._handles.tolist()}
+
+
 async def test_a_slot_that_is_lost_as_it_comes_is_asked_for_again(host):
     async with envmesh.connect(host.address) as mesh:
         async with mesh.vector("cartpole", 1, seed=1) as first:

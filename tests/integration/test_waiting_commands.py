@@ -70,7 +70,7 @@ async def test_an_outcome_that_is_held_back():
         await Gated.gate.reached()
         await fill(client, lambda: client.step(1, "save slowly"), MOST_WAITERS - 1)
         Gated.gate.open()
-        await client.told(*[SAVED, OUTCOME] * MOST_WAITERS)
+        await client.told(SAVED, *[OUTCOME] * MOST_WAITERS)
 
 
 async def test_a_resumption_that_runs():

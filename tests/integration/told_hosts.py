@@ -32,7 +32,7 @@ class ToldHost(HostConnection):
         self.liveness_window = math.inf
         self._told: list[tuple[str, int]] = []
 
-    async def write(self, ahead: int = 0) -> None:
+    async def write(self, paced: bool = True) -> None:
         rows = self.rows
         kinds = (pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_") for kind in rows.kinds)  # type: ignore[arg-type]
         self._told += zip(kinds, rows.handles, strict=True)

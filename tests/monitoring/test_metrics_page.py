@@ -6,6 +6,7 @@ import json
 import re
 
 from envmesh.instruments import Instrument
+from envmesh_autoscaler.plan import Phase
 from tests.monitoring.registered import by_service, names
 from tests.monitoring.rule_files import ROOT, metrics_of, records
 
@@ -65,6 +66,21 @@ async def test_every_label_is_explained():
     for row in re.findall(r"^\| (`.*?) \|", explained.group(1), re.MULTILINE):
         told |= set(re.findall(r"`(\w+)`", row))
     assert told == {label for instrument in (await registered()).values() for label in instrument.label_names}
+
+
+def test_the_states_of_the_plans_hosts_are_the_codes():
+    (told,) = re.findall(r"^\| `state` of the plan's hosts \| (.*) \|$", PAGE, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", told)) == {"wanted", "replicas", "unschedulable", *Phase}
+
+
+async def test_what_a_broker_exports_as_hosts_do_is_said_there():
+    services = await by_service()
+    host, broker = ({instrument.name for instrument in services[name]} for name in ("host", "broker"))
+    section = PAGE.split("\n## Broker\n", 1)[1].split("\n|", 1)[0]
+    listed = {
+        name for name in rows() if f"| `{name}` |" in PAGE.split("\n## Broker\n", 1)[1].split("\n## ", 1)[0]
+    }
+    assert {f"`{name}`" for name in (host & broker) - listed} == set(re.findall(r"`envmesh_\w+`", section))
 
 
 async def test_every_query_names_what_the_code_registers():

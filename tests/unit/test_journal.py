@@ -53,6 +53,21 @@ def test_what_is_too_long_in_bytes_can_be_recovered_again_from_the_next_checkpoi
     assert journal.index == 100
 
 
+def test_what_is_too_long_is_not_recovered_from_a_checkpoint_that_is_told_late():
+    journal = Journal(limit=1000)
+    journal.begin(pb.ResetEntry(environment="walk@1", seed=1), 1)
+    for digest in range(100):
+        journal.act(ACTION, digest)
+    journal.checkpoint(pb.SealedCheckpoint(index=98, content=b"the two steps after it are not held"))
+    assert journal.overflowed
+    journal.act(ACTION, 100)
+    journal.checkpoint(pb.SealedCheckpoint(index=101, content=b"all"))
+    journal.act(ACTION, 101)
+    assert not journal.overflowed
+    assert [entry.WhichOneof("entry") for entry in journal.message().entries] == ["checkpoint", "act"]
+    assert (journal.base, journal.index) == (101, 102)
+
+
 def test_a_journal_that_no_host_would_take_says_so(journal):
     for _ in range(MOST_ENTRIES - 3):
         journal.act(ACTION, 2)

@@ -22,8 +22,10 @@ class Call:
 
     def __init__(self) -> None:
         self.written: list[pb.StreamRequest] = []
+        self.room = asyncio.Semaphore(1000)
 
     async def write(self, data: bytes) -> None:
+        await self.room.acquire()
         self.written.append(pb.StreamRequest.FromString(data))
 
 
@@ -54,7 +56,7 @@ class Streams:
             await asyncio.sleep(0)
         frames, self.large.written = self.large.written, []
         return self._answered(
-            [(frame.handles[0], frame.kinds[0] if frame.kinds else STEP) for frame in frames]
+            [(frame.handles[0], frame.kinds[0] if frame.kinds else STEP) for frame in frames if frame.handles]
         )
 
     def _answered(self, sent: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -138,3 +140,23 @@ async def test_a_challenge_is_answered_by_the_large_stream_too(streams: Streams)
     for _ in range(10):
         await asyncio.sleep(0)
     assert [frame.heartbeat.answer for frame in streams.large.written] == [3]
+
+
+async def test_what_comes_while_a_challenge_is_answered_keeps_its_order(streams: Streams):
+    streams.send(1, RESET, LARGE)
+    streams.mains()
+    streams.large.room = asyncio.Semaphore(2)  # for the reset and its mark, and for nothing more
+    for _ in range(10):
+        await asyncio.sleep(0)
+    streams.connection._heard(pb.Heartbeat(challenge=3))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    streams.send(2, RESET, LARGE)
+    for _ in range(2):  # for the answer, and for what follows it
+        streams.large.room.release()
+    assert await streams.larges() == [(1, RESET), (2, RESET)]
+    streams.send(2, CLOSE)
+    assert streams.mains() == []
+    for _ in range(10):
+        streams.large.room.release()
+    assert (2, CLOSE) in await streams.larges()

@@ -95,3 +95,35 @@ def test_a_row_group_is_bounded_by_all_that_its_rows_hold(tmp_path: Path):
     with parquet.ParquetFile(path) as file:
         assert file.num_row_groups == 2
     assert [found.infos[2]["log"] for found in read(path)] == [bytes(1_000_000)] * 4
+
+
+def test_a_recording_begins_where_others_crashed_and_keeps_what_they_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    pytest.importorskip("pyarrow")
+    path, partial = tmp_path / "run.parquet", tmp_path / "run.parquet.partial"
+    for left in (b"PAR1 the first", b"PAR1 the second"):
+        partial.write_bytes(left)
+        assert len(written(path, trajectory())) == 2
+        path.unlink()
+    kept = [tmp_path / f"run.parquet.partial.{number}" for number in (1, 2)]
+    assert [file.read_bytes() for file in kept] == [b"PAR1 the first", b"PAR1 the second"]
+    assert f"kept as {kept[1]}" in caplog.text
+    assert set(tmp_path.iterdir()) == set(kept)
+
+
+def test_nothing_is_kept_of_a_recording_that_crashed_before_it_held_anything(tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "run.parquet"
+    path.with_name("run.parquet.partial").write_bytes(b"PAR1")
+    written(path, trajectory())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_recording_leaves_its_place_to_the_next_when_it_is_closed(tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    path, moved = tmp_path / "run.parquet", tmp_path / "moved.parquet"
+    written(path, trajectory())
+    path.rename(moved)
+    written(path, trajectory())
+    assert len(list(read(moved))) == len(list(read(path))) == 1

@@ -42,6 +42,7 @@ def played(plan: RolloutPlan) -> list[tuple[Any, ...]]:
         (plan_of(None, tasks=["a", "b"]), [(0, 100, "a", None), (1, 101, "b", None)]),
         (plan_of(1, tasks=["a", "b"]), [(0, 100, "a", None)]),
         (plan_of(None, tasks=["a"], seeds=[]), []),
+        (plan_of(None, seeds=[7, None, 8]), [(0, 7, "", None), (1, 100, "", None), (2, 8, "", None)]),
         (plan_of(4, group_size=2), [(0, 100, "", 0), (1, 100, "", 0), (2, 101, "", 1), (3, 101, "", 1)]),
         (plan_of(3, group_size=2, spares=1), [(n, 100 + n // 3, "", n // 3) for n in range(6)]),
         (plan_of(1, seeded=False), [(0, None, "", None)]),
@@ -52,6 +53,25 @@ def test_what_is_planned(plan: RolloutPlan, expected: list[tuple[Any, ...]]):
     assert played(plan) == expected
     assert plan.over
     assert plan.following() is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (plan_of(3, seeds=[7, 8]), "the seeds ran out after 2 of 3 episodes"),
+        (plan_of(8, group_size=4, spares=1, tasks=["a"]), "the tasks ran out after 4 of 8 episodes"),
+        (plan_of(2, seeds=[7, 8]), None),
+        (plan_of(None, seeds=[7, 8]), None),
+        (plan_of(0, tasks=[]), None),
+    ],
+)
+def test_what_was_not_enough_is_said_in_the_end(plan: RolloutPlan, said: str | None):
+    played(plan)
+    if said is None:
+        plan.check_complete()
+    else:
+        with pytest.raises(envmesh.InvalidRequest, match=said):
+            plan.check_complete()
 
 
 def test_what_an_earlier_process_has_seen_to_is_left_out():

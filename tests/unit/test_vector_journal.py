@@ -58,6 +58,19 @@ def saved(index: int) -> pb.SealedCheckpoint:
     return pb.SealedCheckpoint(index=index)
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_one_that_has_become_too_long_is_held_again_from_the_next_checkpoint(early: bool):
+    kept = begun(1)
+    for digest in range(17):
+        step(kept, [0], b"a" * MEBIBYTE, digest)
+    assert not kept.holds(0)
+    kept.checkpoint(0, saved(17 + early))
+    step(kept, [0], b"b", 18)
+    assert kept.holds(0)
+    journal = kept.journal(0)[0]
+    assert (journal.base, journal.index) == (17 + early, 18)
+
+
 def test_a_checkpoint_that_comes_before_its_outcome_is_adopted_with_it():
     kept = begun(2)
     kept.sent(np.array([0, 1]), [b"a", b"b"])

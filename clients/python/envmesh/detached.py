@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
+from envmesh import values
 from envmesh.errors import InvalidRequest
 from envmesh.journal import Journal
-from envmesh.last_outcome import LastOutcome
 from envmesh.outcome import message_of_outcome
 from envmesh.v1 import environment_pb2 as pb
+
+if TYPE_CHECKING:
+    from envmesh.session import Episode
 
 __all__ = ["read_detached", "write_detached"]
 
@@ -23,7 +27,7 @@ DETACHED_FORMAT = 1
 
 
 def write_detached(
-    episode: LastOutcome,
+    episode: Episode,
     address: str,
     host_id: str,
     token: bytes,
@@ -31,7 +35,8 @@ def write_detached(
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """The bytes for an episode whose host gave this attach token. ``server_name`` is on the host's certificate;
-    ``metadata`` is what a gateway needs to find it. The last outcome goes along: the host need not have it any more."""
+    ``metadata`` is what a gateway needs to find it. The last outcome goes along: the host need not have it any more.
+    So does what was attached to steps, but for what has no form on the wire."""
     last = message_of_outcome(episode.outcome).SerializeToString()
     journal = episode.journal.packed() if episode.journal is not None else b""
     return json.dumps(
@@ -52,8 +57,17 @@ def write_detached(
             "attach_token": base64.b64encode(token).decode(),
             "last": base64.b64encode(last).decode(),
             "journal": base64.b64encode(journal).decode(),
+            "annotations": dict(_written(episode.annotations)),
         }
     ).encode()
+
+
+def _written(annotations: dict[int, Any]) -> Iterator[tuple[int, str]]:
+    for step, annotation in annotations.items():
+        try:
+            yield step, base64.b64encode(values.encode(annotation)).decode()
+        except (TypeError, ValueError):
+            continue
 
 
 def read_detached(data: bytes) -> dict[str, Any]:
@@ -68,7 +82,11 @@ def read_detached(data: bytes) -> dict[str, Any]:
         state["metadata"] = tuple((str(key), str(value)) for key, value in state.get("metadata", ()))
         packed = base64.b64decode(state["journal"])
         state["journal"] = Journal.unpacked(packed) if packed else None
-    except (ValueError, KeyError, TypeError, DecodeError) as error:
+        state["annotations"] = {
+            int(step): values.decode(base64.b64decode(written))
+            for step, written in state.get("annotations", {}).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, DecodeError) as error:
         raise InvalidRequest(
             f"these are not the bytes of episode.detach(): {error}", reason="MALFORMED"
         ) from None

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from envmesh.tensors import DTYPES, encode_scalar, encode_tensor
-from envmesh.wire import DEFAULT_MEDIA_TYPE, MAX_DEPTH, Blob, Json, varint
+from envmesh.wire import (
+    DEFAULT_MEDIA_TYPE,
+    MANY_BYTES,
+    MAX_DEPTH,
+    TOO_MANY,
+    Blob,
+    Json,
+    has_too_many_items,
+    varint,
+)
 
 __all__ = ["encode"]
 
@@ -33,8 +42,8 @@ def encode(value: Any) -> bytes:
 
     Raises:
         TypeError: it, or something inside it, has no form in the protocol; the message names the path to it.
-        ValueError: it nests deeper than ``MAX_DEPTH`` (as a value that contains itself does), JSON holds NaN or an
-            infinity, or text holds unpaired surrogates.
+        ValueError: it nests deeper than ``MAX_DEPTH`` (as a value that contains itself does), has more than
+            ``MAX_ITEMS``, JSON holds NaN or an infinity, or text holds unpaired surrogates.
     """
     kind = type(value)
     try:
@@ -48,7 +57,10 @@ def encode(value: Any) -> bytes:
             raw = value
             size = len(raw)
             return (_BLOB[size] if size < _TABLE else _blob_header(size)) + raw
-        return _ENCODERS.get(kind, _encode_unusual)(value, 0)
+        encoded = _ENCODERS.get(kind, _encode_unusual)(value, 0)
+        if len(encoded) >= MANY_BYTES and has_too_many_items(encoded):
+            raise _Refusal(ValueError, TOO_MANY)
+        return encoded
     except _Refusal as refusal:
         raise refusal.public() from None
     except (TypeError, ValueError) as error:

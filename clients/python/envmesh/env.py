@@ -10,7 +10,9 @@ An environment is a Gymnasium-style class, synchronous or asynchronous::
 Optional extras, each used where it is there: ``reward()`` grades the episode as it stands, ``checkpoint()`` and
 ``restore(checkpoint)`` save and load it, ``reseed(seed)`` changes the randomness of the future, ``close()``
 frees what it holds, ``tasks()`` lists what episodes can be about, ``digest(observation)`` says what must be
-equal in a replay. Nothing has to be declared: an undeclared environment gets the safe choices.
+equal in a replay: text, bytes, a number, or a list or dict of them, which is compared in the place of the
+observation (of several agents: of the dict of theirs). All but the last two may be ``async``. Nothing has to be
+declared: an undeclared environment gets the safe choices.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ __all__ = [
     "declaration_of",
     "environment",
     "overlaid",
+    "space_of",
 ]
 
 
@@ -78,18 +81,18 @@ class Limits:
 class Declaration:
     """What an environment says about itself; every default is the safe choice.
 
-    ``observation_space`` and ``action_space`` are ``gymnasium.Space`` objects, or JSON Schemas as dicts; where the
-    class has attributes of these names they are read from an instance. ``options`` names the reset options that
-    ``reset`` understands; any other is refused. ``seeded`` says whether ``reset`` honours a seed; undeclared, it
-    does when it has a parameter of that name. ``agents`` lists the possible agents of a multi-agent environment,
-    whose reset and step speak in dicts keyed by agent (PettingZoo's parallel form; ``acting`` names who is due).
-    ``global_random`` says that the code draws from ``random``'s or numpy's global generators, so that a worker
-    swaps their state between episodes. ``episodes_per_worker`` bounds how many episodes share one worker process
-    (default: 1 for NONE, 64 otherwise). ``slots`` bounds this environment's episodes on one host. ``deterministic``
-    (class STATE): whether the steps between two checkpoints can be replayed. ``checkpoint_steps`` and
-    ``checkpoint_seconds`` (class STATE): the host saves an episode at least every so many steps, and with the first
-    step after so long (default: as the host is set). ``reuse`` (isolation inline): one instance may be reset for one
-    episode after another, where making one is dear.
+    ``observation_space`` and ``action_space`` are ``gymnasium.Space`` objects, or JSON Schemas as dicts; where they
+    are not declared, the attributes of these names are read from an instance, whose own win over its class's.
+    ``options`` names the reset options that ``reset`` understands; any other is refused. ``seeded`` says whether
+    ``reset`` honours a seed; undeclared, it does when it has a parameter of that name. ``agents`` lists the possible
+    agents of a multi-agent environment, whose reset and step speak in dicts keyed by agent (PettingZoo's parallel
+    form; ``acting`` names who is due). ``global_random`` says that the code draws from ``random``'s or numpy's global
+    generators, so that a worker swaps their state between episodes. ``episodes_per_worker`` bounds how many episodes
+    share one worker process (default: 1 for NONE, 64 otherwise). ``slots`` bounds this environment's episodes on one
+    host. ``deterministic`` (class STATE): whether the steps between two checkpoints can be replayed; they can be where
+    there is a ``digest(observation)``. ``checkpoint_steps`` and ``checkpoint_seconds`` (class STATE): the host saves an
+    episode at least every so many steps, and with the first step after so long (default: as the host is set).
+    ``reuse`` (isolation inline): one instance may be reset for one episode after another, where making one is dear.
     """
 
     name: str | None = None
@@ -228,6 +231,16 @@ def overlaid(declaration: Declaration, given: Mapping[str, Any]) -> Declaration:
     that declares nothing else keeps the safe choices."""
     declared = declaration.declared or any(name != "version" for name in given)
     return replace(declaration, **given, declared=declared)
+
+
+def space_of(declared: Any, instance: Any, attribute: str) -> Any:
+    """The space of an instance: as declared, or else its attribute; None where it has none. What a target's class says
+    is in its declaration too, for want of an instance; what an instance says instead wins, as in Gymnasium. A method of
+    that name is no space."""
+    if declared is not None and declared is not getattr(type(instance), attribute, None):
+        return declared
+    found = getattr(instance, attribute, None)
+    return None if callable(found) and not isinstance(found, Mapping) else found
 
 
 def check_name(what: str, value: str) -> None:

@@ -51,6 +51,12 @@ class Beginning:
         self.run = ""
         self.number = -1
 
+    @property
+    def packed_options(self) -> bytes:
+        """The serialized Value of the options; nothing where there are none."""
+        options = self.options_value
+        return b"" if options is None else options.SerializeToString(deterministic=True)
+
     def request(self, episode_id: bytes, epoch: int, lease_number: int, traceparent: str = "") -> bytes:
         """The payload of a RESET row."""
         return pb.ResetRequest(

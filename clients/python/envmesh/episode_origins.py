@@ -30,6 +30,7 @@ async def take_over(episode: Episode, state: dict[str, Any]) -> None:
     episode.episode_id = state["episode_id"]
     episode.epoch = ((state["epoch"] >> 32) + 1) << 32
     episode.index, episode.flags, episode.journal = state["index"], state["flags"], state["journal"]
+    episode._annotations = state.get("annotations")
     try:
         connection = await episode._mesh.connection(state["address"], state["host_id"], state["metadata"])
         await _resume(episode, Slot(AttachedSlot(connection, episode.spec)), state["attach_token"])
@@ -118,11 +119,15 @@ async def _resume(episode: Episode, slot: Slot, attach_token: bytes = b"") -> No
     limit = episode.spec.limits.reset_seconds + PATIENCE_BEYOND_LIMIT
     try:
         data = await episode._command(episode.index, pb.COMMAND_KIND_RESUME, request, limit)
-    except EnvmeshError as error:
+    except BaseException as error:
         if isinstance(slot.binding, AttachedSlot):
-            episode._leave(give_back=False)  # the copy there may be another client's
-        else:
+            # The copy there may be another client's, or be attached again.
+            episode.abandon_rebuild()
+            episode._leave(give_back=False)
+        elif isinstance(error, EnvmeshError):
             episode.not_begun(error)
+        else:  # a cancellation: nobody will close what has begun
+            await episode.close()
         raise
     episode._last = outcome_of_message(pb.ResumeResponse.FromString(data).last, episode.spec)
 
@@ -160,12 +165,10 @@ def take_up(episode: Episode, unfinished: Unfinished) -> None:
     decode = None if episode.spec.agents else episode.spec.observation_codec.decode
     episode._last = make_outcome(episode.index, payload, reward, episode.flags, digest, info, decode)
     if episode.keeps_journal:
-        episode.journal = Journal()
-        episode.journal.begin(episode.beginning.entry(episode.spec), unfinished.rows[0][3])
-        for action, row in zip(unfinished.actions, unfinished.rows[1:], strict=False):
-            episode.journal.act(action, row[3])
-        if unfinished.checkpoint:
-            episode.journal.checkpoint(pb.SealedCheckpoint.FromString(unfinished.checkpoint))
+        sealed = pb.SealedCheckpoint.FromString(unfinished.checkpoint) if unfinished.checkpoint else None
+        digests = [row[3] for row in unfinished.rows]
+        reset = episode.beginning.entry(episode.spec)
+        episode.journal = Journal.of(reset, digests, unfinished.actions, sealed)
     if len(unfinished.actions) > episode.index:
         episode.expect(episode.index + 1, unfinished.actions[-1])
         episode._out = (episode.index + 1, pb.COMMAND_KIND_STEP, unfinished.actions[-1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from envmesh.errors import EpisodeAborted
 from envmesh.outcome import Resume
 from envmesh.rebuild import Loss, Suspicion
+from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
     from envmesh.episode import Beginning
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from envmesh.rebuilding import Rebuild
     from envmesh.slot import Slot
 
-__all__ = ["ELSEWHERE", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession"]
+__all__ = ["ELSEWHERE", "LARGE_REPLY_BYTES", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession", "answers"]
 
 ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
 """Reasons for which a Reset or Resume is tried on another slot."""
@@ -31,6 +32,24 @@ LOSS_OF_REASON = {
 """Failures of a command after which an episode can go on as another copy."""
 
 WORKER_DEATHS = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED", "PREEMPTED"})
+
+LARGE_REPLY_BYTES = 64 * 1024
+"""A reply of more bytes, observation and info together, is acknowledged as it comes, and its host drops it."""
+
+_COMMAND_OF_ANSWER: dict[int, int] = {
+    pb.EVENT_KIND_RESUMED: pb.COMMAND_KIND_RESUME,
+    pb.EVENT_KIND_REWARD: pb.COMMAND_KIND_REWARD,
+    pb.EVENT_KIND_CHECKPOINT: pb.COMMAND_KIND_CHECKPOINT,
+    pb.EVENT_KIND_DETACHED: pb.COMMAND_KIND_DETACH,
+}
+
+
+def answers(kind: int, index: int, out: tuple[int, int, bytes] | None) -> bool:
+    """Whether an event that is no outcome answers the command that is out. One to an earlier command, for which its
+    caller had no patience any more, may come while a later one is out."""
+    if out is None:
+        return False
+    return index == out[0] if kind == pb.EVENT_KIND_FAILURE else _COMMAND_OF_ANSWER.get(kind) == out[1]
 
 
 class EpisodeSession(ABC):
@@ -75,6 +94,12 @@ class EpisodeSession(ABC):
 
     def take_stock(self) -> None:  # noqa: B027 - most have nothing to do
         """Bring ``index`` up to date, where the fast path leaves that for later."""
+
+    def acknowledge(self, index: int, payload: bytes, info: bytes) -> None:
+        """An outcome has come, and no command follows at once that would say so: its host need not keep a large one."""
+        if len(payload) + len(info) > LARGE_REPLY_BYTES:
+            slot, handle = self.place
+            slot.connection.send(handle, index, pb.COMMAND_KIND_ACKNOWLEDGE, b"")
 
     def abandon_rebuild(self) -> None:
         """The episode leaves its place: where it is being rebuilt, it is not wanted any more."""

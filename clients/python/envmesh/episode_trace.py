@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from envmesh.v1 import environment_pb2 as pb
 
 if TYPE_CHECKING:
+    from envmesh.episode_in_slot import EpisodeInSlot
     from envmesh.session import Episode
     from envmesh.slot import Slot
     from envmesh.traces import EpisodeTrace
 
-__all__ = ["begin_trace", "end_trace", "take_slot", "trace_command"]
+__all__ = ["begin_trace", "command_name", "end_trace", "take_slot", "trace_command"]
 
 
 def begin_trace(episode: Episode, slot: Slot | None = None) -> str:
@@ -26,7 +27,7 @@ def begin_trace(episode: Episode, slot: Slot | None = None) -> str:
     return episode.traceparent
 
 
-def end_trace(episode: Episode, failure: str = "") -> None:
+def end_trace(episode: EpisodeInSlot, failure: str = "") -> None:
     """The episode is over, or it is another client's from now on."""
     if episode.trace is not None:
         why = failure if episode.failure is None else str(episode.failure)
@@ -49,6 +50,11 @@ def trace_command(trace: EpisodeTrace, kind: int, index: int, answer: asyncio.Fu
 
 def _answered(trace: EpisodeTrace, kind: int, index: int, began: float, answer: asyncio.Future[Any]) -> None:
     """It is answered, or nobody waits for it any more."""
-    name = pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_").lower()  # type: ignore[arg-type]
     error = "nobody waits for it" if answer.cancelled() else str(answer.exception() or "")
-    trace.command(f"{name} {index}" if kind == pb.COMMAND_KIND_STEP else name, began, error)
+    trace.command(command_name(kind, index), began, error)
+
+
+def command_name(kind: int, index: int) -> str:
+    """A command, for people."""
+    name = pb.CommandKind.Name(kind).removeprefix("COMMAND_KIND_").lower()  # type: ignore[arg-type]
+    return f"{name} {index}" if kind == pb.COMMAND_KIND_STEP else name

@@ -27,6 +27,10 @@ def check_counts(
                                ("spares", spares, 0), ("retries", retries, 0)):  # fmt: skip
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidRequest(f"{name} is a whole number of at least {least}; got {value!r}")
+    if spares and group_size == 1:
+        raise InvalidRequest(
+            f"spares are for groups: group_size is more than 1 with them; got {spares} and 1"
+        )
     if episodes is not None and (episodes < 0 or episodes % group_size):
         raise InvalidRequest(
             f"episodes is a multiple of group_size ({group_size}), at least 0; got {episodes!r}"

@@ -6,6 +6,7 @@ host replays is the buffer itself behind a format version.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 from envmesh.v1 import environment_pb2 as pb
@@ -27,7 +28,8 @@ _HEADER = bytes((0x08, FORMAT_VERSION))  # Journal.format_version = 1
 
 class Journal:
     """What was done in an episode so far. ``steps`` counts its actions since the last checkpoint, ``base`` the step
-    index that checkpoint was taken after (0: since the reset)."""
+    index that checkpoint was taken after (0: since the reset). Once ``overflowed`` it holds none of them, and goes on
+    counting: only a checkpoint of the present step says how to come there."""
 
     __slots__ = ("_entries", "base", "limit", "overflowed", "steps")
 
@@ -41,6 +43,26 @@ class Journal:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @classmethod
+    def of(
+        cls,
+        reset: pb.ResetEntry,
+        digests: Sequence[int],
+        actions: Sequence[bytes],
+        sealed: pb.SealedCheckpoint | None,
+    ) -> Journal:
+        """That of an episode of which everything is known: the digests of its reset's outcome and its steps', its
+        actions (the last perhaps without an outcome), and the last checkpoint, where there is one."""
+        journal = cls()
+        journal.begin(reset, digests[0])
+        first = 0
+        if sealed is not None:
+            journal.base = first = sealed.index
+            journal.checkpoint(sealed)
+        for action, digest in zip(actions[first:], digests[first + 1 :], strict=False):
+            journal.act(action, digest)
+        return journal
+
     def begin(self, reset: pb.ResetEntry, digest: int) -> None:
         """The episode began."""
         self._entries.clear()
@@ -49,6 +71,7 @@ class Journal:
 
     def act(self, action: bytes, digest: int) -> None:
         """A step was done. ``action`` are the serialized Value's bytes."""
+        self.steps += 1
         if self.overflowed:
             return
         size = len(action)
@@ -57,7 +80,6 @@ class Journal:
         entries += head
         entries += action
         entries += _DIGEST(_DIGEST_TAG, digest)
-        self.steps += 1
         if len(entries) > self.limit or self.steps >= MOST_ENTRIES - 2:  # with room for a reset and a reseed
             self._overflow()
 
@@ -68,12 +90,10 @@ class Journal:
     def checkpoint(self, sealed: pb.SealedCheckpoint) -> None:
         """The state at a step is known: what came before is not needed any more. One of a step that the journal does
         not hold is left."""
-        if self.overflowed:
-            later: list[pb.JournalEntry] = []
-        elif self.base <= sealed.index <= self.index:
-            later = self._after(sealed.index)
-        else:
+        first = self.index if self.overflowed else self.base
+        if not first <= sealed.index <= self.index:
             return
+        later = self._after(sealed.index)
         self._entries.clear()
         self.overflowed = False
         self.steps, self.base = 0, sealed.index

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,12 @@ class JournalFile:
     """
 
     def __init__(self, path: str | Path, rewrite_bytes: int = REWRITE_BYTES):
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # it stays that file, wherever the program goes
         self.failed = False
         self._rewrite_bytes = rewrite_bytes
         self._rewriting: _Rewriting | None = None
+        self._of_runs: dict[str, set[int]] = {}
+        self._left_runs: list[str] = []
         try:
             self._lock = self._take_lock()
             try:
@@ -96,13 +98,38 @@ class JournalFile:
         key = self._next_key
         self._next_key += 1
         self.append(BEGIN, key, json.dumps(beginning).encode())
-        return EpisodeLog(self, key, str(beginning.get("run", "")), int(beginning.get("number", -1)))
+        return self._log(key, beginning)
 
     def log_of(self, unfinished: Unfinished) -> EpisodeLog:
         """To go on with an episode."""
         self.unfinished.pop(unfinished.key, None)
-        beginning = unfinished.beginning
-        return EpisodeLog(self, unfinished.key, beginning.get("run", ""), beginning.get("number", -1))
+        return self._log(unfinished.key, unfinished.beginning)
+
+    def _log(self, key: int, beginning: Mapping[str, Any]) -> EpisodeLog:
+        run = str(beginning.get("run", ""))
+        self._of_runs.setdefault(run, set()).add(key)
+        return EpisodeLog(self, key, run, int(beginning.get("number", -1)))
+
+    def over(self, key: int, run: str, numbers: list[int]) -> None:
+        """An episode is no longer to be gone on with; ``numbers`` of its run are done."""
+        self._of_runs.get(run, set()).discard(key)
+        self.append(DONE, key, json.dumps({"run": run if numbers else "", "numbers": numbers}).encode())
+
+    def leave_run(self, run: str) -> None:
+        """Whoever iterated over a run has left it early. After a crash it could still be gone on with, until the same
+        client begins the next one of its environment: what every iteration leaves would add up for ever."""
+        if self._of_runs.get(run):
+            self._left_runs.append(run)
+        else:
+            self._of_runs.pop(run, None)
+
+    def begin_run(self, environment: str) -> None:
+        """Another run of an environment begins."""
+        over = [run for run in self._left_runs if run.rpartition("#")[0] == environment]
+        self._left_runs = [run for run in self._left_runs if run not in over]
+        for run in over:
+            for key in sorted(self._of_runs.pop(run)):
+                self.over(key, run, [])
 
     def close(self) -> None:
         """Give the file back."""
@@ -137,14 +164,18 @@ class JournalFile:
             self._rewriting.start()
         elif self._rewriting.over:
             rewriting, self._rewriting = self._rewriting, None
-            try:
-                if rewriting.problem is not None:
-                    raise rewriting.problem
-                before, self._file = self._file, rewriting.taken()
-                before.close()
-                self._written = self._size()
-            except OSError as error:
-                log.warning("the journal %s goes on growing: it cannot be written anew: %s", self.path, error)
+            problem = rewriting.problem
+            if problem is None:
+                try:
+                    before, self._file = self._file, rewriting.taken()
+                    before.close()
+                    self._written = self._size()
+                except OSError as error:
+                    problem = error
+            if problem is not None:
+                log.warning(
+                    "the journal %s goes on growing: it cannot be written anew: %s", self.path, problem
+                )
             self._kept = self._written
 
     def _owner_body(self) -> bytes:
@@ -196,7 +227,7 @@ class _Rewriting:
         self._abandoned = False
         self._thread = threading.Thread(target=self._try, name="envmesh-journal", daemon=True)
         self.over = False
-        self.problem: OSError | None = None
+        self.problem: BaseException | None = None
 
     def start(self) -> None:
         """Begin, in a thread."""
@@ -246,7 +277,7 @@ class _Rewriting:
     def _try(self) -> None:
         try:
             self.run()
-        except OSError as error:
+        except BaseException as error:  # whatever it was: there is no new file to take the old one's place
             self.problem = error
         finally:
             self.over = True
@@ -293,11 +324,8 @@ class EpisodeLog:
 
     def forget(self) -> None:
         """It is played again, as another."""
-        self._is_over("", [])
+        self._file.over(self._key, self._run, [])
 
     def done(self) -> None:
         """Nobody needs it any more."""
-        self._is_over(self._run, [self._number] if self._number >= 0 else [])
-
-    def _is_over(self, run: str, numbers: list[int]) -> None:
-        self._file.append(DONE, self._key, json.dumps({"run": run, "numbers": numbers}).encode())
+        self._file.over(self._key, self._run, [self._number] if self._number >= 0 else [])

@@ -90,7 +90,7 @@ class LargeStream:
             if self._answer:
                 heartbeat, self._answer = pb.Heartbeat(answer=self._answer), 0
                 await call.write(pb.StreamRequest(heartbeat=heartbeat).SerializeToString())
-            if self.leads and not self._waits:
+            if self.leads and not self._waits and not self._rows:
                 await call.write(spell_command(self._mark_end(), 0, CLOSE, b""))
 
     def _mark(self, passed: Callable[[], None]) -> int:

@@ -164,21 +164,20 @@ class LeasePool:
             self.give(Slot(binding))
 
     def slots_returned(self, connection: HostConnection, number: int, count: int) -> None:
-        """The host took idle slots of a lease back. A lease that gives none any more is forgotten."""
-        left = count
-        kept: deque[Slot] = deque()
-        for slot in self._idle:
-            if left and slot.connection is connection and slot.binding.number == number:
-                left -= 1
-            else:
-                kept.append(slot)
-        self._idle = kept
+        """The host took idle slots of a lease back, under whatever names they lie here. A lease that gives none any
+        more is forgotten."""
         binding = next((each for each in self.bindings_on(connection) if each.number == number), None)
-        if binding is not None:
-            binding.count -= count
-            if binding.count <= 0:
-                self._bindings.discard(binding)
-                connection.unbind(number)
+        if binding is None:
+            return
+        pools = self._mesh.pools_of_slots()
+        idle = (slot for pool in pools for slot in pool._idle if slot.binding is binding)
+        gone = set(itertools.islice(idle, count))
+        for pool in pools:
+            pool._idle = deque(slot for slot in pool._idle if slot not in gone)
+        binding.count -= count
+        if binding.count <= 0:
+            self._bindings.discard(binding)
+            connection.unbind(number)
 
     def bindings_on(self, connection: HostConnection) -> list[LeaseBinding]:
         """The leases shown on a connection."""
@@ -241,6 +240,10 @@ class LeasePool:
             own, traceparent = traces.acquire(self.environment, ask.remaining, line.relocation)
         try:
             while ask.remaining > 0 and line.waiting:
+                if line.relocation and (slot := self._take_idle_for_relocation()) is not None:
+                    line.serve(slot)  # its host is not to be avoided any more
+                    ask.remaining -= 1
+                    continue
                 try:
                     async with aclosing(self._grants(line, ask.remaining, traceparent, again)) as grants:
                         async for grant in grants:

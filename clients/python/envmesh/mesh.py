@@ -21,7 +21,9 @@ from envmesh.client_settings import ClientSettings
 from envmesh.detached import read_detached, write_detached
 from envmesh.env import Task
 from envmesh.episode import Beginning
+from envmesh.episode_in_slot import EpisodeInSlot
 from envmesh.errors import EnvmeshError, ForkedClient, MeshUnavailable
+from envmesh.host_connections import HostConnections, Metadata
 from envmesh.journal_file import JournalFile
 from envmesh.journal_records import Unfinished
 from envmesh.leases import LeasePool
@@ -99,7 +101,7 @@ class Mesh(Catalogue):
         self.settings = settings
         self.client_id = new_client_id()
         self.clock = ClientClock(self)
-        self.episodes: set[Episode] = set()
+        self.episodes: set[EpisodeInSlot] = set()
         self.vectors: set[Vector] = set()
         self.rollout_runs: set[RolloutRun] = set()
         self.links = Links(access, channel_options(settings.max_message_bytes))
@@ -112,7 +114,7 @@ class Mesh(Catalogue):
         self.traces: ClientTraces | None = None
         """Both set by those classes themselves."""
         self._random = random.Random()
-        self._connections: dict[str, asyncio.Task[HostConnection]] = {}
+        self._connections = HostConnections(self._connect)
         self._pools: dict[str, LeasePool] = {}
         self._specs: dict[str, EnvironmentSpec] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -164,8 +166,7 @@ class Mesh(Catalogue):
                 run.client_closes()
             except OSError as error:  # of a recording, on a full disk
                 failed = error
-        for connecting in self._connections.values():
-            connecting.cancel()  # nothing where it has been made
+        self._connections.cancel()
         try:
             async with asyncio.timeout(self.settings.close_timeout):
                 await asyncio.gather(*(pool.leave_off() for pool in self._pools.values()))
@@ -176,10 +177,9 @@ class Mesh(Catalogue):
         except TimeoutError:
             log.warning("closing: not everything could be said within %g s", self.settings.close_timeout)
         await asyncio.gather(*(connection.close() for connection in self.open_connections()))
-        for task in [*self._tasks, *self._connections.values()]:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._connections.values(), return_exceptions=True)
-        self._connections.clear()
+        await asyncio.gather(*self._tasks, self._connections.end(), return_exceptions=True)
         await self.links.close()
         await asyncio.sleep(GRPC_SETTLES_SECONDS)
         if self.traces is not None:
@@ -275,6 +275,8 @@ class Mesh(Catalogue):
     def name_run(self, environment: str) -> str:
         """The name of the next rollouts of an environment in the journal: the same when the program is run again."""
         number = self._runs[environment] = self._runs.get(environment, -1) + 1
+        if self.journal is not None:
+            self.journal.begin_run(environment)
         return f"{environment}#{number}"
 
     def rollouts(self, environment: str, policy: Any, **arguments: Any) -> Rollouts:
@@ -301,7 +303,8 @@ class Mesh(Catalogue):
         """Take over an episode that ``episode.detach()`` let go, here or in another process.
 
         Raises:
-            InvalidRequest: the bytes are not of ``detach``. NotFound: its host holds no copy any more.
+            InvalidRequest: the bytes are not of ``detach``. NotFound: its environment is not served.
+            EpisodeAborted: its host holds no copy any more, and it cannot be rebuilt (class NONE).
             EpisodeTakenOver: a newer owner exists.
         """
         self.check_usable()
@@ -347,9 +350,7 @@ class Mesh(Catalogue):
         """The leases shown on a connection."""
         return [binding for pool in self._pools.values() for binding in pool.bindings_on(connection)]
 
-    async def reach(
-        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...], timeout: float
-    ) -> HostConnection:
+    async def reach(self, address: str, host_id: str, metadata: Metadata, timeout: float) -> HostConnection:
         """The connection to a host that was lost. Raises: MeshUnavailable, EnvmeshError."""
         try:
             async with asyncio.timeout(timeout):
@@ -357,28 +358,15 @@ class Mesh(Catalogue):
         except TimeoutError:
             raise MeshUnavailable(f"host {address} did not answer within {timeout:g} s") from None
 
-    async def connection(
-        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...] = ()
-    ) -> HostConnection:
+    async def connection(self, address: str, host_id: str, metadata: Metadata = ()) -> HostConnection:
         """The connection to a host, opened when it is first needed. Raises: MeshUnavailable."""
-        key = f"{address} {host_id}"
-        task = self._connections.get(key)
-        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().lost):
-            task = None
-        if task is None:
-            work = self._connect(address, host_id, metadata)
-            loop = asyncio.get_running_loop()
-            task = self._connections[key] = loop.create_task(work, name=f"envmesh-connect-{address}")
-        return await asyncio.shield(task)
+        return await self._connections.to(address, host_id, metadata)
 
     def open_connections(self) -> list[HostConnection]:
         """To every host that is reached just now."""
-        done = [task for task in self._connections.values() if task.done() and not task.cancelled()]
-        return [task.result() for task in done if task.exception() is None and task.result().lost is None]
+        return self._connections.open()
 
-    async def _connect(
-        self, address: str, host_id: str, metadata: tuple[tuple[str, str], ...]
-    ) -> HostConnection:
+    async def _connect(self, address: str, host_id: str, metadata: Metadata) -> HostConnection:
         connection = HostConnection(
             address, host_id, self.client_id, channel=self.links.channel(address, self.links.way(metadata)),
             metadata=self.links.without_pass(metadata), credentials=self.links.passes(),
@@ -429,3 +417,6 @@ class Mesh(Catalogue):
         self.recovery.connection_lost(connection, error)
         for pool in self._pools.values():
             pool.forget(connection)
+        for run in self.rollout_runs:
+            run.forget(connection)
+        self._connections.forget(connection)

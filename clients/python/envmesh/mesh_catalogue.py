@@ -16,6 +16,7 @@ from envmesh.outcome import EnvironmentSpec
 from envmesh.reservation import Reservation, seconds_until
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.v1 import environment_pb2_grpc, placement_pb2
+from envmesh.versions import newest, rising
 
 __all__ = ["Catalogue"]
 
@@ -42,19 +43,23 @@ class Catalogue:
         raise NotImplementedError
 
     async def environments(self) -> list[EnvironmentSpec]:
-        """Every environment that the mesh serves, sorted. Raises: MeshUnavailable."""
+        """Every environment that the mesh serves, by name and version, the newest last. Raises: MeshUnavailable."""
         found = [EnvironmentSpec(info) for pool in await self.pools() for info in pool.environments]
         specs = {spec.key: spec for spec in found}
-        return [specs[key] for key in sorted(specs)]
+        return [specs[key] for key in rising(specs)]
 
     async def describe(self, environment: str) -> EnvironmentSpec:
-        """One environment, by ``name``, ``name@version`` or target string. Raises: NotFound, MeshUnavailable."""
-        specs = await self.environments()
-        named = [spec for spec in specs if environment in (spec.key, spec.name, spec.target)]
-        if not named:
-            known = ", ".join(spec.key for spec in specs) or "none"
+        """One environment, by ``name@version``, or by ``name`` or target string, which mean its newest version.
+
+        Raises:
+            NotFound: there is none. MeshUnavailable.
+        """
+        specs = {spec.key: spec for spec in await self.environments()}
+        key = newest(key for key, spec in specs.items() if environment in (key, spec.name, spec.target))
+        if key is None:
+            known = ", ".join(specs) or "none"
             raise NotFound(f"no environment {environment!r} in this mesh (there are: {known})")
-        return named[-1]
+        return specs[key]
 
     async def pools(self) -> list[placement_pb2.Pool]:
         """The pools of the mesh."""

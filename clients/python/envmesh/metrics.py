@@ -175,7 +175,7 @@ class ClientMetrics(Instruments):
         )
         self._groups = self.counter(
             "envmesh_client_groups_total",
-            "Groups by whether the returns of their members differ.",
+            "Groups with at least two returns, by whether these differ.",
             (*one, "variance"),
         )
         self._thought = self.counter(
@@ -246,9 +246,10 @@ class ClientMetrics(Instruments):
                 self._lags.labels(lag).note(value)
 
     def grouped(self, group: Sequence[Trajectory]) -> None:
-        """A group is full."""
-        returns = {trajectory.return_ for trajectory in group if trajectory.failure is None}
-        self._groups.add(1, *self._labels(group[0]), "some" if len(returns) > 1 else "zero")
+        """A group is full. With fewer than two returns it says nothing of how they vary."""
+        returns = [trajectory.return_ for trajectory in group if trajectory.failure is None]
+        if len(returns) > 1:
+            self._groups.add(1, *self._labels(group[0]), "some" if len({*returns}) > 1 else "zero")
 
     def reset(self, seconds: float) -> None:
         """A reset's outcome came."""

@@ -221,10 +221,11 @@ class Trajectory:
     """An episode's recorded data.
 
     ``rewards``, ``digests`` and the decoded ``actions`` have one element a step; ``observations`` and ``infos`` one
-    more, the reset's first. ``return_`` is the sum of rewards, None where the episode failed; then ``failure`` says
-    how. ``annotations`` maps a step index to what the policy attached to that step. ``host`` is the address of the
-    last host, ``resumes`` says when the episode was rebuilt. ``seconds`` is how long it took, ``step_seconds`` how long
-    each step did where that was measured (None elsewhere), ``ended_at`` when it was recorded, in Unix seconds (0.0: not
+    more, the reset's first. ``options`` are those of the reset, ``packed_options`` their serialized Value (nothing
+    where there are none). ``return_`` is the sum of rewards, None where the episode failed; then ``failure`` says how.
+    ``annotations`` maps a step index to what the policy attached to that step. ``host`` is the address of the last
+    host, ``resumes`` says when the episode was rebuilt. ``seconds`` is how long it took, ``step_seconds`` how long each
+    step did where that was measured (None elsewhere), ``ended_at`` when it was recorded, in Unix seconds (0.0: not
     yet).
     """
 
@@ -243,7 +244,7 @@ class Trajectory:
         "grade",
         "group",
         "host",
-        "options",
+        "packed_options",
         "resumes",
         "seconds",
         "seed",
@@ -255,14 +256,14 @@ class Trajectory:
     )
 
     def __init__(self, spec: EnvironmentSpec, episode_id: bytes, *, seed: int | None, options: Mapping[str, Any] | None,
-                 task: str = "", split: str = "", group: int | None = None):  # fmt: skip
+                 packed_options: bytes = b"", task: str = "", split: str = "", group: int | None = None):  # fmt: skip
         self.spec = spec
         self.environment = spec.name
         self.version = spec.version
         self.build = spec.build
         self.episode_id = episode_id
         self.seed = seed
-        self.options = options
+        self.packed_options = values.encode(dict(options)) if options else packed_options
         self.task = task
         self.split = split
         self.group = group
@@ -290,6 +291,11 @@ class Trajectory:
         """Take recorded rows (the reset's first) and actions in place of what is there."""
         self._rows, self._actions = list(rows), list(actions)
         self._summed = 0
+
+    @property
+    def options(self) -> Any:
+        """The reset options, decoded; None where there are none."""
+        return values.decode(self.packed_options) if self.packed_options else None
 
     @property
     def rewards(self) -> list[float]:

@@ -122,7 +122,7 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             return
         act = self.act
         if act is None:
-            self.expected = NOTHING_EXPECTED
+            self.let_think()
             self.run.batch.add(self, payload)  # type: ignore[union-attr]
             return
         try:
@@ -134,6 +134,12 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
             self._policy_failed(error)
             return
         self.play(data)
+
+    def let_think(self) -> None:
+        """The policy takes its time: until it has decided, nothing is sent that would acknowledge the last outcome."""
+        self.expected = NOTHING_EXPECTED
+        payload, _, _, _, info = self.trajectory._rows[-1]
+        self.acknowledge(self.index, payload, info)
 
     def play(self, data: bytes) -> None:
         """Send the next step. ``data`` is the action's serialized Value."""
@@ -328,17 +334,8 @@ class PolicyPlayer(EpisodeState, EpisodeSession):
 
     def packed_journal(self) -> Journal:
         """The journal that the trajectory's columns amount to."""
-        journal = Journal()
-        digests = self.trajectory.digests
-        journal.begin(self.beginning.entry(self.spec), digests[0])
-        sealed = self._checkpoint
-        first = 0
-        if sealed is not None:
-            journal.base = first = sealed.index
-            journal.checkpoint(sealed)
-        for action, digest in zip(self.trajectory._actions[first:], digests[first + 1 :], strict=False):
-            journal.act(action, digest)
-        return journal
+        reset, played = self.beginning.entry(self.spec), self.trajectory
+        return Journal.of(reset, played.digests, played._actions, self._checkpoint)
 
     def stand_by(self, slot: Slot, handle: int) -> None:
         """There is no copy for now."""

@@ -55,12 +55,20 @@ class PolicyBlock:
                 for kind, flag, wanted, index in zip(kinds, flags, expected, indices, strict=True)
             ]
             special = [not each for each in plain]
-            rows = zip(players, kinds, indices, payloads, rewards, flags, digests, infos, strict=True)
-            for player, kind, index, payload, reward, flag, digest, info in compress(rows, special):
+            rows = zip(
+                handles, players, kinds, indices, payloads, rewards, flags, digests, infos, strict=True
+            )
+            for handle, player, kind, index, payload, reward, flag, digest, info in compress(rows, special):
+                if handle not in self.players or self.players[handle] is not player:
+                    continue  # a straggler: a row before this one has filled its group
                 if kind != OUTCOME:
                     player.on_event(kind, index, payload)
                 elif player.expected == index:
                     player.on_outcome(index, payload, reward, flag, digest, info)
+            present = map(self.players.get, handles)
+            plain = [
+                own and there is player for own, there, player in zip(plain, present, players, strict=True)
+            ]
             if True not in plain:
                 return
             players, handles = list(compress(players, plain)), list(compress(handles, plain))

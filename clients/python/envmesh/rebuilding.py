@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from envmesh.episode_session import ELSEWHERE, LOSS_OF_REASON, WORKER_DEATHS
+from envmesh.episode_session import ELSEWHERE, LOSS_OF_REASON, WORKER_DEATHS, answers
 from envmesh.errors import EnvmeshError, EpisodeAborted, EpisodeTakenOver
 from envmesh.outcome import columns_of_message
 from envmesh.rebuild import Loss, acquit
@@ -22,7 +22,7 @@ __all__ = ["Rebuild"]
 STEP, RESET, CLOSE = pb.COMMAND_KIND_STEP, pb.COMMAND_KIND_RESET, pb.COMMAND_KIND_CLOSE
 RESUME, DETACHED = pb.COMMAND_KIND_RESUME, pb.EVENT_KIND_DETACHED
 FAILURE, RESUMED = pb.EVENT_KIND_FAILURE, pb.EVENT_KIND_RESUMED
-CHECKPOINT_EVENT, CHECKPOINT = pb.EVENT_KIND_CHECKPOINT, pb.COMMAND_KIND_CHECKPOINT
+CHECKPOINT_EVENT = pb.EVENT_KIND_CHECKPOINT
 
 NOTHING_EXPECTED = -1
 ATTEMPTS = 3
@@ -123,16 +123,15 @@ class Rebuild(Relocation):
             self._refused(failure_of(payload), payload)
 
     def _old_answered(self, kind: int, index: int, payload: bytes) -> None:
-        assert self.held is not None
-        if kind == CHECKPOINT_EVENT and self.held[1] != CHECKPOINT:
-            self.episode.on_event(kind, index, payload)
-            return
         if kind == FAILURE:
             error = failure_of(payload)
             if error.reason in WORKER_DEATHS or error.reason == "EPISODE_UNKNOWN":
                 self.old = None
                 self._past_boundary()
                 return
+        if not answers(kind, index, self.held):
+            self.episode.on_event(kind, index, payload)
+            return
         if kind == DETACHED:  # the copy that was let go is the one there
             self.go_back()
             self.episode.on_event(kind, index, payload)

@@ -5,7 +5,10 @@ steps were measured, ``step_seconds``. Recordings of older clients lack these, a
 
 ``.jsonl`` is one JSON object a line: first what the file is, then each environment before its first episode, then the
 trajectories. What was written survives a crash, but for the last second or so; a torn last line is skipped when
-reading. ``.parquet`` has one row a trajectory with values as canonical bytes, and can be read once it was closed.
+reading. ``.parquet`` has one row a trajectory with values as canonical bytes, and can be read once it was closed;
+until then it is called ``….parquet.partial``. What a crash leaves under that name has whole row groups and no footer,
+so it takes a tool that repairs Parquet to read it. It stands in nobody's way: the next recording of the same name keeps
+it aside, as ``….parquet.partial.1`` and so on, and says so in a warning.
 """
 
 from __future__ import annotations
@@ -57,10 +60,12 @@ class Recorder(abc.ABC):
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Recorder:
-        """A new recording, ``.jsonl`` or ``.parquet`` by its suffix; a file that exists is never overwritten.
+        """A new recording, ``.jsonl`` or ``.parquet`` by its suffix; a file that exists is never overwritten, and what
+        a crash left of one is kept.
 
         Raises:
-            InvalidRequest: another suffix, or the file exists. MissingExtra: Parquet needs ``envmesh[parquet]``.
+            InvalidRequest: another suffix, or the file exists or is being written. MissingExtra: Parquet needs
+                ``envmesh[parquet]``.
             OSError: the file cannot be created.
         """
         path = Path(path)
@@ -164,7 +169,7 @@ def trajectory_form(trajectory: Trajectory) -> dict[str, Any]:
         "task": trajectory.task,
         "split": trajectory.split,
         "group": trajectory.group,
-        "options": payload_to_json(encode(dict(trajectory.options))) if trajectory.options else None,
+        "options": payload_to_json(trajectory.packed_options) if trajectory.packed_options else None,
         "outcome": trajectory.outcome,
         "return": _finite(trajectory.return_),
         "terminated": trajectory.terminated,
@@ -306,8 +311,9 @@ def made_trajectory(spec: EnvironmentSpec, form: dict[str, Any], *, episode_id: 
     Raises:
         ValueError: the parts do not fit one another.
     """
+    decode(options)  # or somebody would find out when looking at them
     trajectory = Trajectory(
-        spec, episode_id, seed=form["seed"], options=decode(options) if options else None, task=form["task"],
+        spec, episode_id, seed=form["seed"], options=None, packed_options=options, task=form["task"],
         split=form["split"], group=form["group"],
     )  # fmt: skip
     rewards = [float(reward) for reward in form["rewards"]]

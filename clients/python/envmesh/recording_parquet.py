@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from envmesh.claimed_file import claim
 from envmesh.errors import InvalidRequest, MissingExtra
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.recording import (
@@ -20,7 +21,6 @@ from envmesh.recording import (
     stamp,
 )
 from envmesh.v1 import environment_pb2 as pb
-from envmesh.values import encode
 
 try:
     import pyarrow as pa
@@ -104,19 +104,14 @@ _SCHEMA = pa.schema(
 
 
 class ParquetRecorder(Recorder):
-    """Writes a row group whenever enough has come together. The file is written beside its place and moved there
-    when it is closed, so that what has the final name is whole."""
+    """Writes a row group whenever enough has come together. The file is written beside its place, as ``….partial``, and
+    moved there when it is closed, so that what has the final name is whole. What a crash left there is not lost to the
+    next recording of that name: it is kept as ``….partial.1`` and so on."""
 
     def __init__(self, path: Path):
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
-        try:
-            self._partial.touch(exist_ok=False)
-        except FileExistsError:
-            raise InvalidRequest(
-                f"{self._partial} exists: another recording is being written there, or one was not closed; "
-                "name another file or move it"
-            ) from None
+        self._claim = claim(self._partial)
         self._writer = pq.ParquetWriter(
             str(self._partial),
             _SCHEMA,
@@ -142,11 +137,12 @@ class ParquetRecorder(Recorder):
         if self._closed:
             return
         self._closed = True
-        try:
-            self._flush()
-        finally:
-            self._writer.close()
-        self._partial.replace(self._path)
+        with self._claim:
+            try:
+                self._flush()
+            finally:
+                self._writer.close()
+            self._partial.replace(self._path)
 
     def _flush(self) -> None:
         rows, self._rows, self._bytes = self._rows, [], 0
@@ -202,7 +198,7 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "task": trajectory.task,
         "split": trajectory.split,
         "group": trajectory.group,
-        "options": encode(dict(trajectory.options)) if trajectory.options else None,
+        "options": trajectory.packed_options or None,
         "outcome": trajectory.outcome,
         "return": trajectory.return_,
         "flags": trajectory.flags,

@@ -325,7 +325,7 @@ class Recovery:
         """An episode stands again."""
         self.rebuilds.discard(rebuild)
         statistics = self.statistics
-        statistics.count_resume(str(rebuild.cause), "replay" if rebuild.replayed else "live")
+        statistics.count_resume("replay" if rebuild.replayed else "live", str(rebuild.cause))
         statistics.replayed_steps += rebuild.replayed
         statistics.resume_seconds.append(self.mesh.loop_time() - rebuild.started)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure
 from envmesh.outcome import Outcome, Trajectory
+from envmesh.v1 import value_pb2
 
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
@@ -53,8 +54,8 @@ class Difference:
 
 
 async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
-    """Play a trajectory's actions again, with its seed, task and options; the first difference, or None. A reset that
-    failed then, and fails in the same words now, is no difference.
+    """Play a trajectory's actions again, with its seed, task and options, all as they were sent; the first difference,
+    or None. A reset that failed then, and fails in the same words now, is no difference.
 
     The version must be the recorded one; another build of it is tried, and named where something differs.
 
@@ -64,10 +65,11 @@ async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
     episode = mesh.episode(
         trajectory.spec.key,
         seed=trajectory.seed,
-        options=trajectory.options,
         task=trajectory.task,
         split=trajectory.split,
     )
+    if trajectory.packed_options:
+        episode.beginning.options_value = value_pb2.Value.FromString(trajectory.packed_options)
     try:
         recorded = trajectory.outcomes()
         try:
@@ -79,8 +81,7 @@ async def replay(mesh: Mesh, trajectory: Trajectory) -> Difference | None:
         for step, expected in enumerate(recorded):
             if step:
                 try:
-                    action = trajectory.spec.action_codec.decode(trajectory.packed_actions[step - 1])
-                    outcome = await episode.step(action)
+                    outcome = await episode.step_packed(trajectory.packed_actions[step - 1])
                 except EnvmeshError as error:
                     return _failed(trajectory, step, error, builds[1])
             if outcome.digest != expected.digest:

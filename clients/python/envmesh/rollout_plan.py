@@ -10,8 +10,12 @@ from typing import Any
 from envmesh.beginnings import make_beginning
 from envmesh.env import Task
 from envmesh.episode import Beginning
+from envmesh.errors import InvalidRequest
 
 __all__ = ["RolloutPlan"]
+
+_NOTHING: Any = object()
+"""What an iterator that has run out gives."""
 
 Planned = tuple[Beginning, int]
 """How an episode begins, and how many new ones may be run in its place should it fail."""
@@ -43,6 +47,7 @@ class RolloutPlan:
         self._seeds = iter(seeds) if seeds is not None else None
         self._tasks = iter(tasks) if tasks is not None else None
         self._options = options
+        self._shortfall = ""
         self._again: deque[Planned] = deque()
         self._seen_to: set[int] = set()
         self._over: set[int] = set()
@@ -121,18 +126,29 @@ class RolloutPlan:
         self.exhausted = False
         return beginning, self._retries
 
+    def check_complete(self) -> None:
+        """Once everything was played: whether that is as much as was asked for.
+
+        Raises:
+            InvalidRequest: the caller's tasks or seeds ran out before.
+        """
+        if self._shortfall:
+            raise InvalidRequest(self._shortfall)
+
+    def _ran_out(self, what: str, played: int) -> None:
+        if self._episodes is not None:
+            self._shortfall = f"the {what} ran out after {played} of {self._episodes} episodes"
+
     def _beginnings(self, run: str, seeded: bool) -> Iterator[Beginning]:
         number = 0
         while True:
-            task: str | Task = ""
-            if self._tasks is not None:
-                found = next(self._tasks, None)
-                if found is None:
-                    return
-                task = found
-            seed = next(self._seeds, None) if self._seeds is not None else self._draw_seed()
-            if seed is None:
+            task = next(self._tasks, _NOTHING) if self._tasks is not None else ""
+            seed = next(self._seeds, _NOTHING) if self._seeds is not None and task is not _NOTHING else None
+            if task is _NOTHING or seed is _NOTHING:
+                self._ran_out("tasks" if task is _NOTHING else "seeds", number * self._group_size)
                 return
+            if seed is None:
+                seed = self._draw_seed()
             group = number if self._group_size > 1 else None
             seed = self._seeds_of_groups.pop(number, seed)
             self._at_group = number

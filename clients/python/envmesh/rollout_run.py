@@ -17,11 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from envmesh.batch_players import BatchPlayers
-from envmesh.beginnings import beginning_of, spec_as_written
 from envmesh.env import Task
 from envmesh.episode import Beginning
 from envmesh.errors import MeshUnavailable
 from envmesh.groups import check_counts
+from envmesh.left_episodes import LeftEpisodes
 from envmesh.measured import MeasuredPolicyPlayer, MeasuredTaskPlayer
 from envmesh.outcome import EnvironmentSpec, Trajectory
 from envmesh.players import PolicyPlayer
@@ -30,14 +30,13 @@ from envmesh.policy_block import PolicyBlock
 from envmesh.progress import Progress
 from envmesh.recording import Recorder
 from envmesh.rollout_plan import RolloutPlan
-from envmesh.rollout_results import RolloutResults, read_end
-from envmesh.slot import FormerHost, Slot, StandInBinding
+from envmesh.rollout_results import RolloutResults
+from envmesh.slot import Slot
 from envmesh.stream import HostConnection
 from envmesh.task_player import TaskPlayer
 from envmesh.traced import player_of
 
 if TYPE_CHECKING:
-    from envmesh.journal_records import Unfinished
     from envmesh.mesh import Mesh
 
 __all__ = ["RolloutRun"]
@@ -81,9 +80,10 @@ class RolloutRun:
         self.policy = policy
         kind = self.kind = kind_of(policy)
         self.episodes = episodes
-        self.concurrency = concurrency if episodes is None else max(1, min(concurrency, episodes + spares))
+        members = group_size + spares
+        most = concurrency if episodes is None else episodes // group_size * members
+        self.concurrency = max(1, min(concurrency, most))
         self.group_size = group_size
-        self.spares = spares if group_size > 1 else 0
         self.grade = grade
         self.max_steps = max_steps
         self.spec: EnvironmentSpec | None = None
@@ -96,13 +96,13 @@ class RolloutRun:
             (MeasuredPolicyPlayer, MeasuredTaskPlayer) if measure else (PolicyPlayer, TaskPlayer)
         )
         self._timeout = mesh.slot_patience(timeout)
-        self._retries = retries
+        self.retries = retries
         self._plan = RolloutPlan(
-            episodes, group_size=group_size, members=group_size + self.spares, retries=retries,
+            episodes, group_size=group_size, members=members, retries=retries,
             draw_seed=partial(random.Random(seed).getrandbits, 31), seeds=seeds, tasks=tasks, options=options,
         )  # fmt: skip
         self._parked: list[Slot] = []
-        self._left: dict[PolicyPlayer, Unfinished] = {}
+        self._left = LeftEpisodes(self)
         self._arrived = asyncio.Event()
         self._error: BaseException | None = None
         plain = not (kind.asynchronous or kind.batched or kind.per_episode or isinstance(policy, Mapping))
@@ -137,7 +137,9 @@ class RolloutRun:
                 raise self._error
             if self._finished():
                 results.all_were_had()
-                self.close()
+                if not self._closed:
+                    self.close()
+                    self._plan.check_complete()
                 return []
             self._arrived.clear()
             await self._arrived.wait()
@@ -165,6 +167,8 @@ class RolloutRun:
         if self._closed:
             return
         self._abandon()
+        if self._started and self.mesh.journal is not None:
+            self.mesh.journal.leave_run(self._name)
         self.mesh.rollout_runs.discard(self)
         if self._slot_deadline is not None:
             self._slot_deadline.cancel()
@@ -204,11 +208,15 @@ class RolloutRun:
         self._results.start()
         self._plan.start(self._name, seeded=spec.seeded)
         self._take_up_unfinished()
-        first = self._plan.following()
-        if first is None:
-            return
-        self._plan.play_again(*first, next_of_all=True)
-        self._want(max(0, self.concurrency - len(self.live) - len(self._asked)))
+        self.fill()
+
+    def fill(self) -> None:
+        """Ask for as many slots as are wanting, where there is something to play."""
+        following = None if self._closed else self._following()
+        wanting = self.concurrency - len(self.live) - len(self._asked) - len(self._parked)
+        if following is not None:
+            self._plan.play_again(*following, next_of_all=True)
+            self._want(max(0, wanting))
 
     def _take_up_unfinished(self) -> None:
         """Go on with what the journal's former owner has left of this run; what had ended is handed out as it is. Each
@@ -217,49 +225,22 @@ class RolloutRun:
         if (journal := self.mesh.journal) is None:
             return
         self._plan.leave_out(journal.done.get(self._name, ()))
-        ended: list[PolicyPlayer] = []
-        for unfinished in [u for u in journal.unfinished.values() if u.beginning["run"] == self._name]:
-            player = self._player_of(unfinished)
+        begun, ended = self._left.find(journal, self._name)
+        for player in (*begun, *ended):
             self._plan.take_up(player.beginning)
             self._results.expect(player)
-            if unfinished.ended is None:
-                self._left[player] = unfinished
-            else:
-                player.trajectory.fill(unfinished.rows, unfinished.actions)
-                read_end(unfinished.ended, player.trajectory)
-                ended.append(player)
-        for player in sorted(ended, key=lambda each: each.trajectory.failure is not None):
+        for player in ended:
             if self._results.waits_for(player):
                 self._deliver(player, player.trajectory)
-        self._take_up()
+        self._left.take_up()
 
-    def _player_of(self, unfinished: Unfinished) -> PolicyPlayer:
-        """Who plays, or has played, an episode of the journal's former owner."""
-        assert self.spec is not None
-        assert self.mesh.journal is not None
-        beginning = beginning_of(unfinished.beginning)
-        spec = spec_as_written(self.spec, unfinished.beginning)
-        trajectory = Trajectory(
-            spec, unfinished.episode_id, seed=beginning.seed, options=beginning.options, task=beginning.task,
-            split=beginning.split, group=beginning.group,
-        )  # fmt: skip
-        trajectory.annotations = unfinished.annotations or None
-        policy, kind = (None, PolicyPlayer) if unfinished.ended is not None else self._policy_of(beginning)
-        slot = Slot(StandInBinding(FormerHost(*unfinished.host), spec))
-        player = kind(self, slot, spec, beginning, trajectory, self._retries, None)
-        player.policy = policy
-        player.log = self.mesh.journal.log_of(unfinished)
-        return player
+    @property
+    def has_room(self) -> bool:
+        """Whether one more episode may be played beside those that are."""
+        return len(self.live) < self.concurrency and not self._closed and self._error is None
 
-    def _take_up(self) -> None:
-        """Go on with as many of the journal's episodes as may be played at once; the others follow as these end."""
-        while self._left and len(self.live) < self.concurrency and not self._closed and self._error is None:
-            player = next(iter(self._left))
-            unfinished = self._left.pop(player)
-            self._is_live(player)
-            player.take_up(unfinished)
-
-    def _is_live(self, player: PolicyPlayer) -> None:
+    def note_live(self, player: PolicyPlayer) -> None:
+        """An episode is being played from now on."""
         self.live.add(player)
         self.peak = max(self.peak, len(self.live))
 
@@ -303,7 +284,7 @@ class RolloutRun:
             return
         if self._left:
             self.mesh.pool(self.environment).give(slot)  # they have slots of their own, or seek them
-            self._take_up()
+            self._left.take_up()
             return
         if not slot.usable:
             self._ask_for_slot()
@@ -319,7 +300,7 @@ class RolloutRun:
         beginning, retries = following
         self._play(slot, beginning, retries)
 
-    def _policy_of(self, beginning: Beginning) -> tuple[Any, type[PolicyPlayer]]:
+    def policy_of(self, beginning: Beginning) -> tuple[Any, type[PolicyPlayer]]:
         """The policy of an episode, and who plays with it. Raises: what a factory of policies raises; TypeError where
         it makes none."""
         policy, kind = self.policy, self.kind
@@ -332,7 +313,7 @@ class RolloutRun:
 
     def _play(self, slot: Slot, beginning: Beginning, retries: int) -> None:
         try:
-            policy, kind = self._policy_of(beginning)
+            policy, kind = self.policy_of(beginning)
         except BaseException as error:  # of a policy that is made for each episode
             self.fail(error)
             self.mesh.pool(self.environment).give(slot)
@@ -340,12 +321,12 @@ class RolloutRun:
         spec = slot.binding.spec
         assert spec is not None
         trajectory = Trajectory(
-            spec, secrets.token_bytes(16), seed=beginning.seed, options=beginning.options, task=beginning.task,
-            split=beginning.split, group=beginning.group,
+            spec, secrets.token_bytes(16), seed=beginning.seed, options=None,
+            packed_options=beginning.packed_options, task=beginning.task, split=beginning.split, group=beginning.group,
         )  # fmt: skip
         player = player_of(self, kind, slot, spec, beginning, trajectory, retries)
         player.policy = policy
-        self._is_live(player)
+        self.note_live(player)
         self._results.expect(player)
         player.begin()
 
@@ -364,14 +345,18 @@ class RolloutRun:
         connection = slot.connection
         block = self._blocks.get(connection)
         if block is None:
-            self._blocks = {each: its for each, its in self._blocks.items() if each.lost is None}
             block = self._blocks[connection] = PolicyBlock(self, connection, spec)
         return block
+
+    def forget(self, connection: HostConnection) -> None:
+        """A host is lost: nothing is played there any more."""
+        self._blocks.pop(connection, None)
+        self._slot_waiters = [waiter for waiter in self._slot_waiters if not waiter.done()]
 
     def _ask_for_slot(self) -> None:
         """Instead of one that is gone, where there is still something to play: it might not come."""
         if self._left:
-            self._take_up()
+            self._left.take_up()
             return
         following = None if self._closed else self._following()
         if following is not None:
@@ -425,7 +410,7 @@ class RolloutRun:
         if stragglers is not None:
             self._plan.give_up(group)
         for straggler in stragglers or ():
-            self._left.pop(straggler, None)
+            self._left.leave(straggler)
             if straggler in self.live:
                 straggler.cancel()
                 self.live.discard(straggler)

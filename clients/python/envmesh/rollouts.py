@@ -20,10 +20,12 @@ class Rollouts:
     ones first where the failure is retryable. ``concurrency`` bounds the episodes at once; a consumer that is slower
     than the mesh slows the start of new episodes. ``group_size`` episodes share task and seed, ``spares`` more are
     started with them, and the stragglers are cancelled once a group is full. ``seeds`` gives the seeds; else they are
-    drawn from one sequence that ``seed`` begins. ``grade`` asks for the environment's ``reward()`` at each end.
-    ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or .parquet) that gets every
-    trajectory. ``progress`` draws a bar on standard error, or where that is no terminal writes a line every five
-    seconds. ``timeout`` bounds the wait for a slot, in seconds. ``measure`` notes each step's time in ``step_seconds``.
+    drawn from one sequence that ``seed`` begins, as is one that is None. Where ``tasks`` or ``seeds`` are too few for
+    ``episodes``, all that they begin is yielded, and then InvalidRequest raised. ``grade`` asks for the environment's
+    ``reward()`` at each end. ``max_steps`` closes longer episodes as truncated. ``record`` is a file (.jsonl or
+    .parquet) that gets every trajectory. ``progress`` draws a bar on standard error, or where that is no terminal
+    writes a line every five seconds. ``timeout`` bounds the wait for a slot, in seconds. ``measure`` notes each step's
+    time in ``step_seconds``.
 
     Use it in ``async for`` alone, or in ``async with`` to be sure that leaving early closes at once what is open.
     """

@@ -8,7 +8,7 @@ message and need numpy alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = [
     "to_proto",
 ]
 
+Beyond: TypeAlias = Callable[[Any, str], str | None]
 Declared: TypeAlias = "gymnasium.Space[Any] | JsonSchema | ToolList | Mapping[str, Any] | space_pb2.Space"
 
 
@@ -56,15 +57,14 @@ def codec(space: Declared | None, *, action: bool = False) -> Codec:
     if space is None:
         return ANYTHING
     message = to_proto(space)
-    check = build_check(message)
-    if is_authors_own(space):
-        check = _narrowed(check, getattr(space, "contains"), repr(space))  # noqa: B009 - not all of them have it
-    return build(message, check, action)
+    check, beyond = build_check(message), _beyond(space)
+    return build(message, check if beyond is None else _narrowed(check, beyond), action)
 
 
 def is_authors_own(space: Any) -> bool:
-    """Whether a space may say more of its values than its message does: its class is not one of Gymnasium's."""
-    return hasattr(space, "contains") and type(space).__module__.partition(".")[0] != "gymnasium"
+    """Whether a space may say more of its values than its message does: its class, or that of one inside of it, is not
+    one of Gymnasium's."""
+    return _beyond(space) is not None
 
 
 def describe(space: Declared | None) -> str:
@@ -72,16 +72,45 @@ def describe(space: Declared | None) -> str:
     return "any value" if space is None else describe_message(to_proto(space))
 
 
-def _narrowed(
-    check: Callable[[Any], str | None], contains: Callable[[Any], bool], name: str
-) -> Callable[..., Any]:
-    """``check``, and what a subclass of one of Gymnasium's spaces says beyond it."""
-
+def _narrowed(check: Callable[[Any], str | None], beyond: Beyond) -> Callable[[Any], str | None]:
     def narrowed(value: Any) -> str | None:
         problem = check(value)
-        return problem if problem is not None or contains(value) else f"expected an element of {name}"
+        return problem if problem is not None else beyond(value, "")
 
     return narrowed
+
+
+def _beyond(space: Any) -> Beyond | None:
+    """What subclasses of Gymnasium's spaces, this one or some inside of it, say beyond the message, of a value that
+    fits the message and of the place where it is; None where there are none. Stacks and graphs are not looked into."""
+    if type(space).__module__.partition(".")[0] != "gymnasium":
+        return _belongs(space.contains, repr(space)) if hasattr(space, "contains") else None
+    parts = getattr(space, "spaces", ())
+    named = parts.items() if isinstance(parts, Mapping) else enumerate(parts)
+    inside = {name: beyond for name, part in named if (beyond := _beyond(part)) is not None}
+    kind = type(space).__name__
+    if kind == "OneOf" and inside:
+        return lambda value, place: _first(
+            [inside[value[0]](value[1], f"{place}[1]")] if value[0] in inside else ()
+        )
+    if kind == "Sequence" and not space.stack and (each := _beyond(space.feature_space)) is not None:
+        return lambda value, place: _first(each(item, f"{place}[{at}]") for at, item in enumerate(value))
+    if not inside:
+        return None
+    return lambda value, place: _first(each(value[at], f"{place}[{at!r}]") for at, each in inside.items())
+
+
+def _belongs(contains: Callable[[Any], bool], name: str) -> Beyond:
+    def belongs(value: Any, place: str) -> str | None:
+        if contains(value):
+            return None
+        return f"at {place}: expected an element of {name}" if place else f"expected an element of {name}"
+
+    return belongs
+
+
+def _first(problems: Iterable[str | None]) -> str | None:
+    return next((problem for problem in problems if problem is not None), None)
 
 
 # ---- to messages

@@ -12,7 +12,7 @@ KEPT_TIMES = 100_000
 class Statistics:
     """Counts since the client was made. Times are in seconds; the last ``KEPT_TIMES`` of each are kept.
 
-    ``resumes`` counts rebuilt episodes by (kind, cause): kind ``replay`` or ``live`` (a living copy taken up again),
+    ``resumes`` counts rebuilt episodes by (kind, cause): kind ``replay`` or ``live`` (no step had to be played again),
     cause a value of ``rebuild.Loss``. ``resume_seconds`` are from the loss until the episode stood again,
     ``notice_seconds`` from the last sign of life of a host until it was given up.
     """

@@ -84,6 +84,7 @@ class SyncEpisode(_Front[Episode]):
 
     begin = _waiting(Episode.begin)
     step = _waiting(Episode.step)
+    step_packed = _waiting(Episode.step_packed)
     reward = _waiting(Episode.reward)
     checkpoint = _waiting(Episode.checkpoint)
     detach = _waiting(Episode.detach)
@@ -93,7 +94,9 @@ class SyncEpisode(_Front[Episode]):
         branches = self._wait(self._behind.fork(n, reseed=reseed, timeout=timeout))
         return [SyncEpisode(branch, self._thread) for branch in branches]
 
-    close = _waiting(Episode.close)
+    def close(self) -> None:
+        """End the episode and give its slot back; see ``envmesh.Episode.close``."""
+        self._wait(self._behind.close())
 
     @property
     def outcome(self) -> Outcome:
@@ -144,6 +147,11 @@ class SyncEpisode(_Front[Episode]):
     def failure(self) -> EnvmeshError | None:
         """How it failed, if it did."""
         return self._behind.failure
+
+    @property
+    def annotations(self) -> dict[int, Any]:
+        """What was attached to steps, by their index."""
+        return self._behind.annotations
 
 
 class SyncRollouts(_Front[Rollouts]):

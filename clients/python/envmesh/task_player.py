@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from envmesh.cancellation import was_cancelled
-from envmesh.episode import NOTHING_EXPECTED
 from envmesh.outcome import AGENTS, make_outcome
 from envmesh.players import TRUNCATED, PolicyPlayer
 from envmesh.policies import Act
@@ -31,7 +30,7 @@ class TaskPlayer(PolicyPlayer):
     def go_on(self, payload: bytes, flags: int) -> None:
         """Wake the policy's task."""
         index = self.index
-        self.expected = NOTHING_EXPECTED
+        self.let_think()
         self.flags = flags
         limit = self.run.max_steps
         if flags & 3 or (limit is not None and index >= limit):

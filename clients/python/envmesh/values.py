@@ -23,11 +23,12 @@ from typing import Any
 from envmesh.decoding import TensorHint, decode
 from envmesh.encoding import encode
 from envmesh.v1 import value_pb2
-from envmesh.wire import DEFAULT_MEDIA_TYPE, MAX_DEPTH, Blob, Json, MalformedValue
+from envmesh.wire import DEFAULT_MEDIA_TYPE, MAX_DEPTH, MAX_ITEMS, Blob, Json, MalformedValue
 
 __all__ = [
     "DEFAULT_MEDIA_TYPE",
     "MAX_DEPTH",
+    "MAX_ITEMS",
     "Blob",
     "Json",
     "MalformedValue",

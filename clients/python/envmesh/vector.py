@@ -23,7 +23,7 @@ from envmesh.journal import Journal
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
 from envmesh.vector_batch import Batch
-from envmesh.vector_episodes import NOTHING, VectorEpisodes
+from envmesh.vector_episodes import NOTHING, VectorEpisodes, give_back
 from envmesh.vector_seeds import Seeds, SeedSequence
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ class Vector(VectorEpisodes):
     # ---- what callers do
 
     async def prepare(self) -> None:
-        """Find out what the environment is like; ``reset`` does it too. Raises: NotFound, MeshUnavailable."""
+        """Find out what the environment is like; ``reset`` does it too.
+
+        Raises:
+            NotFound, MeshUnavailable: it is not served. InvalidRequest: it has several agents, or honours no seed.
+        """
         self._check_usable()
         if self._spec is not None:
             return
@@ -220,7 +224,7 @@ class Vector(VectorEpisodes):
         for number in range(self.n):
             slot = self._vacate(number)
             if slot is not None:
-                self.pool.give(slot)
+                give_back(slot)
         for block in self._blocks:
             block.end()
         for waiter in self._slot_waiters:
@@ -228,7 +232,9 @@ class Vector(VectorEpisodes):
         self._arrivals.fail(MeshUnavailable("the vector was closed", reason="CANCELLED"))
 
     def journal(self, number: int) -> Journal:
-        """How episode ``number`` came to be where it is. Raises: KeyError where none is kept."""
+        """How episode ``number`` came to be where it is. Raises: KeyError where there is none, or none is kept."""
+        if not 0 <= number < self.n:
+            raise KeyError(number)
         return copy.deepcopy(self.journals.journal(number)[0])
 
     # ---- waiting
@@ -283,7 +289,8 @@ class Vector(VectorEpisodes):
         try:
             marks[numbers] = True
         except IndexError:
-            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {numbers.max()}") from None
+            beyond = numbers[(numbers < 0) | (numbers >= self.n)][0]
+            raise InvalidRequest(f"ids are from 0 to {self.n - 1}; got {beyond}") from None
         different = np.count_nonzero(marks)
         marks[:] = False
         if different != len(numbers):

@@ -15,11 +15,11 @@ from numpy import count_nonzero
 from envmesh.batch_codec import BatchCodec, integers, reals
 from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
-from envmesh.episode_session import ELSEWHERE
+from envmesh.episode_session import ELSEWHERE, LARGE_REPLY_BYTES
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
 from envmesh.frame_bounds import LARGE_VALUE_BYTES
 from envmesh.outcome import EnvironmentSpec
-from envmesh.slot import Slot
+from envmesh.slot import LeaseBinding, Slot
 from envmesh.stream import failure_of
 from envmesh.tensors import Array
 from envmesh.v1 import environment_pb2 as pb
@@ -34,11 +34,10 @@ from envmesh.vector_seeds import SeedSequence
 if TYPE_CHECKING:
     from envmesh.mesh import Mesh
 
-__all__ = ["NOTHING", "VectorEpisodes"]
+__all__ = ["NOTHING", "VectorEpisodes", "give_back"]
 
 NOTHING = -1
 ENDED = 3
-ACKNOWLEDGED_BYTES = 65536
 
 
 class VectorEpisodes:
@@ -189,6 +188,9 @@ class VectorEpisodes:
             seedless = [number for number in members if self.beginnings[number].seed is None]
             for number, seed in zip(seedless, self._seeds.following(seedless), strict=True):
                 self.beginnings[number].seed = seed
+        if self.spec.checkpoints:  # a large one of the episode before may come after this reset's outcome
+            for number in members:
+                self._rebind(number)
         identities = os.urandom(16 * len(numbers))
         self.epochs[numbers] = FIRST_EPOCH
         requests = []
@@ -229,7 +231,11 @@ class VectorEpisodes:
 
     def _slot_came(self, slot: Slot) -> None:
         if self._closed or not self._wanting:
-            self.pool.give(slot)
+            give_back(slot)
+            return
+        if slot.binding.spec is None or slot.binding.spec.key != self.spec.key:
+            self._ask_for_version()
+            give_back(slot)
             return
         if not slot.usable:  # its host was lost, or began to drain, in this very turn of the loop
             self._want(1)
@@ -239,6 +245,14 @@ class VectorEpisodes:
         self._handles[number] = self._blocks[place].place(number)
         self._open[number] = False
         self._reset(integers([number]))
+
+    def _ask_for_version(self) -> None:
+        """By the bare name another version comes now; by the full one this one, or a clear refusal."""
+        if self.pool.environment != self.spec.key:
+            self.pool = self.mesh.pool(self.spec.key)
+            for waiter in self._slot_waiters:
+                waiter.cancel()
+            self._want(len(self._wanting))
 
     def _settle(self, number: int, slot: Slot) -> int:
         """The episode's slot is this one from now on. Returns the number of its block."""
@@ -309,16 +323,11 @@ class VectorEpisodes:
             self._open[over] = False
         if self._keeps_journal:
             self.journals.received(numbers, digests)
-        size = self._observations.size
-        if (max(map(len, payloads)) if size is None else size) > ACKNOWLEDGED_BYTES:
-            self._acknowledge(numbers, came, payloads)
-        self._arrivals.add(Rows(numbers, payloads, reals(rewards), endings, infos if any(infos) else None))
-
-    def _acknowledge(self, numbers: Array, indices: Array, payloads: list[bytes]) -> None:
-        for number, index, payload in zip(numbers.tolist(), indices.tolist(), payloads, strict=True):
-            if len(payload) > ACKNOWLEDGED_BYTES:
-                connection = self._blocks[self._places[number]].connection
-                connection.send(int(self._handles[number]), index, pb.COMMAND_KIND_ACKNOWLEDGE, b"")
+        informed = any(infos)
+        if max(map(len, payloads)) + (max(map(len, infos)) if informed else 0) > LARGE_REPLY_BYTES:
+            for number, *outcome in zip(numbers.tolist(), indices, payloads, infos, strict=True):
+                self.members[number].acknowledge(*outcome)
+        self._arrivals.add(Rows(numbers, payloads, reals(rewards), endings, infos if informed else None))
 
     def on_failure(self, number: int, index: int, payload: bytes) -> None:
         """A command failed."""
@@ -422,3 +431,9 @@ class VectorEpisodes:
         self.members[number].abandon_rebuild()
         if self._away.came_back(number, self.mesh.loop_time()):
             self._handles[number] = 0
+
+
+def give_back(slot: Slot) -> None:
+    """A slot goes where it came from: the pool of another name would take it for what it is not."""
+    if isinstance(slot.binding, LeaseBinding):
+        slot.binding.pool.give(slot)

@@ -37,6 +37,7 @@ class LocalSeat:
 class LocalBreath:
     """A runner's part of ``breath.py``, where it plays in this process."""
 
+    ends_code = False
     _until = math.inf
 
     def breathe(self, until: float) -> None:

@@ -41,6 +41,8 @@ class ProcessRunner:
     before it has answered anything, after a growing delay.
     """
 
+    ends_code = True
+
     def __init__(
         self,
         definition: Definition,

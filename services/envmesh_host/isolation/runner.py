@@ -79,6 +79,11 @@ class Runner(Protocol):
         """Episodes closed long ago whose code still runs, and so still hold a slot."""
         ...
 
+    @property
+    def ends_code(self) -> bool:
+        """Whether code that does not return is ended at its limit. If not, only the end of this process ends it."""
+        ...
+
     async def stop(self, grace_seconds: float) -> None:
         """End everything within the grace; afterwards no thread, process or task of the runner is left."""
         ...

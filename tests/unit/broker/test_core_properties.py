@@ -153,7 +153,7 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         assert ledger.held.get("bounded", 0) <= max(QUOTA, held.get("bounded", 0)) + relocated
         there = ledger.held.get("bounded", 0) - ledger.away.get("bounded", 0)
-        assert there <= max(2 * QUOTA, there_before)
+        assert there <= max(3 * QUOTA, there_before)
         self._check_nothing_is_left_lying()
 
     def _check_nothing_is_left_lying(self):

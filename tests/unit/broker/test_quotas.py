@@ -12,6 +12,13 @@ def slots_of(world, request):
     return world.granted().get(request.request.arrival, 0)
 
 
+def promised(world, count):
+    """The one grant that tenant a is given for its request, and that its host was not shown yet."""
+    world.ask(count, tenant="a")
+    (grant,) = [grant for decision in world.decide() for grant in decision.grants]
+    return grant
+
+
 def pass_time(world, seconds):
     world.now += seconds
     world.report_all()
@@ -25,18 +32,19 @@ def lose(world, host_id):
 # ---- episodes on the move
 
 
-def test_whoever_calls_everything_a_relocation_comes_to_twice_its_quota_and_no_further():
+def test_whoever_calls_everything_a_relocation_comes_to_three_times_its_quota_and_no_further():
     world = World(a=Tenant("a", quota=2))
     world.host("h", slots=10)
     world.take(2, tenant="a")
     moving = world.ask(8, tenant="a", relocation=True)
-    assert slots_of(world, moving) == 2
-    assert "4 of 4 slots are taken (episodes on the move may take twice the quota)" in world.core.reason(
-        moving, world.now
+    assert slots_of(world, moving) == 4
+    assert (
+        "6 of 6 slots are taken (episodes on the move may take three times the quota)"
+        in world.core.reason(moving, world.now)
     )
     assert world.core.wants() == [], "nobody scales up for it"
     assert slots_of(world, world.ask(1, tenant="b")) == 1, "nor is it in the way of others"
-    gang = world.ask(5, tenant="a", whole=True, relocation=True)
+    gang = world.ask(7, tenant="a", whole=True, relocation=True)
     assert isinstance(gang, Refused)
     assert gang.reason == "QUOTA_EXCEEDED"
 
@@ -44,7 +52,7 @@ def test_whoever_calls_everything_a_relocation_comes_to_twice_its_quota_and_no_f
 def test_relocations_beyond_a_quota_are_in_no_other_ones_way_however_many_there_are():
     world = World(a=Tenant("a", quota=1))
     world.host("h", slots=400)
-    world.take(2, tenant="a", relocation=True)
+    world.take(3, tenant="a", relocation=True)
     for _ in range(200):
         world.ask(1, tenant="a", relocation=True)
     moving = world.ask(3, tenant="b", relocation=True)
@@ -63,6 +71,21 @@ def test_a_tenant_that_has_all_of_its_quota_moves_all_of_it():
         del world.tables["h"][grant.lease_id]
     world.report("h")
     assert world.core.quotas.room("a") == 0
+
+
+def test_a_tenant_at_its_quota_moves_on_at_once_though_the_first_host_that_it_was_given_is_of_no_use():
+    world = World(a=Tenant("a", quota=8))
+    world.host("old", slots=8)
+    world.take(8, tenant="a")
+    world.states["old"] = HostState.DRAINING
+    world.report("old")
+    world.host("unreachable", slots=8)
+    world.ask(8, tenant="a", relocation=True)
+    assert sum(grant.count for decision in world.decide() for grant in decision.grants) == 8
+    world.host("good", slots=8)
+    avoid = frozenset({"unreachable"})
+    again = world.ask(8, tenant="a", relocation=True, retried=True, avoid=avoid)
+    assert slots_of(world, again) == 8
 
 
 def test_hosts_that_are_lost_one_after_the_other_hold_no_relocation_back():
@@ -109,7 +132,7 @@ def test_episodes_move_on_though_a_new_broker_never_saw_the_quota_that_let_them_
 def test_a_lease_that_was_given_back_counts_against_the_quota_until_it_can_be_shown_no_more():
     world = World(a=Tenant("a", quota=2))
     world.host("h", slots=8)
-    (grant,) = [g for d in (world.ask(2, tenant="a"), world.decide())[1] for g in d.grants]
+    grant = promised(world, 2)
     assert world.core.release("a", "h", grant.lease_id)
     assert world.core.ledger.hosts["h"].free("e@1") == 8, "its host has the room again"
     assert world.core.ledger.held == {}
@@ -140,8 +163,7 @@ def test_a_lease_that_lapsed_counts_as_long_as_its_host_may_still_take_it():
 def test_a_lease_that_was_given_back_and_shown_all_the_same_is_counted_once():
     world = World(a=Tenant("a", quota=3))
     world.host("h", slots=8)
-    world.ask(2, tenant="a")
-    (grant,) = [g for d in world.decide() for g in d.grants]
+    grant = promised(world, 2)
     world.core.release("a", "h", grant.lease_id)
     assert world.show(grant)
     world.report("h")
@@ -154,7 +176,6 @@ def test_a_lease_that_was_given_back_and_shown_all_the_same_is_counted_once():
 def test_a_promise_that_nobody_was_told_of_counts_no_longer():
     world = World(a=Tenant("a", quota=2))
     world.host("h", slots=8)
-    world.ask(2, tenant="a")
-    (grant,) = [g for d in world.decide() for g in d.grants]
+    grant = promised(world, 2)
     world.core.ledger.release("h", grant.lease_id)  # as the desk does for a call that was cancelled
     assert slots_of(world, world.ask(2, tenant="a")) == 2

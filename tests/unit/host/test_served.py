@@ -12,7 +12,7 @@ from envmesh.digest import outcome_digest
 from envmesh.errors import Refusal
 from envmesh.target import load
 from envmesh.v1 import environment_pb2 as pb
-from envmesh_host.player import Player
+from envmesh_host.player import AsyncPlayer, Player, make_player
 from envmesh_host.served import Served
 
 
@@ -44,6 +44,46 @@ def test_an_authors_own_space_holds_in_every_worker(name: str, inside: Any, outs
             player.step(values.encode(outside))
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong", "where"),
+    [
+        (1, 3, r"at \['inside'\]\[1\]: "),
+        (2, [2, 3], r"at \['inside'\]\[2\]\[1\]: "),
+        (3, [1, 3], r"at \['inside'\]\[3\]\[1\]: "),
+        (0, 11, r"at \['inside'\]\[0\]: "),
+    ],
+)
+def test_an_authors_own_space_inside_of_another_holds_in_every_worker(place: int, wrong: Any, where: str):
+    first = prepared("OwnSpaceInside")
+    for served in (first, served_elsewhere(first)):
+        player = begun(served)
+        inside: list[Any] = [3, 4, [2, 4], [1, 4]]
+        player.step(values.encode({"plain": 3, "inside": inside}))
+        inside[place] = wrong
+        with pytest.raises(Refusal, match=where) as refused:
+            player.step(values.encode({"plain": 3, "inside": inside}))
+        assert refused.value.reason == "ACTION_INVALID"
+
+
+def test_what_an_instance_says_of_its_spaces_holds_and_not_what_its_class_says():
+    first = prepared("SpaceOfTheInstance")
+    assert (first.info.action_space.discrete.n, first.info.observation_space.discrete.n) == (10, 10)
+    for served in (first, served_elsewhere(first)):
+        player = begun(served)
+        player.step(values.encode(9))
+        with pytest.raises(Refusal, match=r"0\.\.9"):
+            player.step(values.encode(10))
+
+
+def test_a_space_that_is_declared_is_not_overridden_by_an_attribute():
+    first = prepared("SpaceThatIsDeclared")
+    assert (first.info.action_space.discrete.n, first.info.observation_space.discrete.n) == (5, 10)
+    for served in (first, served_elsewhere(first)):
+        player = begun(served)
+        with pytest.raises(Refusal, match=r"0\.\.4"):
+            player.step(values.encode(5))
+
+
 def test_a_zero_has_no_sign():
     served = prepared("Zeros")
     row = begun(served).step(values.encode(1))
@@ -64,3 +104,46 @@ def test_an_info_is_a_map():
     _, write = served.batch_forms()
     with pytest.raises(TypeError, match="an info is a map, not list"):
         write([(1, 0.0, False, False, {}), (1, 0.0, False, False, ["no", "map"])])
+
+
+def test_what_agents_are_told_in_an_info_is_not_digested():
+    served = prepared("InfosOfAgents")
+    player = Player(served)
+    player.reset(pb.ResetRequest())
+    actions = values.encode({"a": 1, "b": 2})
+    first, second = player.step(actions), player.step(actions)
+    assert first[0] != second[0], "the infos travel"
+    assert first[3] == second[3]
+    outcomes = pb.AgentOutcomes.FromString(first[0])
+    assert set(values.from_proto(outcomes.outcomes[0].info)) == {"told"}
+    for each in outcomes.outcomes:
+        each.ClearField("info")
+    assert first[3] == outcome_digest(outcomes.SerializeToString(deterministic=True), 1.0, False, False)
+
+
+def test_an_authors_digest_stands_for_the_observation_in_every_worker():
+    first = prepared("SaysWhatMustBeEqual")
+    assert first.info.deterministic, "no checkpoint is needed at every step"
+    for served in (first, served_elsewhere(first)):
+        player = begun(served)
+        row, another = player.step(values.encode(3)), player.step(values.encode(0))
+        assert row[0] != another[0]
+        assert row[3] == another[3] == outcome_digest(values.encode(3), 1.0, False, False)
+        with pytest.raises(Refusal, match="digest raised RuntimeError: unlucky") as refused:
+            player.step(values.encode(4))
+        assert refused.value.reason == "ENVIRONMENT_RAISED"
+        with pytest.raises(Refusal, match=r"digest\(\): ") as refused:
+            player.step(values.encode(1))
+        assert refused.value.reason == "ENVIRONMENT_RETURNED"
+
+
+async def test_a_coroutine_among_the_optional_methods_makes_an_environment_asynchronous():
+    served = prepared("Mixed")
+    assert served.asynchronous
+    player = make_player(served)
+    assert isinstance(player, AsyncPlayer)
+    await player.reset(pb.ResetRequest())
+    await player.step(values.encode(1))
+    assert (await player.reward(1))[1] == 0.5
+    await player.close()
+    assert player.instance.closed == 1

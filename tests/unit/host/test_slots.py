@@ -3,8 +3,10 @@
 import pytest
 
 from envmesh.errors import Refusal
-from envmesh_host.slots import MOST_REMEMBERED, REMEMBERED_SECONDS, Claim, SlotTable
-from envmesh_service.leases import CLOCK_LEEWAY, LEASE_VALIDITY
+from envmesh.v1.placement_pb2 import LeaseClaims
+from envmesh_host.rights import HostRights
+from envmesh_host.slots import MOST_REMEMBERED, REMEMBERED_SECONDS, Claim, Holding, SlotTable
+from envmesh_service.leases import CLOCK_LEEWAY, LEASE_VALIDITY, LeaseSigner, LeaseVerifier, Sealer
 
 
 def claim(number: int = 1, count: int = 4) -> Claim:
@@ -64,6 +66,30 @@ def test_ended_leases_are_forgotten_once_no_token_can_show_them():
     given_back(table)
     table.lapse(REMEMBERED_SECONDS, idle_after=60.0)
     assert table.show(claim(), REMEMBERED_SECONDS).count == 4
+
+
+def test_an_ended_lease_is_remembered_for_as_long_as_its_token_could_be_shown():
+    signer, wall = LeaseSigner.generate(), [1000.0]
+    verifier = LeaseVerifier(signer.public_keys)
+    rights = HostRights("host", verifier, Sealer.generate(), lambda: wall[0])
+    claims = LeaseClaims(lease_id=b"l" * 16, tenant="red", host_id="host", environment="walk@1", count=4)
+    claims.show_before.FromSeconds(1000 + 300)
+    token = signer.sign(claims)
+
+    def show() -> Holding:
+        return table.show(rights.claim(token, b"", table.holding), wall[0])
+
+    table = SlotTable(8)
+    table.give_back(show(), 0)
+    wall[0] += 300.0 + CLOCK_LEEWAY - 0.1
+    table.lapse(wall[0], idle_after=60.0)
+    with pytest.raises(Refusal, match="given back or taken back"):
+        show()
+    wall[0] += 0.2
+    table.lapse(wall[0], idle_after=60.0)
+    with pytest.raises(Refusal, match="it expired"):
+        show()
+    assert table.show(claim(1, count=8), wall[0]).count == 8
 
 
 def test_so_many_ended_leases_are_remembered_and_not_more():

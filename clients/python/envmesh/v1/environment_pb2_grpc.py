@@ -154,7 +154,8 @@ class EnvironmentServiceServicer(object):
     def Stream(self, request_iterator, context):
         """The fast path: all episodes of a connection in columnar frames, out of order. The first request carries `hello`.
         Commands of one frame are begun in the order of its rows. A malformed frame ends the stream with INVALID_ARGUMENT
-        MALFORMED; an error of one command is a FAILURE event and harms nothing else.
+        MALFORMED; an error of one command is a FAILURE event and harms nothing else. RESOURCE_EXHAUSTED QUOTA_EXCEEDED (with
+        RetryInfo): the tenant has as many streams to this host as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

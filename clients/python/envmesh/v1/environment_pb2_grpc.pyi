@@ -64,7 +64,8 @@ class EnvironmentServiceStub:
     Stream: _grpc.StreamStreamMultiCallable[_environment_pb2.StreamRequest, _environment_pb2.StreamResponse]
     """The fast path: all episodes of a connection in columnar frames, out of order. The first request carries `hello`.
     Commands of one frame are begun in the order of its rows. A malformed frame ends the stream with INVALID_ARGUMENT
-    MALFORMED; an error of one command is a FAILURE event and harms nothing else.
+    MALFORMED; an error of one command is a FAILURE event and harms nothing else. RESOURCE_EXHAUSTED QUOTA_EXCEEDED (with
+    RetryInfo): the tenant has as many streams to this host as it may.
     """
 
 @_typing.type_check_only
@@ -103,7 +104,8 @@ class EnvironmentServiceAsyncStub(EnvironmentServiceStub):
     Stream: _aio.StreamStreamMultiCallable[_environment_pb2.StreamRequest, _environment_pb2.StreamResponse]  # type: ignore[assignment]
     """The fast path: all episodes of a connection in columnar frames, out of order. The first request carries `hello`.
     Commands of one frame are begun in the order of its rows. A malformed frame ends the stream with INVALID_ARGUMENT
-    MALFORMED; an error of one command is a FAILURE event and harms nothing else.
+    MALFORMED; an error of one command is a FAILURE event and harms nothing else. RESOURCE_EXHAUSTED QUOTA_EXCEEDED (with
+    RetryInfo): the tenant has as many streams to this host as it may.
     """
 
 class EnvironmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -193,7 +195,8 @@ class EnvironmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_environment_pb2.StreamResponse], _abc.AsyncIterator[_environment_pb2.StreamResponse]]:
         """The fast path: all episodes of a connection in columnar frames, out of order. The first request carries `hello`.
         Commands of one frame are begun in the order of its rows. A malformed frame ends the stream with INVALID_ARGUMENT
-        MALFORMED; an error of one command is a FAILURE event and harms nothing else.
+        MALFORMED; an error of one command is a FAILURE event and harms nothing else. RESOURCE_EXHAUSTED QUOTA_EXCEEDED (with
+        RetryInfo): the tenant has as many streams to this host as it may.
         """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -111,8 +111,9 @@ class AcquireRequest(_message.Message):
     client_id: _builtins.bytes
     """16 bytes, which client instance this is: its leases are kept on few hosts."""
     relocation: _builtins.bool
-    """For episodes that lost their host: before every new request, and up to twice
-    the tenant's quota.
+    """For episodes that lost their host: before every new request, and up to three
+    times the tenant's quota: an episode is there twice while it moves, and a first
+    grant that is of no use counts while it can be shown.
     """
     retried: _builtins.bool
     """Queue again ahead of new requests: a grant was refused with SLOT_TAKEN."""
@@ -619,7 +620,7 @@ class ExplainLossRequest(_message.Message):
     HOST_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
-    """Which."""
+    """Which; 1 to 200 characters."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long to wait for an explanation. Default 0 s: what is known now; at most 5 s."""

@@ -103,6 +103,7 @@ class PlacementServiceServicer(object):
 
     def ExplainLoss(self, request, context):
         """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED where too many calls of the tenant (2,000 with our broker) wait already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

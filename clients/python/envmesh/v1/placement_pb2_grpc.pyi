@@ -51,7 +51,9 @@ class PlacementServiceStub:
     (too many reservations).
     """
     ExplainLoss: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]
-    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
+    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED where too many calls of the tenant (2,000 with our broker) wait already.
+    """
 
 @_typing.type_check_only
 class PlacementServiceAsyncStub(PlacementServiceStub):
@@ -76,7 +78,9 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     (too many reservations).
     """
     ExplainLoss: _aio.UnaryUnaryMultiCallable[_placement_pb2.ExplainLossRequest, _placement_pb2.ExplainLossResponse]  # type: ignore[assignment]
-    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
+    """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
+    RESOURCE_EXHAUSTED QUOTA_EXCEEDED where too many calls of the tenant (2,000 with our broker) wait already.
+    """
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     """PlacementService gives out slots. A broker answers it for a mesh, a host alone for itself."""
@@ -128,6 +132,8 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _placement_pb2.ExplainLossRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_placement_pb2.ExplainLossResponse, _abc.Awaitable[_placement_pb2.ExplainLossResponse]]:
-        """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent."""
+        """Says why a host was lost, as far as is known: whether the step that ran there may have been its death. Idempotent.
+        RESOURCE_EXHAUSTED QUOTA_EXCEEDED where too many calls of the tenant (2,000 with our broker) wait already.
+        """
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -117,9 +117,14 @@ class Value(_message.Message):
     Depth. Maps and lists nest at most 32 deep, which keeps every value within the 100 nested messages that protobuf's
     parsers accept by default; what is deeper travels as json.
 
+    Items. The lists and maps of one value hold at most 1,000,000 values and entries, all depths taken together; more are
+    refused as malformed. Numbers travel in a tensor, a document as json: each counts as one.
+
     Outcome digest. XXH3-64, seed 0, over the concatenation of: the canonical bytes of the observation's Value (for an
-    episode of several agents, the canonical bytes of AgentOutcomes); the reward as an IEEE 754 double, little-endian;
-    one byte with bit 0 for terminated and bit 1 for truncated. Info is not part of it. Test vectors are in
+    episode of several agents, the canonical bytes of AgentOutcomes, their infos left out; where the environment says what
+    must be equal, with a digest of its own, the canonical bytes of the Value that this made of the observation); the
+    reward as an IEEE 754 double, little-endian; one byte with bit 0 for terminated and bit 1 for truncated. Info is not
+    part of it. Hosts make digests and compare them; for everybody else they are numbers. Test vectors are in
     proto/envmesh/v1/digest_vectors.json: what the observation is, in words; its canonical bytes, in hexadecimal; the
     reward; terminated; truncated; and the digest, in 16 hexadecimal digits.
     """
