@@ -85,7 +85,7 @@ class Hosted:
         self.read_actions: Any = None
         self.write_outcomes: Any = None
         self.step_cost = self.row_cost = 1e-5
-        if served is not None and not info.agents and not served.own_digest:
+        if served is not None and not (info.agents or served.own_digest or served.own_space):
             self.read_actions, self.write_outcomes = served.batch_forms()
         self.saves = info.recovery == pb.RECOVERY_CLASS_STATE and info.checkpoints
         self.checkpoint_steps = definition.declaration.checkpoint_steps or 50

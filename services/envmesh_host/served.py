@@ -18,10 +18,10 @@ from envmesh.digest import LONG_BYTES, digest_of, suffix
 from envmesh.env import Definition, Isolation, Recovery, space_of
 from envmesh.errors import Refusal
 from envmesh.v1 import environment_pb2 as pb
-from envmesh.v1 import space_pb2
 from envmesh_host.asynchronous import is_asynchronous
 from envmesh_host.own_digest import has_own_digest, judged_by
 from envmesh_host.shown import raised, said, shown
+from envmesh_host.space_parts import action_codecs, space_as_found, space_by_agent
 from envmesh_host.task_table import TaskTable
 
 __all__ = ["ENDED", "OutcomeColumns", "Row", "Served", "reset_outcome", "size_of"]
@@ -65,6 +65,8 @@ class Served:
     agent_actions: Mapping[str, spaces.Codec]
     own_digest: bool = False
     """Whether the author says what is digested of an observation."""
+    own_space: bool = False
+    """Whether the author's own classes say what an action is: each instance is asked about its own episode then."""
     tasks: TaskTable = field(init=False, repr=False)
     _plain_forms: tuple[Callable[[bytes], Any], Callable[[Any], Row]] | None = field(default=None, repr=False)
     _met: bool = field(default=False, repr=False)
@@ -109,7 +111,7 @@ class Served:
         seeded = declaration.seeded if declaration.seeded is not None else _accepts(instance.reset, "seed")
         info = _info(definition, instance, observation_space, action_space, seeded)
         served = cls._with_spaces(definition, info, asynchronous, observation_space, action_space)
-        served.own_digest = has_own_digest(instance)
+        served._meet(instance)
         return served
 
     @classmethod
@@ -118,7 +120,7 @@ class Served:
         say beyond it comes from the first instance."""
         declaration = definition.declaration
         found = [
-            _as_found(getattr(declaration, name), getattr(info, name) if info.HasField(name) else None)
+            space_as_found(getattr(declaration, name), getattr(info, name) if info.HasField(name) else None)
             for name in _SPACES
         ]
         return cls._with_spaces(definition, info, asynchronous, *found)
@@ -133,33 +135,27 @@ class Served:
         action_space: Any,
     ) -> Served:
         agents = definition.declaration.agents
+        action, agent_actions = action_codecs(agents, action_space)
         return cls(
             definition=definition,
             info=info,
             asynchronous=asynchronous,
             seeded=info.seeded,
             observation=spaces.codec(None if agents else observation_space),
-            action=spaces.codec(None if agents else action_space, action=True),
-            agent_actions={
-                agent: spaces.codec(space, action=True)
-                for agent, space in _space_by_agent(agents, action_space).items()
-            },
+            action=action,
+            agent_actions=agent_actions,
         )
 
     def _meet(self, instance: Any) -> None:
-        """Take up what no info can say: the author's own spaces, which an instance may set, and their own digest."""
+        """Take up what no info can say: whether the author has a digest and spaces of their own."""
         self._met = True
         self.own_digest = has_own_digest(instance)
-        agents = self.definition.declaration.agents
-        space = space_of(self.definition.declaration.action_space, instance, "action_space")
-        if not agents and spaces.is_authors_own(space):
-            self.action = spaces.codec(space, action=True)
-        own = {
-            agent: spaces.codec(each, action=True)
-            for agent, each in _space_by_agent(agents, space).items()
-            if spaces.is_authors_own(each)
-        }
-        self.agent_actions = {**self.agent_actions, **own}
+        space, agents = self._action_space_of(instance), self.definition.declaration.agents
+        parts = space_by_agent(agents, space).values() if agents else (space,)
+        self.own_space = any(map(spaces.is_authors_own, parts))
+
+    def _action_space_of(self, instance: Any) -> Any:
+        return space_of(self.definition.declaration.action_space, instance, "action_space")
 
     def forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
         """How to read this instance's actions, and how to write its outcomes."""
@@ -169,17 +165,22 @@ class Served:
         return read, judged_by(instance, write) if self.own_digest else write
 
     def _forms_of(self, instance: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Row]]:
-        if not self.definition.declaration.agents:
-            if self._plain_forms is None:
-                self._plain_forms = self._action_reader(), self._outcome_writer()
-            return self._plain_forms
-        return (
-            lambda action: self._read_actions(action, _acting(instance)),
-            lambda result: self._write_agents(result, _acting(instance)),
-        )
+        action, agent_actions, agents = self.action, self.agent_actions, self.definition.declaration.agents
+        if self.own_space:
+            action, agent_actions = action_codecs(agents, self._action_space_of(instance))
+        if agents:
+            return (
+                lambda data: self._read_actions(data, _acting(instance), agent_actions),
+                lambda result: self._write_agents(result, _acting(instance)),
+            )
+        if self.own_space:
+            return self._action_reader(action), self._outcome_writer()
+        if self._plain_forms is None:
+            self._plain_forms = self._action_reader(action), self._outcome_writer()
+        return self._plain_forms
 
-    def _action_reader(self) -> Callable[[bytes], Any]:
-        decode, check = self.action.decode, self.action.check
+    def _action_reader(self, codec: spaces.Codec) -> Callable[[bytes], Any]:
+        decode, check = codec.decode, codec.check
         key = self.definition.key
         unchecked = spaces.codec(None).check is check
 
@@ -219,7 +220,8 @@ class Served:
         self,
     ) -> tuple[Callable[[Sequence[bytes]], list[Any]], Callable[[Sequence[Any]], OutcomeColumns]]:
         """How to read a column of actions and write a column of outcomes. Both raise whatever they raise where one of
-        them is wrong; the one by one forms then say which, and what. Not for several agents, nor an own digest."""
+        them is wrong; the one by one forms then say which, and what. Not for several agents, an own digest or
+        own spaces."""
         decode, check = decoder_of(self.action.decode), self.action.check
         encode = encoder_of(self.observation.encode)
         unchecked = spaces.codec(None).check is check
@@ -254,7 +256,9 @@ class Served:
 
         return read, write
 
-    def _read_actions(self, action: bytes, acting: tuple[str, ...]) -> dict[str, Any]:
+    def _read_actions(
+        self, action: bytes, acting: tuple[str, ...], codecs: Mapping[str, spaces.Codec]
+    ) -> dict[str, Any]:
         try:
             actions = values.decode(action)
         except ValueError as error:
@@ -266,7 +270,7 @@ class Served:
                 reason="ACTION_INVALID",
             )
         for agent, value in actions.items():
-            codec = self.agent_actions.get(agent)
+            codec = codecs.get(agent)
             if codec is None:
                 continue
             actions[agent] = typed = codec.typed(value)
@@ -366,20 +370,6 @@ def _packed_info(info: Any) -> bytes:
     if type(info) is not dict and not isinstance(info, Mapping):
         raise TypeError(f"an info is a map, not {type(info).__name__}")
     return values.encode(info)
-
-
-def _space_by_agent(agents: Sequence[str], space: Any) -> dict[str, Any]:
-    """The space of each agent: its own, where ``space`` is a map of them."""
-    by_agent = space if isinstance(space, Mapping) else None
-    return {agent: by_agent[agent] if by_agent else space for agent in agents}
-
-
-def _as_found(declared: Any, found: space_pb2.Space | None) -> Any:
-    """The space that an instance had in another process: the declared one where it was that, for it may say more."""
-    if found is None:
-        return None
-    said_so = declared is not None and spaces.to_proto(declared) == found
-    return declared if said_so else spaces.from_proto(found)
 
 
 def _accepts(function: Callable[..., Any], name: str) -> bool:

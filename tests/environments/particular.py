@@ -45,6 +45,29 @@ class OwnSpace(Particular):
         self.action_space = Even(10)
 
 
+class Free(g.Discrete):
+    """The squares of a board that nobody has taken."""
+
+    def __init__(self, board: set[int]) -> None:
+        super().__init__(9)
+        self.board = board
+
+    def contains(self, x: Any) -> bool:
+        return super().contains(x) and int(x) not in self.board
+
+
+class Board(Particular):
+    """Its space says which moves are legal now, in this very episode."""
+
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+        self.action_space = Free(self.taken)
+
+    def step(self, action: Any) -> Any:
+        self.taken.add(int(action))
+        return int(action), 0.0, False, False, {}
+
+
 class OwnSpaceInside(Particular):
     """The same, in a map, in a tuple, in a sequence and in one of two."""
 
@@ -177,4 +200,4 @@ class Mixed(Zeros):
         return 0.5
 
     async def close(self) -> None:
-        Mixed.closed += 1
+        self.closed += 1

@@ -44,6 +44,17 @@ def test_an_authors_own_space_holds_in_every_worker(name: str, inside: Any, outs
             player.step(values.encode(outside))
 
 
+def test_each_episode_is_judged_by_its_own_space():
+    first = prepared("Board")
+    for served in (first, served_elsewhere(first)):
+        one, other = begun(served), begun(served)
+        one.step(values.encode(4))
+        with pytest.raises(Refusal, match="expected an element of"):
+            one.step(values.encode(4))
+        other.step(values.encode(4))
+        assert served.own_space, "a host steps them one by one then"
+
+
 @pytest.mark.parametrize(
     ("place", "wrong", "where"),
     [
