@@ -162,6 +162,9 @@ async def test_pools_are_listed_with_what_they_serve():
             host = SimulatedHost(name, slots=8, environments=["cartpole@1", "mine@1"], pool="few")
             host.identity.environment_slots.add(environment="mine@1", slots=2)
             await broker.add(host)
+        await broker.until(
+            lambda fleet: sum(host.state == fleet_pb2.HOST_STATE_READY for host in fleet.hosts) == 4
+        )
         few, _ = (await broker.placement.ListPools(placement_pb2.ListPoolsRequest())).pools
         assert [(bound.environment, bound.slots) for bound in few.environment_slots] == [("mine@1", 4)]
 
