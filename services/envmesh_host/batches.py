@@ -16,10 +16,10 @@ from operator import add, attrgetter, call
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envmesh.errors import Refusal
-from envmesh.frame_bounds import LARGE_VALUE_BYTES
+from envmesh.frame_bounds import LARGE_REPLY_BYTES, LARGE_VALUE_BYTES
 from envmesh.v1 import environment_pb2 as pb
 from envmesh_host.columns import Columns
-from envmesh_host.copy import LARGE_REPLY_BYTES, EpisodeCopy, RunningStep
+from envmesh_host.copy import EpisodeCopy, RunningStep
 from envmesh_host.counting import note_ended
 from envmesh_host.hosted import Hosted
 from envmesh_host.overrun import StepOverrun

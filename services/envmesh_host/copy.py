@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from envmesh.errors import Refusal
+from envmesh.frame_bounds import LARGE_REPLY_BYTES
 from envmesh_host.kept import Stored
 from envmesh_host.served import ENDED
 
@@ -18,8 +19,6 @@ __all__ = ["CLOSED_TO_STEPS", "EpisodeCopy", "Verdict", "judge_epoch", "judge_st
 
 CLOSED_TO_STEPS = -1
 """``next_index`` of a copy whose next command must be looked at with care: busy, ended, failed or fenced."""
-
-LARGE_REPLY_BYTES = 64 * 1024
 
 
 class Verdict(enum.Enum):

@@ -33,26 +33,21 @@ async def test_who_has_no_patience_is_told_for_what():
             await episode.reward(timeout=0)
 
 
-async def test_a_late_grade_is_not_the_outcome_of_a_step():
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda host, handle: host.says(handle, pb.EVENT_KIND_REWARD, GRADE), id="given"),
+        pytest.param(lambda host, handle: host.fails(handle, "UNSUPPORTED"), id="refused"),
+    ],
+)
+async def test_a_grade_that_comes_or_is_refused_late_is_not_the_outcome_of_a_step(answer):
     async with ToldMesh() as mesh:
         host = await mesh.host("x")
         episode = await mesh.standing(host)
         handle = await graded_in_vain(episode, host)
         step = asyncio.ensure_future(episode.step("go"))  # noqa: TID251 - awaited below
         assert await host.kinds() == ["STEP"]
-        host.says(handle, pb.EVENT_KIND_REWARD, GRADE)
-        host.outcome(handle, 1)
-        assert (await step).index == 1
-
-
-async def test_a_grade_that_is_refused_late_harms_no_step():
-    async with ToldMesh() as mesh:
-        host = await mesh.host("x")
-        episode = await mesh.standing(host)
-        handle = await graded_in_vain(episode, host)
-        step = asyncio.ensure_future(episode.step("go"))  # noqa: TID251 - awaited below
-        assert await host.kinds() == ["STEP"]
-        host.fails(handle, "UNSUPPORTED")
+        answer(host, handle)
         host.outcome(handle, 1)
         assert (await step).index == 1
 

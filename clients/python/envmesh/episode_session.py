@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from envmesh.errors import EpisodeAborted
+from envmesh.frame_bounds import LARGE_REPLY_BYTES
 from envmesh.outcome import Resume
 from envmesh.rebuild import Loss, Suspicion
 from envmesh.v1 import environment_pb2 as pb
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from envmesh.rebuilding import Rebuild
     from envmesh.slot import Slot
 
-__all__ = ["ELSEWHERE", "LARGE_REPLY_BYTES", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession", "answers"]
+__all__ = ["ELSEWHERE", "LOSS_OF_REASON", "WORKER_DEATHS", "EpisodeSession", "answers"]
 
 ELSEWHERE = frozenset({"LEASE_INVALID", "NO_CAPACITY", "SLOT_TAKEN", "DRAINING", "UNREACHABLE"})
 """Reasons for which a Reset or Resume is tried on another slot."""
@@ -32,9 +33,6 @@ LOSS_OF_REASON = {
 """Failures of a command after which an episode can go on as another copy."""
 
 WORKER_DEATHS = frozenset({"WORKER_LOST", "WORKER_CRASHED", "WORKER_SUSPECTED", "PREEMPTED"})
-
-LARGE_REPLY_BYTES = 64 * 1024
-"""A reply of more bytes, observation and info together, is acknowledged as it comes, and its host drops it."""
 
 _COMMAND_OF_ANSWER: dict[int, int] = {
     pb.EVENT_KIND_RESUMED: pb.COMMAND_KIND_RESUME,

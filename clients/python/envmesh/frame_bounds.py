@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["FRAME_HEAD_BYTES", "LARGE_VALUE_BYTES", "MOST_BYTES", "most_rows", "rows_within"]
+__all__ = [
+    "FRAME_HEAD_BYTES",
+    "LARGE_REPLY_BYTES",
+    "LARGE_VALUE_BYTES",
+    "MOST_BYTES",
+    "most_rows",
+    "rows_within",
+]
 
 LEAST_ROWS, MOST_ROWS = 32, 512
 MOST_BYTES = 1 << 20
 LARGE_VALUE_BYTES = 256 * 1024
 """A value of so many bytes travels apart: on the second stream of its connection, where there is one."""
+LARGE_REPLY_BYTES = 64 * 1024
+"""A reply of more bytes, observation and info together, is acknowledged as it comes, and its host drops it."""
 FRAME_HEAD_BYTES = 64 * 1024
 """What is left of a frame for everything but its payloads."""
 

@@ -15,9 +15,9 @@ from numpy import count_nonzero
 from envmesh.batch_codec import BatchCodec, integers, reals
 from envmesh.beginnings import make_beginning
 from envmesh.episode import FIRST_EPOCH, Beginning
-from envmesh.episode_session import ELSEWHERE, LARGE_REPLY_BYTES
+from envmesh.episode_session import ELSEWHERE
 from envmesh.errors import EnvmeshError, EpisodeAborted, Failure, InvalidRequest, MeshUnavailable
-from envmesh.frame_bounds import LARGE_VALUE_BYTES
+from envmesh.frame_bounds import LARGE_REPLY_BYTES, LARGE_VALUE_BYTES
 from envmesh.outcome import EnvironmentSpec
 from envmesh.slot import LeaseBinding, Slot
 from envmesh.stream import failure_of
