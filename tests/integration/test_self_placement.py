@@ -1,6 +1,7 @@
 """A host alone gives out its own slots: the same answers as a broker's, from one queue."""
 
 import secrets
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -99,28 +100,32 @@ async def test_a_deadline_ends_the_wait(stub):
     await give_back(stub, leases)
 
 
-async def test_who_waits_for_a_bounded_environment_keeps_nobody_from_another():
+@asynccontextmanager
+async def beside_bounded():
+    """Whoever places on a host that serves a bounded environment too."""
     bounded = "countdown=tests.environments.countdown:Countdown"  # it declares nothing, and so has 16
     with started(
         "serve", "echo=envmesh_environments.echo:Echo", bounded, "--listen", "127.0.0.1:0"
     ) as running:
         async with grpc.aio.insecure_channel(running.address) as channel:
-            stub = placement_pb2_grpc.PlacementServiceStub(channel)
-            mine = await granted(stub, 16, environment="countdown")
-            waiting = ask(stub, 2, environment="countdown")
-            assert "16 of 16 slots of countdown@1 on this host" in (await waiting.read()).queued.reason
-            first, second = ask(stub, 1, environment="countdown"), ask(stub, 4096 - 16, mode=WHOLE)
-            assert (await first.read()).queued.position == 1
-            (others,) = (await second.read()).grant.leases
-            last = ask(stub, 1)
-            assert (await last.read()).queued.position == 2
-            await give_back(stub, [others])
-            assert (await last.read()).HasField("grant"), (
-                "it was woken, though two of another environment wait"
-            )
-            await give_back(stub, mine)
-            assert (await waiting.read()).grant.leases[0].count == 2
-            assert (await first.read()).grant.leases[0].count == 1
+            yield placement_pb2_grpc.PlacementServiceStub(channel)
+
+
+async def test_who_waits_for_a_bounded_environment_keeps_nobody_from_another():
+    async with beside_bounded() as stub:
+        mine = await granted(stub, 16, environment="countdown")
+        waiting = ask(stub, 2, environment="countdown")
+        assert "16 of 16 slots of countdown@1 on this host" in (await waiting.read()).queued.reason
+        first, second = ask(stub, 1, environment="countdown"), ask(stub, 4096 - 16, mode=WHOLE)
+        assert (await first.read()).queued.position == 1
+        (others,) = (await second.read()).grant.leases
+        last = ask(stub, 1)
+        assert (await last.read()).queued.position == 2
+        await give_back(stub, [others])
+        assert (await last.read()).HasField("grant"), "it was woken, though two of another environment wait"
+        await give_back(stub, mine)
+        assert (await waiting.read()).grant.leases[0].count == 2
+        assert (await first.read()).grant.leases[0].count == 1
 
 
 @pytest.mark.parametrize(
@@ -168,24 +173,19 @@ async def test_so_many_leases_are_released_at_once_and_not_more(stub):
 
 
 async def test_what_could_never_be_had_is_not_reserved():
-    bounded = "countdown=tests.environments.countdown:Countdown"  # it declares nothing, and so has 16
-    with started(
-        "serve", "echo=envmesh_environments.echo:Echo", bounded, "--listen", "127.0.0.1:0"
-    ) as running:
-        async with grpc.aio.insecure_channel(running.address) as channel:
-            stub = placement_pb2_grpc.PlacementServiceStub(channel)
+    async with beside_bounded() as stub:
 
-            async def reserve(environment: str, slots: int) -> str:
-                some_id = secrets.token_bytes(16)
-                request = placement_pb2.ReserveRequest(
-                    reservation_id=some_id, client_id=some_id, environment=environment, slots=slots
-                )
-                try:
-                    await stub.Reserve(request)
-                except grpc.aio.AioRpcError as error:
-                    return from_rpc_error(error).reason
-                return "reserved"
+        async def reserve(environment: str, slots: int) -> str:
+            some_id = secrets.token_bytes(16)
+            request = placement_pb2.ReserveRequest(
+                reservation_id=some_id, client_id=some_id, environment=environment, slots=slots
+            )
+            try:
+                await stub.Reserve(request)
+            except grpc.aio.AioRpcError as error:
+                return from_rpc_error(error).reason
+            return "reserved"
 
-            assert await reserve("countdown", 16) == await reserve("echo@1", 17) == "reserved"
-            assert await reserve("countdown", 17) == await reserve("echo", 100_000) == "GANG_IMPOSSIBLE"
-            assert await reserve("nobody", 1) == await reserve("countdown@2", 0) == "ENVIRONMENT_UNKNOWN"
+        assert await reserve("countdown", 16) == await reserve("echo@1", 17) == "reserved"
+        assert await reserve("countdown", 17) == await reserve("echo", 100_000) == "GANG_IMPOSSIBLE"
+        assert await reserve("nobody", 1) == await reserve("countdown@2", 0) == "ENVIRONMENT_UNKNOWN"
